@@ -1,0 +1,69 @@
+"""A thread that says when a time has come; it sleeps until the earliest, and never polls."""
+
+from __future__ import annotations
+
+import heapq
+import threading
+import time
+from collections.abc import Callable
+
+
+class Deadlines:
+    """Calls ``due(key)`` once `time.monotonic` reaches the time that was given for `key`.
+
+    A key that is discarded before is forgotten. The calls come from one thread of its own.
+    """
+
+    def __init__(self, due: Callable[[int], None], name: str) -> None:
+        self._due = due
+        self._changed = threading.Condition()
+        self._live: dict[int, float] = {}
+        self._heap: list[tuple[float, int]] = []
+        self._closed = False
+        self._thread = threading.Thread(target=self._watch, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread; what is not due yet is forgotten."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        if self._thread.is_alive() and self._thread is not threading.current_thread():
+            self._thread.join()
+
+    def add(self, when: float, key: int) -> None:
+        """Call ``due(key)`` at time `when`."""
+        with self._changed:
+            self._live[key] = when
+            heapq.heappush(self._heap, (when, key))
+            if len(self._heap) > 2 * len(self._live) + 64:
+                # Most are discarded long before their time; do not keep them until then.
+                self._heap = [(at, live) for live, at in self._live.items()]
+                heapq.heapify(self._heap)
+            if self._heap[0][1] == key:
+                self._changed.notify()
+
+    def discard(self, key: int) -> None:
+        """Forget `key`, if it is still to come."""
+        with self._changed:
+            self._live.pop(key, None)
+
+    def _watch(self) -> None:
+        while True:
+            with self._changed:
+                while not self._closed and not self._due_now():
+                    left = self._heap[0][0] - time.monotonic() if self._heap else None
+                    self._changed.wait(left if left is None else min(left, threading.TIMEOUT_MAX))
+                if self._closed:
+                    return
+                _, key = heapq.heappop(self._heap)
+                del self._live[key]
+            self._due(key)
+
+    def _due_now(self) -> bool:
+        while self._heap and self._heap[0][1] not in self._live:
+            heapq.heappop(self._heap)
+        return bool(self._heap) and self._heap[0][0] <= time.monotonic()

@@ -1,0 +1,548 @@
+"""The engine: takes requests from any thread and answers each exactly once.
+
+    submit ──> intake thread ──> worker thread ──> futures
+    (any       (prepares:        (scheduler,
+    thread)     tokenises)        model)
+
+`_open` is the truth about who still needs an answer. Whoever takes an entry out of it, under the
+lock, answers it; so it does not matter how many find a reason to: the model, a deadline, a client
+that has gone, a stop, or the death of the worker.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, InvalidStateError
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Literal
+
+from .deadlines import Deadlines
+from .errors import (
+    DeadlineExceeded,
+    InvalidInput,
+    LoaderFailed,
+    ModelFailed,
+    NotReady,
+    QueueFull,
+    ServeError,
+    StartError,
+    Stopping,
+    Unavailable,
+    WorkerDead,
+)
+from .isolation import Failure, run_isolated
+from .jobs import Batch, BatchRecord, Job, Outcome, RequestRecord
+from .models import Model, Prepared
+from .pipelines import as_model
+from .policies import Policy
+from .scheduler import FALLBACK, PolicyFault
+from .stats import Queue, Recorder, Stats
+from .worker import Worker
+
+logger = logging.getLogger("notebook_serve")
+
+State = Literal["new", "loading", "ready", "stopping", "stopped", "failed", "dead"]
+
+#: most seconds that a refusal tells a client to wait
+MOST_RETRY_AFTER = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the model said, and how the request fared."""
+
+    value: Any
+    record: RequestRecord
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """One accepted request, from acceptance to answer."""
+
+    id: int
+    arrived: float
+    deadline: float
+    client: str
+    inputs: Any
+    parameters: Mapping[str, Any]
+    future: Future[Answer] = field(default_factory=Future)
+    prepared: Prepared | None = None
+    job: Job | None = None
+    started: float | None = None
+    batch_id: int | None = None
+    batch_size: int = 0
+
+
+#: how an entry ends: the answer, or the error in its place
+Ending = tuple[Entry, Outcome, Any]
+
+
+class Engine:
+    """A model, a queue and the threads between them; knows nothing of HTTP.
+
+    `model` is a pipeline or a batch function, or None with a `loader` that returns one; `timeout`
+    is in seconds.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        loader: Callable[[], Any] | None,
+        policy: Policy,
+        *,
+        max_queue_size: int,
+        timeout: float,
+        name: str,
+    ) -> None:
+        self.name = name
+        self.max_queue_size = max_queue_size
+        self.timeout = timeout
+        self.model: Model | None = None if model is None else as_model(model)
+        self._loader = loader
+        self._policy = policy
+        self._fault: PolicyFault | None = None
+        self._cause: ServeError | None = None
+        self._state: State = "new"
+        self._paused = False
+        self._lock = threading.Lock()
+        #: notified when the state changes or the last open entry is closed
+        self._changed = threading.Condition(self._lock)
+        self._ids = itertools.count(1)
+        self._open: dict[int, Entry] = {}
+        self._running_since: float | None = None
+        self._recorder = Recorder(time.monotonic())
+        self._make_threads()
+
+    # -- life ---------------------------------------------------------------------------
+
+    @property
+    def state(self) -> str:
+        """``new, loading, ready, paused, stopping, stopped, failed`` or ``dead``."""
+        return "paused" if self._paused and self._state == "ready" else self._state
+
+    @property
+    def cause(self) -> ServeError | None:
+        """Why the state is ``failed`` or ``dead``."""
+        return self._cause
+
+    def start(self) -> None:
+        """Start the threads, and load the model where that is still to be done.
+
+        Does nothing if the engine runs. Raises `StartError` while a worker that was stopped is
+        still busy: two threads must never own one model.
+        """
+        with self._lock:
+            if self._state in ("loading", "ready", "stopping"):
+                return
+            before = self._state
+            self._set_state("loading")
+        if not self._end_threads(1.0):
+            with self._lock:
+                self._set_state(before)
+            raise StartError(
+                "the worker of before is still in a forward that outlasted stop(); "
+                "start again when it is through"
+            )
+        with self._lock:
+            self._make_threads()
+            self._cause, self._paused = None, False
+            self._recorder = Recorder(time.monotonic())
+            if self.model is not None:
+                self._set_state("ready")
+        self._deadlines.start()
+        self._intake_thread.start()
+        self._worker.start()
+
+    def stop(self, drain: bool = True, timeout: float = 10.0) -> None:
+        """Refuse what is new, answer what is queued within `timeout` seconds, and end the threads.
+
+        What could not be answered in time, or anything with ``drain=False``, is refused with
+        `Stopping`. Does nothing if the engine does not run.
+        """
+        give_up = time.monotonic() + timeout
+        with self._changed:
+            if self._state == "stopping":
+                self._changed.wait_for(lambda: self._state != "stopping", timeout)
+                return
+            if self._state in ("new", "stopped"):
+                return
+            runs = self._state == "ready"
+            self._set_state("stopping")
+        try:
+            if drain and runs:
+                self._worker.drain()
+                with self._changed:
+                    self._changed.wait_for(lambda: not self._open, timeout)
+        finally:
+            self._refuse_all(lambda: Stopping("the server stopped before it came to this request"))
+            if not self._end_threads(max(0.0, give_up - time.monotonic())):
+                logger.warning("%s: a forward outlasts stop(); its thread ends with it", self.name)
+            with self._changed:
+                self._set_state("stopped")
+
+    def wait_ready(self, timeout: float | None = None) -> None:
+        """Wait until the model is loaded.
+
+        Raises what the loader raised (as the cause of `LoaderFailed`), or `NotReady` if that takes
+        longer than `timeout` seconds or nothing was started.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._state != "loading", timeout)
+            if self._state == "ready":
+                return
+            if self._cause is not None:
+                raise self._cause
+        if self._state == "loading":
+            raise NotReady(f"the model is still loading after {timeout} s")
+        raise NotReady(f"the server is {self._state}; call start()")
+
+    def _make_threads(self) -> None:
+        prefix = f"notebook-serve {self.name}"
+        self._worker = Worker(self, self._policy, f"{prefix} worker")
+        self._deadlines = Deadlines(self._expire, f"{prefix} deadlines")
+        intake: queue.SimpleQueue[Entry | None] = queue.SimpleQueue()
+        self._intake = intake
+        self._intake_thread = threading.Thread(
+            target=self._prepare_all, args=(intake,), name=f"{prefix} intake", daemon=True
+        )
+
+    def _end_threads(self, timeout: float) -> bool:
+        self._worker.close()
+        self._intake.put(None)
+        self._deadlines.stop()
+        if self._intake_thread.is_alive():
+            self._intake_thread.join(max(timeout, 0.1))
+        return self._worker.join(max(timeout, 0.1))
+
+    def _set_state(self, state: State) -> None:
+        """Change the state; the lock is held."""
+        self._state = state
+        self._changed.notify_all()
+
+    # -- requests -----------------------------------------------------------------------
+
+    def submit(
+        self,
+        inputs: Sequence[Any],
+        parameters: Mapping[str, Any],
+        *,
+        timeout: float | None = None,
+        client: str = "",
+    ) -> list[Future[Answer]]:
+        """Accept all of `inputs`, each an entry of the queue, or refuse all.
+
+        Each future gives an `Answer` or raises a `ServeError`; cancelling it takes the request out
+        of the queue. `timeout`, in seconds, can shorten the engine's own. Raises `QueueFull` and
+        the other kinds of `Unavailable` at once, and `InvalidInput` for more inputs than the queue
+        could ever hold.
+        """
+        if len(inputs) > self.max_queue_size:
+            raise InvalidInput(
+                f"a list of {len(inputs)} inputs can never fit into a queue of "
+                f"{self.max_queue_size}; send it in parts"
+            )
+        now = time.monotonic()
+        patience = self.timeout if timeout is None else min(timeout, self.timeout)
+        with self._lock:
+            entries = [
+                Entry(next(self._ids), now, now + patience, client, given, parameters)
+                for given in inputs
+            ]
+            refusal = self._refusal(len(entries), now)
+            if refusal is not None:
+                for entry in entries:
+                    self._record(entry, "rejected", now)
+                raise refusal
+            self._recorder.enqueued(len(entries))
+            for entry in entries:
+                self._open[entry.id] = entry
+            prepare: Callable[[Entry], None] = self._prepare
+            if self.model is not None and self.model.prepares:
+                prepare = self._intake.put
+        for entry in entries:
+            entry.future.add_done_callback(partial(self._when_done, entry))
+            if entry.deadline < math.inf:
+                self._deadlines.add(entry.deadline, entry.id)
+            prepare(entry)
+        return [entry.future for entry in entries]
+
+    def check_open(self, client: str = "") -> None:
+        """Raise what `submit` would raise for one more request; so no body need be read for it."""
+        now = time.monotonic()
+        with self._lock:
+            refusal = self._refusal(1, now)
+            if refusal is not None:
+                self._record(Entry(next(self._ids), now, now, client, None, {}), "rejected", now)
+                raise refusal
+
+    def closed(self) -> Unavailable | None:
+        """Why no request can be taken at all; None if only the queue may say no."""
+        if self._state == "ready":
+            return None
+        if self._state == "loading":
+            return NotReady("the model is still loading; try again soon", 2)
+        if self._state == "failed":
+            return NotReady(f"the model could not be loaded: {self._cause}", MOST_RETRY_AFTER)
+        if self._state == "dead":
+            return WorkerDead(str(self._cause), MOST_RETRY_AFTER)
+        if self._state == "new":
+            return NotReady("the server has not been started; call start()", 2)
+        return Stopping(f"the server is {self._state}", 2)
+
+    def _refusal(self, count: int, now: float) -> Unavailable | None:
+        """Why `count` more requests cannot be taken at time `now`; the lock is held."""
+        depth = self._recorder.depth
+        if self._state != "ready" or depth + count <= self.max_queue_size:
+            return self.closed()
+        wait = retry_after(depth, self._recorder.drain_rate(now))
+        return QueueFull(
+            f"{depth} requests wait, and the queue holds {self.max_queue_size}; "
+            f"try again in {wait} s",
+            wait,
+        )
+
+    def _prepare_all(self, intake: queue.SimpleQueue[Entry | None]) -> None:
+        """The intake thread: prepare entries in the order of arrival."""
+        while (entry := intake.get()) is not None:
+            self._prepare(entry)
+
+    def _prepare(self, entry: Entry) -> None:
+        """Make one entry ready and let it wait; or answer it with what is wrong with it."""
+        if entry.id not in self._open or self.model is None:
+            return  # its client has gone, or its time is up
+        try:
+            prepared = self.model.prepare(entry.inputs, entry.parameters)
+            job = Job(entry.id, entry.arrived, prepared.length, entry.deadline, prepared.group)
+        except Exception as error:
+            self._close([self._failed(entry, error)])
+            return
+        entry.prepared, entry.job = prepared, job
+        self._worker.offer(job)
+
+    def _when_done(self, entry: Entry, future: Future[Answer]) -> None:
+        if future.cancelled():
+            self._close([(entry, "cancelled", None)])
+            self._worker.withdraw(entry.id)
+
+    def _expire(self, entry_id: int) -> None:
+        """The time of a request ran out: answer it now, wherever it is."""
+        entry = self._open.get(entry_id)
+        if entry is None:
+            return
+        where = "while it waited in the queue" if entry.started is None else "while it ran"
+        seconds = entry.deadline - entry.arrived
+        error = DeadlineExceeded(f"the request's {seconds:g} s ran out {where}")
+        self._close([(entry, "expired", error)])
+        self._worker.withdraw(entry_id)
+
+    def _refuse_all(self, error: Callable[[], Unavailable]) -> None:
+        with self._lock:
+            entries = list(self._open.values())
+        self._close([(entry, "rejected", error()) for entry in entries])
+
+    def _close(self, endings: Iterable[Ending]) -> None:
+        """Answer and record the entries that are still open, each with what `endings` says."""
+        now = time.monotonic()
+        with self._lock:
+            closed = [
+                (entry, self._record(entry, outcome, now), result)
+                for entry, outcome, result in endings
+                if self._open.pop(entry.id, None) is not None
+            ]
+            for entry, _, _ in closed:
+                self._recorder.depth -= entry.started is None
+            if not self._open:
+                self._changed.notify_all()
+        for entry, record, result in closed:
+            self._deadlines.discard(entry.id)
+            entry.inputs = entry.prepared = None
+            _deliver(entry.future, record, result)
+
+    def _record(self, entry: Entry, outcome: Outcome, now: float) -> RequestRecord:
+        """Note how an entry ended; the lock is held."""
+        record = RequestRecord(
+            id=entry.id,
+            arrived=entry.arrived,
+            started=entry.started,
+            finished=now,
+            outcome=outcome,
+            batch_id=entry.batch_id,
+            batch_size=entry.batch_size,
+            length=1 if entry.job is None else entry.job.length,
+            group="" if entry.job is None else entry.job.group,
+            client=entry.client,
+        )
+        self._recorder.request(record)
+        return record
+
+    @staticmethod
+    def _failed(entry: Entry, error: Exception) -> Ending:
+        if isinstance(error, InvalidInput):
+            return entry, "invalid", error
+        failure = ModelFailed(f"{type(error).__name__}: {error}")
+        failure.__cause__ = error
+        return entry, "failed", failure
+
+    # -- what the worker asks for (on its thread) -----------------------------------------
+
+    def load(self) -> bool:
+        """Call the loader if there is no model yet; False if it raised."""
+        error: LoaderFailed | None = None
+        if self.model is None:
+            try:
+                assert self._loader is not None
+                self.model = as_model(self._loader())
+            except BaseException as cause:
+                error = LoaderFailed(f"the loader raised {type(cause).__name__}: {cause}")
+                error.__cause__ = cause
+        with self._changed:
+            if self._state == "loading":
+                self._cause = error
+                self._set_state("ready" if error is None else "failed")
+        return error is None
+
+    def run(self, batch: Batch) -> BatchRecord | None:
+        """Run those of a batch who still want an answer, and answer them."""
+        begun, started = self._begin(batch)
+        if not begun:
+            return None
+        assert self.model is not None
+        entries, items = zip(*begun, strict=True)
+        lengths = tuple(item.length for item in items)
+        outputs, retries = run_isolated(self.model.run, items)
+        endings = list(map(self._ending, entries, items, outputs))
+        seconds = time.monotonic() - started
+        record = BatchRecord(
+            batch.id, batch.reason, lengths, started, seconds, batch.waiting, retries
+        )
+        with self._lock:
+            self._running_since = None
+            self._recorder.batch(record)
+        self._close(endings)
+        return record
+
+    def _begin(self, batch: Batch) -> tuple[list[tuple[Entry, Prepared]], float]:
+        """Mark as running those of a batch that are still open; also says when they began."""
+        now = time.monotonic()
+        with self._lock:
+            found = (self._open.get(job.id) for job in batch.jobs)
+            begun = [(entry, entry.prepared) for entry in found if entry and entry.prepared]
+            for entry, _ in begun:
+                entry.started, entry.batch_id, entry.batch_size = now, batch.id, len(begun)
+            self._recorder.depth -= len(begun)
+            self._running_since = now if begun else None
+        return begun, now
+
+    def _ending(self, entry: Entry, item: Prepared, output: Any) -> Ending:
+        if isinstance(output, Failure):
+            return self._failed(entry, output.error)
+        assert self.model is not None
+        try:
+            return entry, "ok", self.model.finish(item, output)
+        except Exception as error:
+            return self._failed(entry, error)
+
+    def expire(self, job_ids: Iterable[int]) -> None:
+        """Answer the requests whose time ran out before they could run."""
+        for job_id in job_ids:
+            self._expire(job_id)
+
+    def policy_failed(self, fault: PolicyFault) -> None:
+        """Show what the policy did, and who decides now."""
+        logger.error("%s: %s", self.name, fault, exc_info=fault.error)
+        with self._lock:
+            self._fault = fault
+
+    def died(self, error: BaseException) -> None:
+        """Answer everybody, and say why from now on."""
+        logger.critical("%s: the worker died", self.name, exc_info=error)
+        cause = WorkerDead(f"the worker died of {type(error).__name__}: {error}; call start()")
+        cause.__cause__ = error
+        with self._changed:
+            self._running_since = None
+            self._cause = cause
+            if self._state != "stopping":
+                self._set_state("dead")
+        self._refuse_all(lambda: WorkerDead(str(cause), MOST_RETRY_AFTER))
+
+    # -- looking and steering -------------------------------------------------------------
+
+    @property
+    def policy(self) -> Policy:
+        """The policy in effect; setting another acts on the next batch."""
+        fault = self._fault
+        return self._policy if fault is None else FALLBACK
+
+    @policy.setter
+    def policy(self, policy: Policy) -> None:
+        with self._lock:
+            self._policy, self._fault = policy, None
+            self._worker.use(policy)
+
+    def pause(self, paused: bool = True) -> None:
+        """Let the queue fill without running it, or go on."""
+        with self._lock:
+            self._paused = paused
+            self._worker.pause(paused)
+
+    def on_worker_thread(self) -> bool:
+        """Whether the caller is the model itself, which must not wait for its own queue."""
+        return self._worker.is_current()
+
+    def stats(self) -> Stats:
+        """Statistics as of now."""
+        now = time.monotonic()
+        with self._lock:
+            recorder = self._recorder.copy()
+            running_since = self._running_since
+        error = self._cause or self._fault
+        return recorder.stats(
+            now,
+            running_since=running_since,
+            state=self.state,
+            model="not loaded" if self.model is None else self.model.name,
+            policy=repr(self.policy),
+            error="" if error is None else str(error),
+        )
+
+    def records(self) -> list[RequestRecord]:
+        """The newest request records, oldest first."""
+        with self._lock:
+            return list(self._recorder.requests)
+
+    def batches(self) -> list[BatchRecord]:
+        """The newest batch records, oldest first."""
+        with self._lock:
+            return list(self._recorder.batches)
+
+    def queue(self) -> Queue:
+        """What waits now."""
+        with self._lock:
+            waiting = [entry for entry in self._open.values() if entry.started is None]
+        jobs = tuple(entry.job for entry in waiting if entry.job is not None)
+        return Queue(jobs, time.monotonic(), len(waiting) - len(jobs))
+
+
+def retry_after(depth: int, rate: float) -> int:
+    """Whole seconds until `depth` waiting requests are through, at `rate` a second; at least 1."""
+    if rate <= 0:
+        return 1
+    return max(1, min(MOST_RETRY_AFTER, math.ceil(depth / rate)))
+
+
+def _deliver(future: Future[Answer], record: RequestRecord, result: Any) -> None:
+    try:
+        if isinstance(result, ServeError):
+            result.record = record
+            future.set_exception(result)
+        else:
+            future.set_result(Answer(result, record))
+    except InvalidStateError:
+        pass  # it was cancelled

@@ -1,0 +1,139 @@
+"""Everything that can go wrong, as one tree; each class knows the HTTP status it is answered with.
+
+ServeError                    500  the root: catch this to catch them all
+├── RequestError              400  the request is at fault; sending it again will not help
+│   ├── BadRequest            400  malformed: bad JSON, bad UTF-8, a header that makes no sense
+│   ├── Unauthorized          401  a token is set, and missing or wrong
+│   ├── BodyTooLarge          413  more bytes than ``max_body_size``
+│   ├── UnsupportedMediaType  415  a content type that the task cannot take
+│   └── InvalidInput          422  well formed, but the task rejects it
+├── ModelFailed               500  the model failed on this input (and only on this input)
+├── Unavailable               503  not now; ``retry_after`` says when to try again
+│   ├── QueueFull             503  as many requests wait as ``max_queue_size`` allows
+│   ├── NotReady              503  the model is still loading, or could not be loaded
+│   ├── Stopping              503  the server is stopping or has stopped
+│   └── WorkerDead            503  the worker ended unexpectedly; ``start()`` recovers
+├── DeadlineExceeded          504  the request's time ran out, waiting or running
+├── StartError                500  raised in the cell: the server could not start
+│   ├── PortTaken             500  somebody else listens on the port that was asked for
+│   └── LoaderFailed          500  the loader raised; the cause is chained
+├── OptionError               500  raised in the cell: an option makes no sense (a ValueError too)
+└── PolicyError               500  a policy broke its contract; the queue goes on under ``Greedy``
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from .jobs import RequestRecord
+
+
+class ServeError(Exception):
+    """The root of everything this package raises on purpose."""
+
+    #: the HTTP status that this error is answered with
+    status: ClassVar[int] = 500
+    #: how the request fared that it answers, where there was one
+    record: RequestRecord | None = None
+    #: the position of the item at fault, where a list was sent
+    index: int | None = None
+
+    @property
+    def message(self) -> str:
+        """The sentence that the client reads."""
+        return str(self.args[0]) if self.args else type(self).__name__
+
+
+class RequestError(ServeError):
+    """The request is at fault; sending the same one again will not help."""
+
+    status = 400
+
+
+class BadRequest(RequestError):
+    """The request is malformed: bad JSON, bad UTF-8, or a header that makes no sense."""
+
+    status = 400
+
+
+class Unauthorized(RequestError):
+    """The server has a token, and the request has none or another."""
+
+    status = 401
+
+
+class BodyTooLarge(RequestError):
+    """The body has more bytes than the server's ``max_body_size``."""
+
+    status = 413
+
+
+class UnsupportedMediaType(RequestError):
+    """The task cannot take a body of this content type."""
+
+    status = 415
+
+
+class InvalidInput(RequestError):
+    """The request is well formed, but the task rejects its input or one of its parameters."""
+
+    status = 422
+
+
+class ModelFailed(ServeError):
+    """The model failed on this input; its own exception is the ``__cause__``."""
+
+    status = 500
+
+
+class Unavailable(ServeError):
+    """The server cannot take the request now; ``retry_after`` says in whole seconds when it may."""
+
+    status = 503
+
+    def __init__(self, message: str, retry_after: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class QueueFull(Unavailable):
+    """As many requests wait as ``max_queue_size`` allows."""
+
+
+class NotReady(Unavailable):
+    """The model is still loading, or could not be loaded."""
+
+
+class Stopping(Unavailable):
+    """The server is stopping or has stopped."""
+
+
+class WorkerDead(Unavailable):
+    """The worker ended unexpectedly; ``start()`` makes a new one."""
+
+
+class DeadlineExceeded(ServeError):
+    """The request's time ran out, while it waited (then it never ran) or while it ran."""
+
+    status = 504
+
+
+class StartError(ServeError):
+    """The server could not start; raised in the cell that asked for it."""
+
+
+class PortTaken(StartError):
+    """Somebody else listens on the port that was asked for."""
+
+
+class LoaderFailed(StartError):
+    """The loader raised; its own exception is the ``__cause__``."""
+
+
+class OptionError(ServeError, ValueError):
+    """An option makes no sense; raised in the cell that gave it."""
+
+
+class PolicyError(ServeError):
+    """A policy broke its contract; the queue goes on under ``Greedy`` until another is set."""

@@ -1,0 +1,105 @@
+"""uvicorn in a thread with an event loop of its own, started and stopped from any other."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import threading
+from collections.abc import Callable
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from .errors import StartError
+
+
+class _Uvicorn(uvicorn.Server):
+    """uvicorn without its ten wake-ups a second: it sleeps until it is told to stop."""
+
+    def __init__(self, config: uvicorn.Config, on_started: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_started = on_started
+        self.stopping = asyncio.Event()
+
+    async def main_loop(self) -> None:
+        """Serve; keep the Date header fresh once a second."""
+        self._on_started()
+        tick = 0
+        while not self.stopping.is_set():
+            await self.on_tick(tick)
+            tick += 10  # in its unit, tenths of a second
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self.stopping.wait(), 1.0)
+
+
+class Listener:
+    """Serves an ASGI application on a listening socket."""
+
+    def __init__(self, app: ASGIApp, sock: socket.socket, name: str) -> None:
+        self._sock = sock
+        self._config = uvicorn.Config(
+            app,
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            ws="none",
+            proxy_headers=False,
+            server_header=False,
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=2,
+        )
+        self._loop = _new_loop()
+        self._server: _Uvicorn | None = None
+        self._error: BaseException | None = None
+        self._started = threading.Event()
+        self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Return once it answers, or raise `StartError`."""
+        self._thread.start()
+        self._started.wait()
+        if self._error is not None:
+            self._thread.join()
+            raise StartError(f"the web server did not start: {self._error!r}") from self._error
+
+    def stop(self) -> None:
+        """Answer what is in flight, close every connection, and end the thread."""
+        if self._thread.is_alive():
+            assert self._server is not None
+            with contextlib.suppress(RuntimeError):  # it ended by itself just now
+                self._loop.call_soon_threadsafe(self._server.stopping.set)
+            self._thread.join()
+
+    def is_alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
+
+    def is_current(self) -> bool:
+        """Whether the caller runs on the event loop's own thread."""
+        return threading.current_thread() is self._thread
+
+    def _serve(self) -> None:
+        # Neither the kernel's loop nor uvicorn.Server.run: the one is busy with cells, the other
+        # fails where nest_asyncio has patched asyncio.
+        try:
+            asyncio.set_event_loop(self._loop)
+            self._server = _Uvicorn(self._config, self._started.set)
+            self._loop.run_until_complete(self._server.serve(sockets=[self._sock]))
+            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+            self._loop.run_until_complete(self._loop.shutdown_default_executor())
+        except BaseException as error:  # SystemExit, too, is how uvicorn fails
+            self._error = error
+        finally:
+            asyncio.set_event_loop(None)
+            self._loop.close()
+            self._sock.close()
+            self._started.set()
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()

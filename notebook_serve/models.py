@@ -1,0 +1,151 @@
+"""A model as the engine knows it, and the simplest of them: a plain batch function."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from .errors import InvalidInput, OptionError
+from .parameters import Parameters
+
+
+@dataclass(slots=True)
+class Prepared:
+    """One input, ready to be run with others of its group."""
+
+    #: what `Model.run` needs of it
+    inputs: Any
+    #: how long it is: tokens for text
+    length: int = 1
+    #: only inputs of one group may share a batch
+    group: str = ""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    #: the input as the client gave it
+    source: Any = None
+
+
+class Model(Protocol):
+    """What the engine asks of a model.
+
+    `split` and `prepare` run off the worker thread, one call at a time; `run` and `finish` on the
+    worker thread only. So the two halves must not share anything that is not safe to share.
+    """
+
+    #: what a card or a table calls it
+    name: str
+    task: str
+    #: whether `prepare` does work worth a thread of its own
+    prepares: bool
+    #: the kinds of body that an input may come in: ``text``, ``json``, ``bytes``
+    accepts: frozenset[str]
+
+    def split(self, inputs: Any, parameters: Mapping[str, Any]) -> list[Any] | None:
+        """The single inputs that `inputs` stands for, or None if it is one itself."""
+
+    def prepare(self, inputs: Any, parameters: Mapping[str, Any]) -> Prepared:
+        """Check one input and make it ready. Raises `InvalidInput` where the task rejects it."""
+
+    def run(self, items: Sequence[Prepared]) -> list[Any]:
+        """One raw output for each of `items`, which are all of one group."""
+
+    def finish(self, item: Prepared, output: Any) -> Any:
+        """The answer to one input, from its raw output."""
+
+
+_unique = itertools.count(1)
+
+
+def group_name(parameters: Mapping[str, Any]) -> str:
+    """A name that only equal parameters share; the empty string for none."""
+    if not parameters:
+        return ""
+    try:
+        return json.dumps(parameters, sort_keys=True)
+    except (TypeError, ValueError):
+        # Objects that only Python knows: nothing says that two of them are equal.
+        return next_alone()
+
+
+def next_alone() -> str:
+    """The name of a group that nothing else is in."""
+    return f"alone {next(_unique)}"
+
+
+class FunctionModel:
+    """A callable that takes a list of inputs and returns a list of as many outputs.
+
+    Keyword parameters of the function may be given by requests. Where inputs differ in cost, give
+    the function an attribute ``length``, itself a function from one input to a whole number: then
+    policies can put inputs of like length together.
+    """
+
+    accepts = frozenset({"text", "json", "bytes"})
+    task = "function"
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.name = str(getattr(function, "__name__", type(function).__name__))
+        _refuse_coroutines(function, self.name)
+        self._function = function
+        self._length: Callable[[Any], int] | None = getattr(function, "length", None)
+        self._parameters = Parameters(self.name, dict.fromkeys(_keywords(function), _anything))
+        self.prepares = self._length is not None
+
+    def split(self, inputs: Any, parameters: Mapping[str, Any]) -> list[Any] | None:
+        """A list is many inputs; anything else is one."""
+        return inputs if isinstance(inputs, list) else None
+
+    def prepare(self, inputs: Any, parameters: Mapping[str, Any]) -> Prepared:
+        """Check the names of the parameters, and measure the input if the function can."""
+        self._parameters.check(parameters)
+        length = 1
+        if self._length is not None:
+            try:
+                length = int(self._length(inputs))
+            except Exception as error:
+                raise InvalidInput(f"its length cannot be told: {error}") from error
+        return Prepared(inputs, length, group_name(parameters), parameters)
+
+    def run(self, items: Sequence[Prepared]) -> list[Any]:
+        """Call the function once; it must return as many outputs as it was given inputs."""
+        outputs = self._function([item.inputs for item in items], **items[0].parameters)
+        if isinstance(outputs, (str, bytes, Mapping)) or not hasattr(outputs, "__len__"):
+            kind = type(outputs).__name__
+            raise TypeError(f"{self.name} returned a {kind}, not a list of one output per input")
+        if len(outputs) != len(items):
+            raise ValueError(
+                f"{self.name} returned {len(outputs)} outputs for {len(items)} inputs; "
+                "it must return one per input, in order"
+            )
+        return list(outputs)
+
+    def finish(self, item: Prepared, output: Any) -> Any:
+        """The output as it is."""
+        return output
+
+
+def _anything(value: Any) -> str:
+    return ""
+
+
+def _refuse_coroutines(function: Callable[..., Any], name: str) -> None:
+    call = getattr(function, "__call__", None)  # noqa: B004 - an object's own, maybe async
+    if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call):
+        raise OptionError(
+            f"{name} is a coroutine function; the worker is a thread, so give it a plain one"
+        )
+
+
+def _keywords(function: Callable[..., Any]) -> list[str]:
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return []
+    parameters = list(signature.parameters.values())
+    by_keyword = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    # The first positional parameter takes the inputs.
+    first = next((item for item in parameters if item.kind is not by_keyword[1]), None)
+    return [item.name for item in parameters if item.kind in by_keyword and item is not first]

@@ -1,0 +1,392 @@
+"""Pipelines of transformers as models: text tasks in real batches, every other one at a time.
+
+A pipeline's tokenizer must never be used by two threads at once: every call sets truncation and
+padding on one shared object, and another thread then tokenises with them. So the preparing thread
+and the worker thread each have a copy of the pipeline with a tokenizer of its own, and the user's
+own object, which a cell may call at any time, is touched by neither. The weights are shared.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import lru_cache, partial
+from types import SimpleNamespace
+from typing import Any
+
+from .errors import InvalidInput, OptionError, ServeError
+from .media import decoded
+from .models import FunctionModel, Model, Prepared, group_name, next_alone
+from .parameters import TASKS, Parameters
+
+#: the pipelines that run through preprocess, collate, forward and postprocess, by class
+TEXT_PIPELINES = {
+    "FillMaskPipeline": "fill-mask",
+    "TextClassificationPipeline": "text-classification",
+    "TokenClassificationPipeline": "token-classification",
+    "ZeroShotClassificationPipeline": "zero-shot-classification",
+    "FeatureExtractionPipeline": "feature-extraction",
+    "TextGenerationPipeline": "text-generation",
+}
+CHUNKED = {"token-classification", "zero-shot-classification"}
+#: tasks whose head may pick a row's last token by comparing with the pad token's id
+POOLED = {"text-classification", "zero-shot-classification"}
+#: settings of ``generate`` under which a row's result does not depend on the rows beside it, nor on
+#: the padding before it; with any other a request runs alone
+BATCHABLE_GENERATION = {
+    "max_new_tokens",
+    "min_new_tokens",
+    "do_sample",
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "typical_p",
+    "num_return_sequences",
+    "bos_token_id",
+    "eos_token_id",
+    "pad_token_id",
+    "transformers_version",
+    "use_cache",
+    "_from_model_config",
+}
+#: values that change nothing
+NEUTRAL_GENERATION = {"num_beams": 1, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0}
+
+
+def as_model(model: Any) -> Model:
+    """`model` as the engine needs it: a pipeline, or any callable from a list to a list."""
+    if is_pipeline(model):
+        model.model.eval()  # made from a bare model, a pipeline is left in training mode
+        if type(model).__name__ in TEXT_PIPELINES and _is_their_own(type(model)):
+            return TextPipeline(model)
+        return AnyPipeline(model)
+    if callable(model):
+        return FunctionModel(model)
+    raise OptionError(
+        f"{type(model).__name__} is neither a transformers pipeline nor a callable from a list of "
+        "inputs to a list of outputs"
+    )
+
+
+def is_pipeline(model: Any) -> bool:
+    """Whether `model` is a transformers pipeline; imports nothing."""
+    base = sys.modules.get("transformers.pipelines.base")
+    return base is not None and isinstance(model, base.Pipeline)
+
+
+def _is_their_own(kind: type) -> bool:
+    # A subclass of the user's may do anything; only the original's steps are known.
+    return kind.__module__.startswith("transformers.pipelines.")
+
+
+class TextPipeline:
+    """One of the six text tasks: tokenised on arrival, padded together, run as one forward.
+
+    Answers equal ``pipe(x)`` for each input, whatever batch it rode in: rows are padded on the
+    side where that changes nothing, and every output is cut back to its input's own length.
+    """
+
+    prepares = True
+    accepts = frozenset({"text", "json"})
+
+    def __init__(self, pipe: Any) -> None:
+        self.task = TEXT_PIPELINES[type(pipe).__name__]
+        self.name = f"{self.task}, {type(pipe.model).__name__}"
+        self._reader = private_copy(pipe)
+        self._runner = private_copy(pipe)
+        # Parameters come as JSON text, so that equal ones are resolved once.
+        self._reading = lru_cache(128)(partial(resolve, self._reader))
+        self._running = lru_cache(128)(partial(resolve, self._runner))
+        self._parameters = _parameters_of(self.task, self._reader)
+        self._longest = position_limit(pipe.model)
+        self._collate = _collate_for(pipe, "left" if self.task == "text-generation" else "right")
+        self._poolable = self.task not in POOLED or pipe.model.config.pad_token_id is not None
+        self._keys: frozenset[str] | None = None
+
+    def split(self, inputs: Any, parameters: Mapping[str, Any]) -> list[Any] | None:
+        """A list is many inputs, except a chat, and a list of words that are one sentence."""
+        if not isinstance(inputs, list):
+            return None
+        if self.task == "text-generation" and inputs and is_message(inputs[0]):
+            return None
+        words = bool(parameters.get("is_split_into_words"))
+        return None if words and all(isinstance(word, str) for word in inputs) else inputs
+
+    def prepare(self, inputs: Any, parameters: Mapping[str, Any]) -> Prepared:
+        """Tokenise one input with the preparing thread's own tokenizer."""
+        self._parameters.check(parameters)
+        source = checked_input(self.task, inputs, parameters)
+        group = group_name(parameters)
+        with rejecting(self.task):
+            preprocess, forward, _ = self._reading(group)
+            made = self._reader.preprocess(source, **preprocess)
+            chunks = [dict(chunk) for chunk in (made if self.task in CHUNKED else [made])]
+        lengths = [chunk["input_ids"].shape[1] for chunk in chunks]
+        if self._longest is not None and max(lengths) > self._longest:
+            raise InvalidInput(
+                f"the input is {max(lengths)} tokens long, and the model takes {self._longest}"
+                + ('; send the parameter "truncation": true to cut it' * self._can_truncate)
+            )
+        group += self._apart(chunks[0], forward)
+        return Prepared(chunks, sum(lengths), group, parameters, source)
+
+    @property
+    def _can_truncate(self) -> bool:
+        return self.task in ("text-classification", "feature-extraction", "text-generation")
+
+    def _apart(self, chunk: Mapping[str, Any], forward: Mapping[str, Any]) -> str:
+        """What keeps an input apart from others with the same parameters; mostly nothing."""
+        apart = ""
+        keys = frozenset(chunk)
+        self._keys = self._keys or keys
+        if keys != self._keys:
+            apart += f" [{', '.join(sorted(keys))}]"
+        if "attention_mask" not in chunk:
+            # The model could not tell padding from text: only equal lengths go together.
+            apart += f" [length {chunk['input_ids'].shape[1]}]"
+        if not self._poolable or not chunk["input_ids"].shape[1]:
+            apart += f" [{next_alone()}]"
+        if self.task == "text-generation" and generation_limits(self._reader, forward):
+            apart += f" [{next_alone()}]"
+        return apart
+
+    def run(self, items: Sequence[Prepared]) -> list[Any]:
+        """One forward for all chunks of all items; gives each item its own rows."""
+        import torch
+
+        chunks = [chunk for item in items for chunk in item.inputs]
+        _, forward, _ = self._running(group_name(items[0].parameters))
+        batch = self._collate(chunks)
+        width = batch["input_ids"].shape[1]
+        with torch.inference_mode():
+            output = self._runner.forward(batch, **forward)
+            if self.task == "feature-extraction":
+                output = {"features": output[0]}
+            rows = iter([self._row(output, i, width, chunk) for i, chunk in enumerate(chunks)])
+            return [[next(rows) for _ in item.inputs] for item in items]
+
+    def _row(
+        self, output: Mapping[str, Any], i: int, width: int, chunk: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Row `i` of a batch's output, as a batch of one that was never padded."""
+        length = chunk["input_ids"].shape[1]
+        if self.task == "text-generation":
+            return self._generated(output, i, width - length, chunk)
+        row: dict[str, Any] = {}
+        for key, value in output.items():
+            if value is None or isinstance(value, list):
+                row[key] = value and value[i]
+            elif hasattr(value, "shape"):
+                row[key] = value[i : i + 1]
+                if (value.ndim > 2 or key in chunk) and value.ndim > 1 and value.shape[1] == width:
+                    row[key] = row[key][:, :length]
+        return row
+
+    def _generated(
+        self, output: Mapping[str, Any], i: int, padding: int, chunk: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Row `i` of what was generated, without the padding before it and after its end."""
+        sequences = output["generated_sequence"][i : i + 1, :, padding:]
+        ids = output["input_ids"]
+        if ids is not None and ids.shape[0] > 1:
+            prompt = chunk["input_ids"].shape[1]
+            sequences = sequences[..., : prompt + _written(sequences[0, :, prompt:], self._ends)]
+        return {
+            "generated_sequence": sequences,
+            "input_ids": None if ids is None else chunk["input_ids"],
+            "prompt_text": output["prompt_text"][i],
+        }
+
+    @property
+    def _ends(self) -> list[int]:
+        ends = self._runner.model.generation_config.eos_token_id
+        return [] if ends is None else ends if isinstance(ends, list) else [ends]
+
+    def finish(self, item: Prepared, output: Any) -> Any:
+        """Postprocess one item's rows, in the shape that ``pipe(x)`` gives for it alone."""
+        import torch
+
+        _, _, postprocess = self._running(group_name(item.parameters))
+        with torch.inference_mode():
+            if self.task in CHUNKED:
+                answer = self._runner.postprocess(output, **postprocess)
+            elif self.task == "feature-extraction":
+                answer = self._runner.postprocess((output[0]["features"],), **postprocess)
+            else:
+                answer = self._runner.postprocess(output[0], **postprocess)
+        if self.task == "text-classification":
+            # The pipeline wraps a text's only answer in a list, but not a pair's.
+            alone = isinstance(item.source, str) and "top_k" not in item.parameters
+            return [answer] if alone else answer
+        if isinstance(answer, torch.Tensor):
+            return answer.clone()  # an inference tensor is of little use to a caller
+        words = self.task == "token-classification" and isinstance(item.source, list)
+        return [answer] if words else answer
+
+
+class AnyPipeline:
+    """Any other pipeline: called with one input at a time, exactly as its user would."""
+
+    prepares = True
+
+    def __init__(self, pipe: Any) -> None:
+        self.task = str(pipe.task or type(pipe).__name__)
+        self.name = f"{self.task}, {type(pipe.model).__name__} (one at a time)"
+        self._runner = private_copy(pipe)
+        self._parameters = _parameters_of(self.task, self._runner)
+        self.accepts = frozenset({"text", "json", "bytes"})
+
+    def split(self, inputs: Any, parameters: Mapping[str, Any]) -> list[Any] | None:
+        """A list is many inputs, except a chat."""
+        if not isinstance(inputs, list) or (inputs and is_message(inputs[0])):
+            return None
+        return inputs
+
+    def prepare(self, inputs: Any, parameters: Mapping[str, Any]) -> Prepared:
+        """Decode bytes; a group of its own keeps every input alone."""
+        self._parameters.check(parameters)
+        with rejecting(self.task):
+            made = decoded(self.task, inputs)
+        return Prepared(made, 1, next_alone(), parameters)
+
+    def run(self, items: Sequence[Prepared]) -> list[Any]:
+        """Call the pipeline on each item."""
+        import torch
+
+        with torch.inference_mode():
+            return [self._runner(item.inputs, **item.parameters) for item in items]
+
+    def finish(self, item: Prepared, output: Any) -> Any:
+        """The pipeline has done it all."""
+        return output
+
+
+def private_copy(pipe: Any) -> Any:
+    """A pipeline with the same weights and a tokenizer (and processors) of its own."""
+    mine = copy.copy(pipe)
+    parts = ("tokenizer", "processor", "feature_extractor", "image_processor", "video_processor")
+    # One memo, so that parts that share an object (a processor its tokenizer) still do.
+    memo: dict[int, Any] = {}
+    for part in parts:
+        if getattr(pipe, part, None) is not None:
+            setattr(mine, part, copy.deepcopy(getattr(pipe, part), memo))
+    return mine
+
+
+def resolve(pipe: Any, parameters: str) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Keywords for preprocess, forward and postprocess: the pipeline's own, then a request's."""
+    steps = pipe._sanitize_parameters(**json.loads(parameters or "{}"))
+    own = (pipe._preprocess_params, pipe._forward_params, pipe._postprocess_params)
+    preprocess, forward, postprocess = (
+        {**mine, **asked} for mine, asked in zip(own, steps, strict=True)
+    )
+    return preprocess, forward, postprocess
+
+
+def generation_limits(pipe: Any, forward: Mapping[str, Any]) -> set[str]:
+    """The settings in effect under which a prompt must not share a batch."""
+    settings = {
+        **pipe.model.generation_config.to_diff_dict(),
+        **getattr(pipe, "_generate_kwargs", {}),
+        **forward,
+    }
+    return {
+        name
+        for name, value in settings.items()
+        if name not in BATCHABLE_GENERATION
+        and value is not None
+        and value is not False
+        and value != NEUTRAL_GENERATION.get(name)
+    }
+
+
+def _written(tokens: Any, ends: Sequence[int]) -> int:
+    """How many of the new `tokens` (sequences x steps) were written before all had ended."""
+    longest = 0
+    for sequence in tokens.tolist():
+        end = next((at for at, token in enumerate(sequence, 1) if token in ends), len(sequence))
+        longest = max(longest, end)
+    return longest
+
+
+def position_limit(model: Any) -> int | None:
+    """How many tokens the model can tell the places of; None if that has no limit.
+
+    Read off the table of learned positions, because a configuration also names a maximum for
+    models that work beyond it.
+    """
+    import torch
+
+    for name, module in model.named_modules():
+        if name.rpartition(".")[2] not in {"position_embeddings", "embed_positions", "wpe"}:
+            continue
+        if isinstance(module, torch.nn.Embedding):
+            # Some tables begin with places that are never used.
+            unused = 0 if module.padding_idx is None else module.padding_idx + 1
+            return int(module.num_embeddings - int(getattr(module, "offset", unused)))
+    return None
+
+
+def _collate_for(pipe: Any, side: str) -> Callable[[Sequence[Any]], dict[str, Any]]:
+    """Puts rows under each other, padded on one side with what the model takes for padding."""
+    from transformers.pipelines.base import pad_collate_fn
+
+    candidates = (
+        getattr(pipe.model.config, "pad_token_id", None),
+        pipe.tokenizer.pad_token_id,
+        pipe.tokenizer.eos_token_id,
+    )
+    usable = (value for value in candidates if isinstance(value, int) and value >= 0)
+    padding = SimpleNamespace(pad_token_id=next(usable, 0), padding_side=side)
+    collate: Callable[[Sequence[Any]], dict[str, Any]] = pad_collate_fn(padding, None)
+    return collate
+
+
+def _parameters_of(task: str, pipe: Any) -> Parameters:
+    if task in TASKS:
+        made_with = getattr(pipe, "_preprocess_params", {})
+        needed = ("candidate_labels",) if task == "zero-shot-classification" else ()
+        return Parameters(task, TASKS[task], tuple(set(needed) - set(made_with)))
+    known = inspect.signature(pipe._sanitize_parameters).parameters.values()
+    names = [item.name for item in known if item.kind is not item.VAR_KEYWORD]
+    return Parameters(task, dict.fromkeys(names, lambda value: ""))
+
+
+def is_message(value: Any) -> bool:
+    """Whether `value` is one message of a chat."""
+    return isinstance(value, dict) and "role" in value and "content" in value
+
+
+def checked_input(task: str, inputs: Any, parameters: Mapping[str, Any]) -> Any:
+    """`inputs` as the task's preprocess takes it, or `InvalidInput` saying what it takes."""
+    if isinstance(inputs, str):
+        return inputs
+    if task == "text-classification" and isinstance(inputs, dict):
+        strings = all(isinstance(value, str) for value in inputs.values())
+        if strings and {"text"} <= set(inputs) <= {"text", "text_pair"}:
+            return inputs
+        raise InvalidInput('a pair must be {"text": "...", "text_pair": "..."}')
+    if task == "text-generation" and isinstance(inputs, list) and all(map(is_message, inputs)):
+        from transformers.pipelines.text_generation import Chat
+
+        return Chat(inputs)
+    split = task == "token-classification" and parameters.get("is_split_into_words")
+    if split and inputs and isinstance(inputs, list) and all(isinstance(w, str) for w in inputs):
+        return inputs
+    raise InvalidInput(f"{task} takes a string, not {type(inputs).__name__}")
+
+
+@contextmanager
+def rejecting(task: str) -> Iterator[None]:
+    """What goes wrong inside is the input's fault, except want of memory."""
+    try:
+        yield
+    except (ServeError, MemoryError):
+        raise
+    except Exception as error:
+        raise InvalidInput(f"{task} rejects the input: {error}") from error

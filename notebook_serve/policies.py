@@ -1,0 +1,200 @@
+"""Policies: which of the waiting jobs to run next, and when.
+
+A policy is a pure function of ``(waiting, now)``: it sees no lock, no future and no clock, so the
+same object runs in a live server and in a simulation. Those here are frozen values whose ``repr``
+pastes back; any object with a fitting ``decide`` works the same.
+"""
+
+from __future__ import annotations
+
+import ast
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from .errors import OptionError
+from .jobs import Decision, Job
+from .waiting import by_length, mates
+
+
+@runtime_checkable
+class Policy(Protocol):
+    """Decides which jobs run next.
+
+    A policy may also have ``observe(batch: BatchRecord) -> None``, called after every batch that
+    ran, to learn from it.
+    """
+
+    def decide(self, waiting: Sequence[Job], now: float) -> Decision:
+        """Choose from `waiting` (never empty, oldest first) at time `now` (seconds).
+
+        Called whenever the worker is free and something changed. Either take jobs of one group,
+        or name the absolute time to be asked again; ``wake_at=math.inf`` with nothing taken would
+        wait for ever and is refused.
+        """
+
+
+@dataclass(frozen=True)
+class NoBatching:
+    """One request at a time, in the order of arrival."""
+
+    def decide(self, waiting: Sequence[Job], now: float) -> Decision:
+        """Take the oldest."""
+        return Decision((waiting[0],), reason="full")
+
+
+@dataclass(frozen=True)
+class ResettingWindow:
+    """The familiar tutorial's loop, kept for its faults: no limit, and a wait that restarts.
+
+    Requests that keep coming less than `max_wait` seconds apart are never answered.
+    """
+
+    max_wait: float = 0.001
+
+    def __post_init__(self) -> None:
+        _check_seconds("max_wait", self.max_wait)
+
+    def decide(self, waiting: Sequence[Job], now: float) -> Decision:
+        """Take everything once nothing has arrived for `max_wait` seconds."""
+        quiet_at = waiting[-1].arrived + self.max_wait
+        if now < quiet_at:
+            return Decision(wake_at=quiet_at)
+        return Decision(tuple(mates(waiting)), reason="deadline")
+
+
+@dataclass(frozen=True)
+class Window:
+    """Wait for a full batch, but at most `max_wait` seconds from the oldest's arrival.
+
+    That is *one* deadline, which no later arrival moves.
+    """
+
+    max_batch_size: int = 16
+    max_wait: float = 0.005
+
+    def __post_init__(self) -> None:
+        _check_size("max_batch_size", self.max_batch_size)
+        _check_seconds("max_wait", self.max_wait)
+
+    def decide(self, waiting: Sequence[Job], now: float) -> Decision:
+        """Take the oldest and its mates when they fill a batch or the oldest has waited enough."""
+        take = mates(waiting, limit=self.max_batch_size)
+        if len(take) == self.max_batch_size:
+            return Decision(tuple(take), reason="full")
+        deadline = waiting[0].arrived + self.max_wait
+        if now < deadline:
+            return Decision(wake_at=deadline)
+        return Decision(tuple(take), reason="deadline")
+
+
+@dataclass(frozen=True)
+class Greedy:
+    """Take what is there, up to `max_batch_size`, and never wait."""
+
+    max_batch_size: int = 16
+
+    def __post_init__(self) -> None:
+        _check_size("max_batch_size", self.max_batch_size)
+
+    def decide(self, waiting: Sequence[Job], now: float) -> Decision:
+        """Take the oldest and its oldest mates."""
+        take = mates(waiting, limit=self.max_batch_size)
+        return Decision(tuple(take), reason=_reason(len(take), self.max_batch_size, waiting))
+
+
+@dataclass(frozen=True)
+class LengthAware:
+    """Take the oldest and the requests nearest to it in length, so that little is padding.
+
+    Never waits, and never starves anybody: each batch is built around the oldest request. It grows
+    towards the nearest lengths, to at most `max_batch_size` requests, while the share of padding
+    stays within `max_padding` (0 to 1) and the padded tokens (requests times the longest) within
+    `max_tokens`.
+    """
+
+    max_batch_size: int = 16
+    max_padding: float = 0.15
+    max_tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_size("max_batch_size", self.max_batch_size)
+        if not 0 <= self.max_padding <= 1:
+            raise OptionError(f"max_padding is a share from 0 to 1, not {self.max_padding!r}")
+        if self.max_tokens is not None:
+            _check_size("max_tokens", self.max_tokens)
+
+    def decide(self, waiting: Sequence[Job], now: float) -> Decision:
+        """Take the oldest, then alternate towards shorter and longer mates, the nearer first."""
+        oldest = waiting[0]
+        ranked, at = by_length(waiting, oldest)
+        low, high, total = at, at + 1, oldest.length
+        longest, more_low, more_high = oldest.length, True, True
+        while high - low < self.max_batch_size:
+            more_low, more_high = more_low and low > 0, more_high and high < len(ranked)
+            if not (more_low or more_high):
+                break
+            below = oldest.length - ranked[low - 1][0] if more_low else math.inf
+            above = ranked[high][0] - oldest.length if more_high else math.inf
+            length = ranked[low - 1][0] if below < above else ranked[high][0]
+            if self._fits(high - low + 1, max(longest, length), total + length):
+                low, high = (low - 1, high) if below < above else (low, high + 1)
+                longest, total = max(longest, length), total + length
+            elif below < above:
+                more_low = False
+            else:
+                more_high = False
+        take = tuple(job for _, _, job in ranked[low:high])
+        return Decision(take, reason=_reason(len(take), self.max_batch_size, waiting, len(ranked)))
+
+    def _fits(self, count: int, longest: int, total: int) -> bool:
+        padded = count * longest
+        if self.max_tokens is not None and padded > self.max_tokens:
+            return False
+        return padded - total <= self.max_padding * padded
+
+
+def _reason(taken: int, limit: int, waiting: Sequence[Job], mates: int | None = None) -> str:
+    """Why a policy that never waits stopped where it did."""
+    if taken == limit:
+        return "full"
+    if mates is not None and taken < mates:
+        return "budget"
+    return "group" if taken < len(waiting) else "idle"
+
+
+def _check_size(name: str, value: Any) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise OptionError(f"{name} is a whole number from 1 up, not {value!r}")
+
+
+def _check_seconds(name: str, value: Any) -> None:
+    if not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+        raise OptionError(f"{name} is a number of seconds from 0 up, not {value!r}")
+
+
+BUILT_IN: dict[str, type[Policy]] = {
+    policy.__name__: policy for policy in (Greedy, LengthAware, NoBatching, ResettingWindow, Window)
+}
+
+
+def parse_policy(text: str) -> Policy:
+    """A policy from its ``repr``, such as ``"Window(max_batch_size=8)"`` or just ``"Greedy"``.
+
+    Only literals are read, nothing is evaluated. Raises `OptionError` for anything else.
+    """
+    try:
+        node = ast.parse(text.strip(), mode="eval").body
+        call = node if isinstance(node, ast.Call) else ast.Call(node, [], [])
+        kind = BUILT_IN[ast.unparse(call.func)]
+        arguments = [ast.literal_eval(argument) for argument in call.args]
+        named = {str(item.arg): ast.literal_eval(item.value) for item in call.keywords}
+        return kind(*arguments, **named)
+    except OptionError:
+        raise
+    except (KeyError, SyntaxError, TypeError, ValueError) as error:
+        known = ", ".join(sorted(BUILT_IN))
+        raise OptionError(
+            f"{text!r} is no policy; give one of {known}, with its numbers: Window(8, 0.01)"
+        ) from error

@@ -1,0 +1,374 @@
+"""`serve` and `Server`: what a person holds in a notebook."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import math
+import threading
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from .display import Table, duration, render
+from .engine import Answer, Engine
+from .errors import OptionError
+from .jobs import BatchRecord, RequestRecord
+from .policies import LengthAware, Policy
+from .sockets import is_loopback, listen
+from .stats import Queue, Stats
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from starlette.applications import Starlette
+
+    from .listener import Listener
+
+_running: dict[str, Server] = {}
+_running_lock = threading.Lock()
+
+
+def serve(
+    model: Any = None,
+    *,
+    loader: Callable[[], Any] | None = None,
+    policy: Policy | None = None,
+    host: str = "127.0.0.1",
+    port: int | None = None,
+    max_queue_size: int = 1000,
+    timeout: float = 30.0,
+    max_body_size: int = 10_000_000,
+    token: str | None = None,
+    expose_errors: bool | None = None,
+    name: str = "default",
+    start: bool = True,
+) -> Server:
+    """Put a web server around a model; returns once it answers.
+
+    Args:
+        model: A transformers pipeline, or any callable that takes a list of inputs and returns a
+            list of as many outputs.
+        loader: Instead of `model`: a callable of no arguments that returns one. It runs once, on
+            the worker's thread; until it is done requests are refused with 503, and `wait_ready`
+            waits for it.
+        policy: Which requests run next, and when; ``LengthAware()`` if not given.
+        host: The address to listen on. One that others can reach needs a `token`.
+        port: The port to listen on; if not given 8000, or any free one if that is taken.
+        max_queue_size: How many requests may wait before more are refused with 503.
+        timeout: Seconds after which a request is answered with 504, waiting or running.
+        max_body_size: Most bytes of a request's body; more are refused with 413.
+        token: What clients must show as ``Authorization: Bearer TOKEN``.
+        expose_errors: Whether clients read what exceptions of the model say. If not given: yes on
+            loopback, no elsewhere.
+        name: Servers are told apart by name. A new one takes the name over and the old one is
+            stopped, so running a cell twice leaves one server.
+        start: False to start later, or to hand ``server.app`` to a server of your own.
+
+    Raises:
+        OptionError: An option makes no sense.
+        PortTaken: The port that was asked for is in use.
+        StartError: The server could not start for another reason.
+    """
+    server = Server(
+        model,
+        loader=loader,
+        policy=policy,
+        host=host,
+        port=port,
+        max_queue_size=max_queue_size,
+        timeout=timeout,
+        max_body_size=max_body_size,
+        token=token,
+        expose_errors=expose_errors,
+        name=name,
+    )
+    if start:
+        server.start()
+    return server
+
+
+class Server:
+    """A model behind a queue and a web server; made by `serve`, which explains the options."""
+
+    def __init__(
+        self,
+        model: Any = None,
+        *,
+        loader: Callable[[], Any] | None = None,
+        policy: Policy | None = None,
+        host: str = "127.0.0.1",
+        port: int | None = None,
+        max_queue_size: int = 1000,
+        timeout: float = 30.0,
+        max_body_size: int = 10_000_000,
+        token: str | None = None,
+        expose_errors: bool | None = None,
+        name: str = "default",
+    ) -> None:
+        if (model is None) == (loader is None):
+            raise OptionError("give a model, or a loader that returns one (and not both)")
+        if loader is not None and not callable(loader):
+            raise OptionError(f"loader is a callable of no arguments, not {loader!r}")
+        _check_whole("max_queue_size", max_queue_size, 1, 10_000_000)
+        _check_whole("max_body_size", max_body_size, 1, 2**40)
+        if port is not None:
+            _check_whole("port", port, 0, 65535)
+        if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout > 0:
+            raise OptionError(f"timeout is a positive number of seconds, not {timeout!r}")
+        if token is not None and not (isinstance(token, str) and token):
+            raise OptionError("token is a string that is not empty")
+        if not is_loopback(host) and token is None:
+            raise OptionError(
+                f"{host} can be reached by others; give token='...', and clients send it as "
+                "Authorization: Bearer ..."
+            )
+        self.name = name
+        self._host, self._port = host, port
+        self._token, self._max_body_size = token, max_body_size
+        self._expose_errors = is_loopback(host) if expose_errors is None else expose_errors
+        self._engine = Engine(
+            model,
+            loader,
+            _checked_policy(LengthAware() if policy is None else policy),
+            max_queue_size=max_queue_size,
+            timeout=float(timeout),
+            name=name,
+        )
+        self._app: Starlette | None = None
+        self._listener: Listener | None = None
+        self._address: tuple[str, int] | None = None
+        self._life = threading.RLock()
+
+    # -- life ---------------------------------------------------------------------------
+
+    def start(self) -> Server:
+        """Listen and answer; returns at once if it does already.
+
+        Stops another server of the same name first. Raises `PortTaken` or another `StartError`.
+        """
+        with self._life:
+            if self._listener is not None and self._listener.is_alive():
+                self._engine.start()  # after the worker's death there is one to be made
+                return self
+            with _running_lock:
+                before = _running.get(self.name)
+            if before is not None and before is not self:
+                before.stop()
+            self._listen()
+            with _running_lock:
+                _running[self.name] = self
+        return self
+
+    def _listen(self) -> None:
+        from .listener import Listener
+
+        sock = listen(self._host, self._port)
+        try:
+            self._engine.start()
+            address = sock.getsockname()
+            listener = Listener(self.app, sock, f"notebook-serve {self.name} http")
+            listener.start()
+        except BaseException:
+            sock.close()
+            self._engine.stop(drain=False)
+            raise
+        self._address = (address[0], address[1])
+        self._listener = listener
+
+    def stop(self, drain: bool = True, timeout: float = 10.0) -> None:
+        """Refuse new requests, answer those that wait, and free the port; does nothing if stopped.
+
+        Args:
+            drain: False refuses what waits instead of answering it.
+            timeout: Seconds that draining may take; what is left then is refused with 503.
+        """
+        with self._life:
+            try:
+                self._engine.stop(drain, timeout)
+            finally:
+                if self._listener is not None:
+                    self._listener.stop()
+                self._listener = None
+                with _running_lock:
+                    if _running.get(self.name) is self:
+                        del _running[self.name]
+
+    def wait_ready(self, timeout: float | None = None) -> None:
+        """Wait until the model is loaded, at most `timeout` seconds.
+
+        Raises `LoaderFailed`, with what the loader raised as its cause, or `NotReady`.
+        """
+        self._engine.wait_ready(timeout)
+
+    def __enter__(self) -> Server:
+        return self.start()
+
+    def __exit__(self, *exception: object) -> None:
+        self.stop()
+
+    async def __aenter__(self) -> Server:
+        return await asyncio.to_thread(self.start)
+
+    async def __aexit__(self, *exception: object) -> None:
+        await asyncio.to_thread(self.stop)
+
+    # -- asking -------------------------------------------------------------------------
+
+    def predict(self, inputs: Any, *, timeout: float | None = None, **parameters: Any) -> Any:
+        """Ask through the same queue, without HTTP; returns what ``pipe(inputs)`` would.
+
+        A list is as many entries of the queue, as over HTTP. `timeout` (seconds) can shorten the
+        server's. Raises a `ServeError`.
+        """
+        if self._engine.on_worker_thread():
+            raise OptionError("the model must not wait for its own queue: that would never end")
+        futures, many = self._submit(inputs, parameters, timeout)
+        try:
+            values = [future.result().value for future in futures]
+        finally:
+            for future in futures:
+                future.cancel()  # if the cell was interrupted, or an item has failed
+        return values if many else values[0]
+
+    async def apredict(
+        self, inputs: Any, *, timeout: float | None = None, **parameters: Any
+    ) -> Any:
+        """The same as `predict`, to be awaited; a cancelled one leaves the queue."""
+        futures, many = self._submit(inputs, parameters, timeout)
+        try:
+            answers = await asyncio.gather(*map(asyncio.wrap_future, futures))
+        finally:
+            for future in futures:
+                future.cancel()
+        values = [answer.value for answer in answers]
+        return values if many else values[0]
+
+    def _submit(
+        self, inputs: Any, parameters: Mapping[str, Any], timeout: float | None
+    ) -> tuple[list[Future[Answer]], bool]:
+        if timeout is not None and not 0 < timeout < math.inf:
+            raise OptionError(f"timeout is a positive number of seconds, not {timeout!r}")
+        self._engine.check_open("predict")
+        model = self._engine.model
+        assert model is not None  # it was open
+        parts = model.split(inputs, parameters)
+        wanted = [inputs] if parts is None else parts
+        futures = self._engine.submit(wanted, parameters, timeout=timeout, client="predict")
+        return futures, parts is not None
+
+    # -- looking and steering -----------------------------------------------------------
+
+    @property
+    def app(self) -> Starlette:
+        """The ASGI application; with ``start=False``, any ASGI server can run it."""
+        if self._app is None:
+            from .app import HttpOptions, create_app
+
+            options = HttpOptions(self._max_body_size, self._token, self._expose_errors)
+            self._app = create_app(self._engine, options)
+        return self._app
+
+    @property
+    def url(self) -> str:
+        """Where it answers, such as ``http://127.0.0.1:8000``."""
+        if self._address is None:
+            raise OptionError("the server has no address before it is started; call start()")
+        host, port = self._address
+        # What listens everywhere is reached from here by the loopback address.
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+    @property
+    def state(self) -> str:
+        """``new, loading, ready, paused, stopping, stopped, failed`` or ``dead``."""
+        return self._engine.state
+
+    @property
+    def policy(self) -> Policy:
+        """The policy in effect; set another, and it decides from the next batch on."""
+        return self._engine.policy
+
+    @policy.setter
+    def policy(self, policy: Policy) -> None:
+        self._engine.policy = _checked_policy(policy)
+
+    def pause(self) -> None:
+        """Let the queue fill without running it; the batch that runs ends as usual."""
+        self._engine.pause(True)
+
+    def resume(self) -> None:
+        """Go on after `pause`."""
+        self._engine.pause(False)
+
+    def stats(self) -> Stats:
+        """Statistics since the start: a table in a cell, a frozen object in code."""
+        return self._engine.stats()
+
+    def records(self) -> list[RequestRecord]:
+        """What became of each of the newest requests, oldest first."""
+        return self._engine.records()
+
+    def batches(self) -> list[BatchRecord]:
+        """The newest batches that ran, oldest first."""
+        return self._engine.batches()
+
+    def queue(self) -> Queue:
+        """What waits now, oldest first."""
+        return self._engine.queue()
+
+    # -- display ------------------------------------------------------------------------
+
+    def __repr__(self) -> str:
+        where = f" at {self.url}" if self._listener is not None else ""
+        return f"<Server {self.name!r}: {self.state}{where}, {self.policy!r}>"
+
+    def _repr_html_(self) -> str:
+        stats = self.stats()
+        colours = {"ready": "#2e7d32", "loading": "#f9a825", "paused": "#f9a825"}
+        rows = [
+            ("model", stats.model),
+            ("policy", stats.policy),
+            ("queue", f"{stats.queue_depth} waiting, {stats.queue_peak} at most"),
+            ("answered", stats.outcomes["ok"]),
+            ("latency p50", duration(stats.latency.p50)),
+        ]
+        if stats.error:
+            rows.append(("error", stats.error))
+        shown = "" if self._listener is None else self.url
+        return render(
+            "server.html",
+            name=self.name,
+            state=stats.state,
+            colour=colours.get(stats.state, "#c62828" if stats.error else "#757575"),
+            url=shown,
+            table=Table("", ("", ""), rows).markup(),
+        )
+
+
+def servers() -> list[Server]:
+    """The servers that run in this process."""
+    with _running_lock:
+        return list(_running.values())
+
+
+def stop_all(drain: bool = True, timeout: float = 10.0) -> None:
+    """Stop every server of this process."""
+    for server in servers():
+        server.stop(drain, timeout)
+
+
+@atexit.register
+def _stop_quietly() -> None:
+    # Daemon threads that are still in a forward when the interpreter is torn down can crash it.
+    stop_all(drain=False, timeout=2.0)
+
+
+def _checked_policy(policy: Policy) -> Policy:
+    if isinstance(policy, type) or not callable(getattr(policy, "decide", None)):
+        raise OptionError(f"a policy is an object with decide(waiting, now), not {policy!r}")
+    return policy
+
+
+def _check_whole(name: str, value: Any, low: int, high: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise OptionError(f"{name} is a whole number from {low} to {high}, not {value!r}")

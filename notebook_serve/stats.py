@@ -1,0 +1,258 @@
+"""What the records say: frozen statistics, as an object, as JSON and as a table."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from itertools import takewhile
+from typing import Any
+
+from .display import Table, duration
+from .jobs import OUTCOMES, BatchRecord, Job, RequestRecord
+
+#: how many of the newest records are kept
+KEEP_REQUESTS = 10_000
+KEEP_BATCHES = 5_000
+#: seconds that "now" means for throughput and utilisation
+WINDOW = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Distribution:
+    """How some seconds are distributed; not-a-number where there is nothing to say."""
+
+    p50: float = math.nan
+    p90: float = math.nan
+    p95: float = math.nan
+    p99: float = math.nan
+    mean: float = math.nan
+
+    @classmethod
+    def of(cls, values: Iterable[float]) -> Distribution:
+        """Percentiles by linear interpolation between the values."""
+        data = sorted(values)
+        if not data:
+            return cls()
+        cuts = statistics.quantiles(data, n=100, method="inclusive") if data[1:] else data * 99
+        return cls(cuts[49], cuts[89], cuts[94], cuts[98], statistics.fmean(data))
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """A server at one moment. Times are seconds, rates per second.
+
+    Counts, `batch_sizes`, `reasons`, `mean_batch_size` and `padding` are over all that ran since
+    the start; the distributions over the newest answers (at most `KEEP_REQUESTS`); `throughput`
+    and `utilisation` over the last `WINDOW` seconds.
+    """
+
+    #: ``new, loading, ready, paused, stopping, stopped, failed`` or ``dead``
+    state: str
+    model: str
+    policy: str
+    uptime: float
+    #: how many requests ended in each way
+    outcomes: Mapping[str, int]
+    #: answers per second
+    throughput: float
+    latency: Distribution
+    queue_time: Distribution
+    inference_time: Distribution
+    #: requests accepted that have not started to run
+    queue_depth: int
+    queue_peak: int
+    #: how many batches had each size
+    batch_sizes: Mapping[int, int]
+    #: how many batches were released for each reason
+    reasons: Mapping[str, int]
+    mean_batch_size: float
+    #: the share of all computed tokens that was padding, from 0 to 1
+    padding: float
+    #: the share of time that the worker was running a batch, from 0 to 1
+    utilisation: float
+    #: why the server failed or died, or what the policy did wrong; empty when all is well
+    error: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as plain JSON values: what ``GET /stats`` answers."""
+        values = asdict(self)
+        values["batch_sizes"] = {str(size): n for size, n in self.batch_sizes.items()}
+        return {key: _no_nan(value) for key, value in values.items()}
+
+    def _table(self) -> Table:
+        rows: list[tuple[str, object]] = [
+            ("state", self.state),
+            ("model", self.model),
+            ("policy", self.policy),
+            ("uptime", duration(self.uptime)),
+            ("requests", _counts(self.outcomes)),
+            ("throughput", f"{self.throughput:.1f} per second"),
+            *((name, _percentiles(getattr(self, name))) for name in TIMES),
+            ("queue", f"{self.queue_depth} now, {self.queue_peak} at most"),
+            ("batch sizes", _counts(dict(sorted(self.batch_sizes.items())))),
+            ("mean batch size", self.mean_batch_size),
+            ("released because", _counts(self.reasons)),
+            ("padding", _percent(self.padding)),
+            ("worker busy", _percent(self.utilisation)),
+        ]
+        if self.error:
+            rows.append(("error", self.error))
+        return Table("", ("", ""), rows)
+
+    def __repr__(self) -> str:
+        return str(self._table())
+
+    def _repr_html_(self) -> str:
+        return self._table()._repr_html_()
+
+
+TIMES = ("latency", "queue_time", "inference_time")
+
+
+def _percentiles(times: Distribution) -> str:
+    return ", ".join(f"{name} {duration(getattr(times, name))}" for name in ("p50", "p90", "p99"))
+
+
+def _percent(share: float) -> str:
+    return "–" if math.isnan(share) else f"{share:.0%}"
+
+
+def _counts(counts: Mapping[Any, int]) -> str:
+    return ", ".join(f"{key}: {n}" for key, n in counts.items() if n) or "–"
+
+
+def _no_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _no_nan(item) for key, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """What waits at one moment, oldest first: a sequence of jobs, and a table in a cell."""
+
+    jobs: tuple[Job, ...]
+    now: float
+    #: accepted requests that are still being prepared (tokenised)
+    preparing: int = 0
+
+    def __len__(self) -> int:
+        return len(self.jobs)
+
+    def __getitem__(self, index: int) -> Job:
+        return self.jobs[index]
+
+    def _table(self) -> Table:
+        rows = [
+            (
+                job.id,
+                duration(self.now - job.arrived),
+                job.length,
+                job.group or "default",
+                duration(job.deadline - self.now),
+            )
+            for job in self.jobs
+        ]
+        title = f"{len(self.jobs)} waiting" + (
+            f", {self.preparing} being prepared" if self.preparing else ""
+        )
+        return Table(title, ("id", "waits since", "length", "parameters", "time left"), rows)
+
+    def __repr__(self) -> str:
+        return str(self._table())
+
+    def _repr_html_(self) -> str:
+        return self._table()._repr_html_()
+
+
+@dataclass
+class Recorder:
+    """Keeps the newest records and the counts of all. Not thread-safe: its owner holds a lock."""
+
+    born: float
+    requests: deque[RequestRecord] = field(default_factory=lambda: deque(maxlen=KEEP_REQUESTS))
+    batches: deque[BatchRecord] = field(default_factory=lambda: deque(maxlen=KEEP_BATCHES))
+    outcomes: Counter[str] = field(default_factory=Counter)
+    batch_sizes: Counter[int] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
+    tokens: int = 0
+    padded_tokens: int = 0
+    #: requests accepted that have not started to run
+    depth: int = 0
+    peak: int = 0
+
+    def copy(self) -> Recorder:
+        """A snapshot to compute from, so that the lock need not be held meanwhile."""
+        return replace(
+            self,
+            requests=self.requests.copy(),
+            batches=self.batches.copy(),
+            outcomes=self.outcomes.copy(),
+            batch_sizes=self.batch_sizes.copy(),
+            reasons=self.reasons.copy(),
+        )
+
+    def enqueued(self, count: int) -> None:
+        """`count` requests were accepted."""
+        self.depth += count
+        self.peak = max(self.peak, self.depth)
+
+    def request(self, record: RequestRecord) -> None:
+        """A request ended."""
+        self.requests.append(record)
+        self.outcomes[record.outcome] += 1
+
+    def batch(self, record: BatchRecord) -> None:
+        """A batch ran."""
+        self.batches.append(record)
+        self.batch_sizes[record.size] += 1
+        self.reasons[record.reason] += 1
+        self.tokens += sum(record.lengths)
+        self.padded_tokens += record.padded_tokens
+
+    def drain_rate(self, now: float) -> float:
+        """Requests that ran, whatever came of it, per second over the last `WINDOW` seconds."""
+        return self._rate(now, lambda record: record.started is not None)
+
+    def _rate(self, now: float, counts: Callable[[RequestRecord], bool]) -> float:
+        since = max(self.born, now - WINDOW)
+        newest = list(takewhile(lambda record: record.finished >= since, reversed(self.requests)))
+        if len(newest) == self.requests.maxlen:
+            # More ended within the window than are kept: take the time that they cover.
+            since = newest[-1].finished
+        return sum(map(counts, newest)) / (now - since) if now > since else 0.0
+
+    def utilisation(self, now: float, running_since: float | None) -> float:
+        """The share of the last `WINDOW` seconds in which a batch ran."""
+        since = max(self.born, now - WINDOW)
+        busy = 0.0 if running_since is None else now - max(running_since, since)
+        for record in reversed(self.batches):
+            if record.started + record.seconds < since:
+                break
+            busy += record.seconds - max(0.0, since - record.started)
+        return min(1.0, busy / (now - since)) if now > since else 0.0
+
+    def stats(self, now: float, *, running_since: float | None, **about: Any) -> Stats:
+        """Everything at time `now`; `about` is what only the engine knows."""
+        answered = [record for record in self.requests if record.outcome == "ok"]
+        batches = self.batch_sizes.total()
+        ran = sum(self.batch_sizes.elements())
+        return Stats(
+            uptime=now - self.born,
+            outcomes={name: self.outcomes[name] for name in OUTCOMES},
+            throughput=self._rate(now, lambda record: record.outcome == "ok"),
+            latency=Distribution.of(record.latency for record in answered),
+            queue_time=Distribution.of(record.queue_time for record in answered),
+            inference_time=Distribution.of(record.inference_time for record in answered),
+            queue_depth=self.depth,
+            queue_peak=self.peak,
+            batch_sizes=dict(sorted(self.batch_sizes.items())),
+            reasons=dict(self.reasons),
+            mean_batch_size=ran / batches if batches else math.nan,
+            padding=1 - self.tokens / self.padded_tokens if self.padded_tokens else math.nan,
+            utilisation=self.utilisation(now, running_since),
+            **about,
+        )
