@@ -1,0 +1,63 @@
+"""What every test gets: no network, one torch thread, and a check that nothing is left behind."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+
+import psutil
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["TRANSFORMERS_VERBOSITY"] = "error"
+
+from notebook_serve import Server, serve, stop_all  # noqa: E402 - after the environment is set
+
+
+def listening() -> set[int]:
+    """The ports that this process listens on."""
+    connections = psutil.Process().net_connections(kind="tcp")
+    return {item.laddr.port for item in connections if item.status == psutil.CONN_LISTEN}
+
+
+@pytest.fixture(autouse=True)
+def no_leaks() -> Iterator[None]:
+    """Fail a test that leaves a thread or a listening socket, showing where the thread is."""
+    threads, ports = set(threading.enumerate()), listening()
+    yield
+    stop_all(drain=False)
+    left = [item for item in threading.enumerate() if item not in threads and item.is_alive()]
+    # A thread that was told to end may need a moment; one that was not never will.
+    give_up = time.monotonic() + 10
+    for item in left:
+        item.join(max(0.0, give_up - time.monotonic()))
+    left = [item for item in left if item.is_alive()]
+    stacks = [
+        f"{item.name}:\n" + "".join(traceback.format_stack(sys._current_frames()[item.ident]))
+        for item in left
+        if item.ident in sys._current_frames()
+    ]
+    assert not left, "threads left behind:\n" + "\n".join(stacks)
+    assert listening() <= ports, f"sockets left listening: {listening() - ports}"
+
+
+@pytest.fixture
+def make() -> Iterator[Callable[..., Server]]:
+    """`serve` on any free port; what it made is stopped at the end."""
+    made: list[Server] = []
+
+    def make(*arguments: object, **options: object) -> Server:
+        options.setdefault("port", 0)
+        options.setdefault("name", f"test {len(made)}")
+        server = serve(*arguments, **options)  # type: ignore[arg-type]
+        made.append(server)
+        return server
+
+    yield make
+    for server in made:
+        server.stop(drain=False)

@@ -1,0 +1,27 @@
+"""Whether two answers are the same: the same shape and types, numbers to a tolerance."""
+
+from __future__ import annotations
+
+import numbers
+from typing import Any
+
+
+def assert_same(expected: Any, actual: Any, tolerance: float = 1e-4, at: str = "answer") -> None:
+    """Compare two answers, naming the first place where they differ."""
+    if hasattr(expected, "tolist") and hasattr(expected, "shape"):
+        assert tuple(expected.shape) == tuple(actual.shape), f"{at}: shapes differ"
+        expected, actual = expected.tolist(), actual.tolist()
+    if isinstance(expected, dict):
+        assert isinstance(actual, dict), f"{at}: {actual!r} is no dict"
+        assert expected.keys() == actual.keys(), f"{at}: keys differ"
+        for key, value in expected.items():
+            assert_same(value, actual[key], tolerance, f"{at}[{key!r}]")
+    elif isinstance(expected, (list, tuple)):
+        assert isinstance(actual, (list, tuple)), f"{at}: {actual!r} is no list"
+        assert len(expected) == len(actual), f"{at}: {len(expected)} items, got {len(actual)}"
+        for index, value in enumerate(expected):
+            assert_same(value, actual[index], tolerance, f"{at}[{index}]")
+    elif isinstance(expected, numbers.Real) and not isinstance(expected, (bool, int)):
+        assert abs(float(expected) - float(actual)) <= tolerance, f"{at}: {expected} != {actual}"
+    else:
+        assert expected == actual, f"{at}: {expected!r} != {actual!r}"
