@@ -11,11 +11,11 @@ import hmac
 import json
 import logging
 import math
-import uuid
+import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 from starlette.applications import Starlette
@@ -41,11 +41,14 @@ from .errors import (
     WorkerDead,
 )
 from .jobs import RequestRecord
+from .stats import Stats
 
 logger = logging.getLogger("notebook_serve")
 
 FORM = '{"inputs": ..., "parameters": {...}}'
 COOKIE = "notebook_serve"
+#: seconds after which it is noticed that a client has gone
+UNWATCHED = 0.01
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,7 @@ class Handlers:
         """``POST``: ask the model. ``GET``: a page about the server."""
         if request.method == "POST":
             return await self._ask(request)
-        stats = await asyncio.to_thread(self._engine.stats)
+        stats = await self._stats()
         page = render(
             "page.html",
             name=self._engine.name,
@@ -134,15 +137,22 @@ class Handlers:
 
     async def stats(self, request: Request) -> Response:
         """The statistics as JSON."""
-        return _json((await asyncio.to_thread(self._engine.stats)).to_dict())
+        return _json((await self._stats()).to_dict())
+
+    async def _stats(self) -> Stats:
+        # Sorting thousands of records is not for the event loop.
+        stats = await asyncio.to_thread(self._engine.stats)
+        if stats.error and not self._options.expose_errors:
+            stats = replace(stats, error="the server's log says what is wrong")
+        return stats
 
     # -- asking -------------------------------------------------------------------------
 
     async def _ask(self, request: Request) -> Response:
-        timeout = _timeout(request)
+        timeout, client = _timeout(request), _client(request)
         content_type = _content_type(request)
         # Refuse before the body is read, let alone prepared.
-        self._engine.check_open(_client(request))
+        self._engine.check_open(client)
         body = await _body(request, self._options.max_body_size)
         inputs, parameters = self._parse(body, *content_type)
         model = self._engine.model
@@ -152,7 +162,7 @@ class Handlers:
             [inputs] if parts is None else parts,
             parameters,
             timeout=timeout,
-            client=_client(request),
+            client=client,
         )
         answers = await _wait(request, futures, many=parts is not None)
         values = [answer.value for answer in answers]
@@ -274,9 +284,8 @@ async def _wait(request: Request, futures: Sequence[Future[Answer]], *, many: bo
     """The answers to one request; or the first error, or `ClientDisconnect` if the client goes."""
     waiting = [asyncio.wrap_future(future) for future in futures]
     everything: asyncio.Future[Any] = asyncio.gather(*waiting) if many else waiting[0]
-    gone = asyncio.ensure_future(_gone(request))
     try:
-        await asyncio.wait({everything, gone}, return_when=asyncio.FIRST_COMPLETED)
+        await _first(everything, request)
         if not everything.done():
             raise ClientDisconnect
         error = everything.exception()
@@ -287,8 +296,20 @@ async def _wait(request: Request, futures: Sequence[Future[Answer]], *, many: bo
             error.index = list(failed).index(True)
         raise error
     finally:
-        gone.cancel()
         everything.cancel()
+
+
+async def _first(everything: asyncio.Future[Any], request: Request) -> None:
+    """Return once everything is answered or the client has gone."""
+    # Most answers are there before it pays to listen for the client as well.
+    await asyncio.wait({everything}, timeout=UNWATCHED)
+    if everything.done():
+        return
+    gone = asyncio.ensure_future(_gone(request))
+    try:
+        await asyncio.wait({everything, gone}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        gone.cancel()
 
 
 async def _gone(request: Request) -> None:
@@ -365,25 +386,32 @@ def _timeout(request: Request) -> float | None:
 
 
 def _client(request: Request) -> str:
-    return f"{request.client.host}:{request.client.port}" if request.client else ""
+    client = request.scope.get("client")
+    return f"{client[0]}:{client[1]}" if client else ""
 
 
 def _request_id(request: Request) -> str:
     """The id that the client gave, if it is a sane one, or one that is ours."""
-    if not hasattr(request.state, "request_id"):
+    known: str | None = request.scope.get("notebook_serve.request_id")
+    if known is None:
         given = request.headers.get("x-request-id", "")
         sane = 0 < len(given) <= 128 and given.isascii() and given.isprintable()
-        request.state.request_id = given if sane else uuid.uuid4().hex
-    return str(request.state.request_id)
+        known = given if sane else os.urandom(16).hex()
+        request.scope["notebook_serve.request_id"] = known
+    return known
 
 
 def _headers(request: Request, records: Sequence[RequestRecord] = ()) -> dict[str, str]:
     """The headers of every answer; of a list's items, the slowest and the largest batch."""
-    queue = max((record.queue_time for record in records), default=0.0) * 1000
-    inference = max((record.inference_time for record in records), default=0.0) * 1000
+    queue = inference = 0.0
+    largest = 0
+    for record in records:
+        queue = max(queue, record.queue_time)
+        inference = max(inference, record.inference_time)
+        largest = max(largest, record.batch_size)
     return {
-        "Server-Timing": f"queue;dur={queue:.3f}, inference;dur={inference:.3f}",
-        "X-Batch-Size": str(max((record.batch_size for record in records), default=0)),
+        "Server-Timing": f"queue;dur={queue * 1e3:.3f}, inference;dur={inference * 1e3:.3f}",
+        "X-Batch-Size": str(largest),
         "X-Request-ID": _request_id(request),
     }
 

@@ -266,11 +266,15 @@ class Engine:
             prepare: Callable[[Entry], None] = self._prepare
             if self.model is not None and self.model.prepares:
                 prepare = self._intake.put
-        for entry in entries:
-            entry.future.add_done_callback(partial(self._when_done, entry))
-            if entry.deadline < math.inf:
-                self._deadlines.add(entry.deadline, entry.id)
-            prepare(entry)
+        try:
+            for entry in entries:
+                entry.future.add_done_callback(partial(self._when_done, entry))
+                if entry.deadline < math.inf:
+                    self._deadlines.add(entry.deadline, entry.id)
+                prepare(entry)
+        except BaseException:  # a cell was interrupted just here: nobody will have the futures
+            self._close([(entry, "cancelled", None) for entry in entries])
+            raise
         return [entry.future for entry in entries]
 
     def check_open(self, client: str = "") -> None:

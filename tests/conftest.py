@@ -16,7 +16,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["TRANSFORMERS_VERBOSITY"] = "error"
 
-from notebook_serve import Server, serve, stop_all  # noqa: E402 - after the environment is set
+from notebook_serve import Server, serve, stop_all
 
 
 def listening() -> set[int]:

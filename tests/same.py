@@ -21,7 +21,7 @@ def assert_same(expected: Any, actual: Any, tolerance: float = 1e-4, at: str = "
         assert len(expected) == len(actual), f"{at}: {len(expected)} items, got {len(actual)}"
         for index, value in enumerate(expected):
             assert_same(value, actual[index], tolerance, f"{at}[{index}]")
-    elif isinstance(expected, numbers.Real) and not isinstance(expected, (bool, int)):
+    elif isinstance(expected, numbers.Real) and not isinstance(expected, numbers.Integral):
         assert abs(float(expected) - float(actual)) <= tolerance, f"{at}: {expected} != {actual}"
     else:
         assert expected == actual, f"{at}: {expected!r} != {actual!r}"

@@ -6,10 +6,12 @@ import random
 from functools import cache
 from typing import Any
 
-WORDS = (
-    "the a queue batch request waits model server runs token thread answer paris london alice bob "
-    "visits reads writes quickly slowly red blue green one two three long short open closed"
-).split()
+WORDS = [
+    *("the", "a", "queue", "batch", "request", "waits", "model", "server", "runs", "token"),
+    *("thread", "answer", "paris", "london", "alice", "bob", "visits", "reads", "writes"),
+    *("quickly", "slowly", "red", "blue", "green", "one", "two", "three", "long", "short"),
+    *("open", "closed"),
+]
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 TASKS = (

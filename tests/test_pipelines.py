@@ -46,16 +46,15 @@ def started(pipe: Any) -> Engine:
 
 def random_policy(rng: random.Random) -> Policy:
     size = rng.randint(1, 12)
-    return rng.choice(
-        [
-            NoBatching(),
-            ResettingWindow(0.001),
-            Window(size, 0.002),
-            Greedy(size),
-            LengthAware(size, rng.random()),
-            LengthAware(size, 1.0, max_tokens=rng.randint(1, 100)),
-        ]
-    )
+    policies: list[Policy] = [
+        NoBatching(),
+        ResettingWindow(0.001),
+        Window(size, 0.002),
+        Greedy(size),
+        LengthAware(size, rng.random()),
+        LengthAware(size, 1.0, max_tokens=rng.randint(1, 100)),
+    ]
+    return rng.choice(policies)
 
 
 @pytest.mark.parametrize("task", small_models.TASKS)
@@ -87,8 +86,8 @@ def gpt2(words: Any) -> Any:
     from transformers import GPT2Config, GPT2LMHeadModel
 
     config = GPT2Config(
-        vocab_size=len(words), n_embd=32, n_layer=2, n_head=2, n_positions=64, initializer_range=0.5,
-        bos_token_id=2, eos_token_id=3,
+        vocab_size=len(words), n_embd=32, n_layer=2, n_head=2, n_positions=64,
+        initializer_range=0.5, bos_token_id=2, eos_token_id=3,
     )  # fmt: skip
     return GPT2LMHeadModel(config)
 
@@ -119,9 +118,14 @@ def distilbert(words: Any) -> Any:
 
     return DistilBertModel(
         DistilBertConfig(
-            vocab_size=len(words), dim=32, n_layers=2, n_heads=2, hidden_dim=64,
-            max_position_embeddings=64, initializer_range=0.5,
-        )  # fmt: skip
+            vocab_size=len(words),
+            dim=32,
+            n_layers=2,
+            n_heads=2,
+            hidden_dim=64,
+            max_position_embeddings=64,
+            initializer_range=0.5,
+        )
     )
 
 
@@ -357,7 +361,7 @@ def test_any_other_pipeline_runs_one_at_a_time() -> None:
     """A task without a batching of its own is called as its user would; a subclass too."""
     from transformers import FillMaskPipeline
 
-    class Shouting(FillMaskPipeline):
+    class Shouting(FillMaskPipeline):  # type: ignore[misc]
         def postprocess(self, *arguments: Any, **options: Any) -> Any:
             answers = super().postprocess(*arguments, **options)
             return [answer["token_str"].upper() for answer in answers]

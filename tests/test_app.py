@@ -1,0 +1,419 @@
+from __future__ import annotations
+
+import json
+import math
+import socket
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import torch
+
+from notebook_serve import Server
+from notebook_serve.app import FORM
+
+from . import small_models
+from .gate import Gate, eventually
+
+Make = Callable[..., Server]
+
+
+@pytest.fixture
+def client() -> Iterator[httpx.Client]:
+    """A client that keeps its connections."""
+    with httpx.Client(timeout=30) as client:
+        yield client
+
+
+def echo(inputs: list[Any]) -> list[Any]:
+    return inputs
+
+
+def error_of(response: httpx.Response) -> tuple[int, str]:
+    """The status and the type of an error, whose form is checked on the way."""
+    body = response.json()
+    assert isinstance(body["error"], str)
+    assert body["error"]
+    assert set(body) <= {"error", "type", "index"}
+    return response.status_code, body["type"]
+
+
+# -- inputs ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "expected"),
+    [
+        (b"plain", None, "plain"),
+        (b"plain", "text/plain", "plain"),
+        ("grün".encode(), "text/plain; charset=UTF-8", "grün"),
+        (b"a=1&b=%20+", "application/x-www-form-urlencoded", "a=1&b=%20+"),
+        (b'{"inputs": "x"}', "application/json", "x"),
+        (b'{"inputs": ["x", "y"]}', "application/json; charset=utf-8", ["x", "y"]),
+        (b'{"inputs": []}', "application/json", []),
+        (b'{"inputs": {"a": 1}, "parameters": {}}', "application/vnd.x+json", {"a": 1}),
+        (b'{"inputs": null, "parameters": null}', "application/json", None),
+        (b'{"inputs": [[1, 2], [3]]}', "application/json", [[1, 2], [3]]),
+    ],
+)
+def test_forms_of_input(
+    make: Make, client: httpx.Client, body: bytes, content_type: str | None, expected: Any
+) -> None:
+    """Text, forms as curl sends them, and JSON all mean what the interface says."""
+    headers = {"content-type": content_type} if content_type else {}
+    response = client.post(make(echo).url, content=body, headers=headers)
+    assert (response.status_code, response.json()) == (200, expected)
+    assert response.headers["content-type"] == "application/json"
+
+
+def test_bytes_reach_a_function_as_bytes(make: Make, client: httpx.Client) -> None:
+    """An octet stream is the input as it is."""
+
+    def lengths(inputs: list[bytes]) -> list[int]:
+        return [len(value) for value in inputs if isinstance(value, bytes)]
+
+    kind = {"content-type": "application/octet-stream"}
+    assert client.post(make(lengths).url, content=b"\0\xff", headers=kind).json() == 2
+
+
+def test_a_list_is_as_many_entries_answered_in_order(make: Make, client: httpx.Client) -> None:
+    """Each item of a list is a request in the queue, and they may share a batch."""
+    server = make(echo)
+    assert client.post(server.url, json={"inputs": list(range(40))}).json() == list(range(40))
+    assert len(server.records()) == 40
+
+
+def test_the_tutorials_request(make: Make, client: httpx.Client) -> None:
+    """What curl -d sends is answered as pipe(x) answers."""
+    pipe = small_models.pipeline("fill-mask")
+    response = client.post(
+        make(pipe).url,
+        content="the [MASK] waits",
+        headers={"content-type": "application/x-www-form-urlencoded"},
+    )
+    answers = response.json()
+    assert [set(answer) for answer in answers] == [{"score", "token", "token_str", "sequence"}] * 5
+    assert answers[0]["token"] == pipe("the [MASK] waits")[0]["token"]
+
+
+# -- answers --------------------------------------------------------------------------------
+
+
+def test_answers_become_json(make: Make, client: httpx.Client) -> None:
+    """Arrays and numbers of numpy and torch become lists and numbers, NaN becomes null."""
+    values = [
+        np.float32(0.5), np.arange(3), torch.ones(2, 2), math.nan, {"x": np.float64("inf")},
+        {1: (1, 2)}, torch.tensor(3), "\ud800",
+    ]  # fmt: skip
+    response = client.post(make(lambda xs: [values]).url, content="x")
+    assert response.json() == [
+        0.5, [0, 1, 2], [[1.0, 1.0], [1.0, 1.0]], None, {"x": None}, {"1": [1, 2]}, 3, "\ud800",
+    ]  # fmt: skip
+
+
+def test_headers_of_every_answer(make: Make, client: httpx.Client) -> None:
+    """Timing, batch size and a request id; the client's own id is echoed if it is sane."""
+    server = make(echo)
+    response = client.post(server.url, json={"inputs": [1, 2, 3]}, headers={"X-Request-ID": "a-1"})
+    assert response.headers["x-request-id"] == "a-1"
+    assert int(response.headers["x-batch-size"]) == max(r.batch_size for r in server.records())
+    queue, inference = response.headers["server-timing"].split(", ")
+    assert queue.startswith("queue;dur=")
+    assert inference.startswith("inference;dur=")
+    longest = max(record.inference_time for record in server.records())
+    assert float(inference.partition("=")[2]) == pytest.approx(longest * 1000, abs=0.001)
+
+    for insane in ("", "x" * 200, "tab\there"):
+        response = client.post(server.url, content="x", headers={"X-Request-ID": insane})
+        assert len(response.headers["x-request-id"]) == 32
+    response = client.get(server.url + "/nowhere", headers={"X-Request-ID": "a-2"})
+    assert response.headers["x-request-id"] == "a-2"
+
+
+# -- errors ---------------------------------------------------------------------------------
+
+
+JSON = {"content-type": "application/json"}
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "expected"),
+    [
+        (b"{", JSON, (400, "BadRequest")),
+        (b'{"inputs": NaN}', JSON, (400, "BadRequest")),
+        (b"[" * 100_000, JSON, (400, "BadRequest")),
+        (b'{"inputs": 1' + b"0" * 5000 + b"}", JSON, (400, "BadRequest")),
+        (b'"\xff"', JSON, (400, "BadRequest")),
+        (b"\xff", {}, (400, "BadRequest")),
+        (b"x", {"X-Request-Timeout": "soon"}, (400, "BadRequest")),
+        (b"x", {"X-Request-Timeout": "-1"}, (400, "BadRequest")),
+        (b"x", {"X-Request-Timeout": "nan"}, (400, "BadRequest")),
+        (b"x" * 1001, {}, (413, "BodyTooLarge")),
+        (b"x", {"content-type": "video/mp4"}, (415, "UnsupportedMediaType")),
+        (b"x", {"content-type": "text/plain; charset=latin-1"}, (415, "UnsupportedMediaType")),
+        (b"[1]", JSON, (422, "InvalidInput")),
+        (b'{"input": 1}', JSON, (422, "InvalidInput")),
+        (b'{"inputs": 1, "params": {}}', JSON, (422, "InvalidInput")),
+        (b'{"inputs": 1, "parameters": [1]}', JSON, (422, "InvalidInput")),
+        (b'{"inputs": 1, "parameters": {"a": 1}}', JSON, (422, "InvalidInput")),
+    ],
+)
+def test_bad_requests(
+    make: Make,
+    client: httpx.Client,
+    body: bytes,
+    headers: dict[str, str],
+    expected: tuple[int, str],
+) -> None:
+    """Each kind of bad request has its status and its type, and the server answers afterwards."""
+    server = make(echo, max_body_size=1000 if expected[0] == 413 else 10_000_000)
+    response = client.post(server.url, content=body, headers=headers)
+    assert error_of(response) == expected
+    assert client.post(server.url, content="fine").json() == "fine"
+
+
+def test_a_missing_inputs_key_shows_the_right_form(make: Make, client: httpx.Client) -> None:
+    """The message of a 422 shows what to send."""
+    response = client.post(make(echo).url, json={"text": "x"})
+    assert FORM in response.json()["error"]
+
+
+def test_a_text_task_takes_no_bytes(make: Make, client: httpx.Client) -> None:
+    """415 where the task cannot take the content type, naming the task."""
+    server = make(small_models.pipeline("fill-mask"))
+    response = client.post(server.url, content=b"x", headers={"content-type": "image/png"})
+    assert error_of(response) == (415, "UnsupportedMediaType")
+    assert "fill-mask does not take image/png" in response.json()["error"]
+
+
+def test_what_the_task_rejects_is_422_with_the_items_position(
+    make: Make, client: httpx.Client
+) -> None:
+    """In a list the error names the position of the item at fault."""
+    server = make(small_models.pipeline("fill-mask"))
+    assert error_of(client.post(server.url, content="no mask")) == (422, "InvalidInput")
+    response = client.post(server.url, json={"inputs": ["a [MASK]", "b [MASK]", "none"]})
+    assert error_of(response) == (422, "InvalidInput")
+    assert response.json()["index"] == 2
+    wrong = {"inputs": "a [MASK]", "parameters": {"temperature": 1}}
+    assert "temperature" in client.post(server.url, json=wrong).json()["error"]
+
+
+@pytest.mark.parametrize("exposed", [True, False])
+def test_a_failing_model_is_500(make: Make, client: httpx.Client, exposed: bool) -> None:
+    """Whether the client reads the exception's message is an option; the id finds it in the log."""
+
+    def model(inputs: list[Any]) -> list[Any]:
+        raise RuntimeError("secret of the model")
+
+    response = client.post(make(model, expose_errors=exposed).url, content="x")
+    assert error_of(response) == (500, "ModelFailed")
+    assert ("secret" in response.text) is exposed
+    if not exposed:
+        assert response.headers["x-request-id"] in response.json()["error"]
+    assert response.headers["x-batch-size"] == "1"
+
+
+def test_a_full_queue_is_503_with_retry_after(make: Make, client: httpx.Client) -> None:
+    """Refused at the door, before anything is prepared; answered again once there is room."""
+    gate = Gate()
+    server = make(gate, max_queue_size=1)
+    futures = server._engine.submit(["running"], {})
+    assert gate.begun.wait(30)
+    futures += server._engine.submit(["waiting"], {})
+    response = client.post(server.url, content="x")
+    assert error_of(response) == (503, "QueueFull")
+    assert int(response.headers["retry-after"]) >= 1
+    gate.opened.set()
+    for future in futures:
+        future.result(30)
+    assert client.post(server.url, content="x").status_code == 200
+
+
+def test_loading_is_503_until_ready(make: Make, client: httpx.Client) -> None:
+    """While the loader runs the server answers, with 503; /health is fine, /ready is not yet."""
+    gate = Gate()
+    server = make(loader=lambda: (gate([]), echo)[1])
+    response = client.post(server.url, content="x")
+    assert error_of(response) == (503, "NotReady")
+    assert int(response.headers["retry-after"]) >= 1
+    assert client.get(server.url + "/health").status_code == 200
+    assert error_of(client.get(server.url + "/ready")) == (503, "NotReady")
+    gate.opened.set()
+    server.wait_ready(30)
+    assert client.get(server.url + "/ready").json() == {"state": "ready"}
+    assert client.post(server.url, content="x").json() == "x"
+
+
+def test_a_dead_worker_is_503_and_unhealthy(make: Make, client: httpx.Client) -> None:
+    """Once the worker is dead, every answer is 503, /health included; start() recovers."""
+    deadly = [True]
+
+    def model(inputs: list[Any]) -> list[Any]:
+        if deadly[0]:
+            raise SystemExit
+        return inputs
+
+    server = make(model)
+    assert error_of(client.post(server.url, content="x")) == (503, "WorkerDead")
+    for path in ("/health", "/ready"):
+        assert error_of(client.get(server.url + path)) == (503, "WorkerDead")
+    deadly[0] = False
+    server.start()
+    assert client.get(server.url + "/health").status_code == 200
+    assert client.post(server.url, content="x").json() == "x"
+
+
+def test_time_runs_out_with_504(make: Make, client: httpx.Client) -> None:
+    """The client's own shorter timeout holds, while the model still runs."""
+    gate = Gate()
+    server = make(gate)
+    response = client.post(server.url, content="x", headers={"X-Request-Timeout": "0.05"})
+    assert error_of(response) == (504, "DeadlineExceeded")
+    assert "0.05 s" in response.json()["error"]
+    gate.opened.set()
+
+
+def test_no_such_path_or_method(make: Make, client: httpx.Client) -> None:
+    """404 and 405 have the same form as other errors."""
+    server = make(echo)
+    assert error_of(client.get(server.url + "/nowhere")) == (404, "NotFound")
+    assert error_of(client.delete(server.url)) == (405, "MethodNotAllowed")
+    assert error_of(client.post(server.url + "/stats")) == (405, "MethodNotAllowed")
+
+
+def raw(server: Server, text: bytes) -> bytes:
+    """What the server says to some bytes, until it closes the connection."""
+    host, port = server._address or ("", 0)
+    with socket.create_connection((host, port), timeout=30) as connection:
+        connection.sendall(text)
+        connection.shutdown(socket.SHUT_WR)
+        return b"".join(iter(lambda: connection.recv(65536), b""))
+
+
+def test_wrong_length_headers(make: Make, client: httpx.Client) -> None:
+    """A length that is no number is 400; a body cut short leaves nothing behind."""
+    server = make(echo)
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: "
+    assert raw(server, head + b"many\r\n\r\nx").startswith(b"HTTP/1.1 400")
+    assert raw(server, head + b"-1\r\n\r\nx").startswith(b"HTTP/1.1 400")
+    raw(server, head + b"10\r\n\r\nshort")
+    assert client.post(server.url, content="fine").json() == "fine"
+    assert server.stats().outcomes["ok"] == 1
+
+
+def test_a_large_body_is_refused_while_it_is_read(make: Make) -> None:
+    """A body without a declared length is refused as soon as it is too large."""
+    server = make(echo, max_body_size=10)
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+    answer = raw(server, head + b"b\r\n" + b"x" * 11 + b"\r\n")  # and no end
+    assert answer.startswith(b"HTTP/1.1 413")
+
+
+# -- leaving --------------------------------------------------------------------------------
+
+
+def test_a_client_that_leaves_is_not_computed(make: Make, client: httpx.Client) -> None:
+    """Those who hang up while waiting leave the queue, and the model never sees their inputs."""
+    gate = Gate()
+    server = make(gate)
+    running = server._engine.submit(["first"], {})
+    assert gate.begun.wait(30)
+    host, port = server._address or ("", 0)
+    request = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nleft"
+    connections = [socket.create_connection((host, port)) for _ in range(20)]
+    for connection in connections:
+        connection.sendall(request)
+    eventually(lambda: len(server.queue()) == 20, "all wait")
+    for connection in connections:
+        connection.close()
+    eventually(lambda: len(server.queue()) == 0, "nobody waits")
+    gate.opened.set()
+    running[0].result(30)
+    assert client.post(server.url, content="last").json() == "last"
+    assert gate.calls == [["first"], ["last"]]
+    assert server.stats().outcomes["cancelled"] == 20
+
+
+# -- looking --------------------------------------------------------------------------------
+
+
+def test_pages_about_the_server(make: Make, client: httpx.Client) -> None:
+    """/stats is JSON, and the page shows the same, with what is user's text escaped."""
+
+    def model(inputs: list[Any]) -> list[Any]:
+        return inputs
+
+    model.__name__ = "<b>bold</b>"
+    server = make(model)
+    client.post(server.url, content="x")
+    stats = client.get(server.url + "/stats").json()
+    assert stats["outcomes"]["ok"] == 1
+    assert set(stats) == set(server.stats().to_dict())
+    page = client.get(server.url)
+    assert page.headers["content-type"].startswith("text/html")
+    assert "&lt;b&gt;bold" in page.text
+    assert "<b>bold" not in page.text
+    assert client.head(server.url).status_code == 200
+
+
+# -- token ----------------------------------------------------------------------------------
+
+
+def test_a_token_is_asked_on_every_route_but_health(make: Make, client: httpx.Client) -> None:
+    """Without the token nothing but /health answers; with it everything does."""
+    server = make(echo, token="s3cret")
+    for method, path in [("POST", "/"), ("GET", "/"), ("GET", "/stats"), ("GET", "/ready")]:
+        for headers in ({}, {"authorization": "Bearer wrong"}, {"authorization": "Basic s3cret"}):
+            response = client.request(method, server.url + path, headers=headers)
+            assert error_of(response) == (401, "Unauthorized")
+            assert response.headers["www-authenticate"] == "Bearer"
+        good = {"authorization": "Bearer s3cret"}
+        body = b"x" if method == "POST" else None
+        response = client.request(method, server.url + path, headers=good, content=body)
+        assert response.status_code == 200
+    assert client.get(server.url + "/health").status_code == 200
+    assert client.get(server.url + "/nowhere").status_code == 401
+
+
+def test_a_browser_shows_the_token_once(make: Make, client: httpx.Client) -> None:
+    """?token= on the page sets a strict cookie that does not hold the token, and cleans the URL."""
+    server = make(echo, token="s3cret")
+    assert client.get(server.url + "/?token=wrong").status_code == 401
+    response = client.get(server.url + "/?token=s3cret")
+    assert response.status_code == 303
+    assert response.headers["location"] == "/"
+    cookie = response.headers["set-cookie"].lower()
+    assert "httponly" in cookie
+    assert "samesite=strict" in cookie
+    assert "s3cret" not in cookie
+    assert client.get(server.url + "/").status_code == 200  # the client keeps cookies
+    with httpx.Client() as other:
+        assert other.post(server.url + "/?token=s3cret", content="x").status_code == 401
+
+
+# -- under another server ---------------------------------------------------------------------
+
+
+def test_the_app_under_another_servers_lifespan() -> None:
+    """Run by any ASGI server, the app starts the engine and stops it at the end."""
+    import asyncio
+
+    from notebook_serve import serve
+
+    server = serve(echo, start=False)
+
+    async def run() -> None:
+        transport = httpx.ASGITransport(server.app)
+        async with (
+            server.app.router.lifespan_context(server.app),
+            httpx.AsyncClient(transport=transport, base_url="http://x") as client,
+        ):
+            answers = await asyncio.gather(*(client.post("/", content=str(n)) for n in range(20)))
+            assert [answer.json() for answer in answers] == [str(n) for n in range(20)]
+            assert json.loads((await client.get("/ready")).text) == {"state": "ready"}
+        assert server.state == "stopped"
+
+    asyncio.run(run())

@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import pickle
+import re
+
+import pytest
+
+from notebook_serve import errors
+from notebook_serve.errors import (
+    DeadlineExceeded,
+    InvalidInput,
+    LoaderFailed,
+    NotReady,
+    OptionError,
+    QueueFull,
+    RequestError,
+    ServeError,
+    StartError,
+    Unavailable,
+)
+from notebook_serve.jobs import RequestRecord
+
+
+def classes() -> dict[str, type[ServeError]]:
+    """Every error that the module defines, by name."""
+    return {
+        name: value
+        for name, value in vars(errors).items()
+        if isinstance(value, type) and issubclass(value, ServeError)
+    }
+
+
+def drawn() -> dict[str, tuple[int, str | None]]:
+    """The tree in the module's docstring: each class with its status and the one above it."""
+    tree: dict[str, tuple[int, str | None]] = {}
+    above: list[str] = []
+    for line in (errors.__doc__ or "").splitlines():
+        found = re.fullmatch(r"([│├└─ ]*)(\w+) +(\d{3})  \S.*", line)
+        if found:
+            depth = len(found[1]) // 4
+            tree[found[2]] = int(found[3]), above[depth - 1] if depth else None
+            above[depth:] = [found[2]]
+    return tree
+
+
+def test_the_drawn_tree_names_every_class_and_no_other() -> None:
+    """The tree in the docstring has exactly the classes that the module defines."""
+    assert drawn().keys() == classes().keys()
+
+
+@pytest.mark.parametrize("name", sorted(classes()))
+def test_the_drawn_tree_is_the_real_one(name: str) -> None:
+    """Each class has the status and the parent that the docstring draws."""
+    status, parent = drawn()[name]
+    kind = classes()[name]
+    bases = [base.__name__ for base in kind.__bases__ if issubclass(base, ServeError)]
+
+    assert kind.status == status
+    assert bases == ([] if parent is None else [parent])
+
+
+@pytest.mark.parametrize(
+    ("name", "status"),
+    [
+        ("ServeError", 500),
+        ("BadRequest", 400),
+        ("Unauthorized", 401),
+        ("BodyTooLarge", 413),
+        ("UnsupportedMediaType", 415),
+        ("InvalidInput", 422),
+        ("ModelFailed", 500),
+        ("QueueFull", 503),
+        ("NotReady", 503),
+        ("Stopping", 503),
+        ("WorkerDead", 503),
+        ("DeadlineExceeded", 504),
+    ],
+)
+def test_an_error_knows_its_status(name: str, status: int) -> None:
+    """What a client can run into is answered with the status that the contract promises."""
+    assert classes()[name].status == status
+
+
+@pytest.mark.parametrize("kind", classes().values(), ids=classes().keys())
+def test_the_message_is_the_first_argument(kind: type[ServeError]) -> None:
+    """Every class can be raised with one sentence, and gives it back as it is."""
+    with pytest.raises(ServeError) as caught:
+        raise kind("it went wrong")
+
+    assert caught.value.message == "it went wrong"
+    assert str(caught.value) == "it went wrong"
+
+
+def test_an_error_without_arguments_is_called_by_its_name() -> None:
+    """A client reads a sentence in any case, at least the name of the class."""
+    assert DeadlineExceeded().message == "DeadlineExceeded"
+
+
+def test_unavailable_says_when_to_try_again() -> None:
+    """``retry_after`` is what was given, and one second where nothing was."""
+    assert QueueFull("full", 7).retry_after == 7
+    assert QueueFull("full").retry_after == 1
+
+
+def test_an_option_error_is_a_value_error() -> None:
+    """A wrong option can be caught as Python's own ``ValueError`` too."""
+    with pytest.raises(ValueError, match="no such option"):
+        raise OptionError("no such option")
+
+
+@pytest.mark.parametrize(
+    ("kind", "parent", "other"),
+    [
+        (InvalidInput, RequestError, Unavailable),
+        (NotReady, Unavailable, RequestError),
+        (LoaderFailed, StartError, RequestError),
+        (OptionError, ServeError, RequestError),
+    ],
+)
+def test_a_branch_is_caught_as_one(
+    kind: type[ServeError], parent: type[ServeError], other: type[ServeError]
+) -> None:
+    """Catching a branch catches its leaves, and not those of another branch."""
+    assert issubclass(kind, parent)
+    assert not issubclass(kind, other)
+
+
+def test_record_and_index_belong_to_one_error() -> None:
+    """What is noted on one error does not show on another."""
+    error, other = InvalidInput("no mask"), InvalidInput("no mask")
+    error.index = 3
+    error.record = RequestRecord(1, 0.0, None, 1.0, "invalid")
+
+    assert (other.index, other.record) == (None, None)
+    assert InvalidInput.index is None
+
+
+def test_an_error_survives_pickling() -> None:
+    """An error from another process has its sentence, its wait and its position still."""
+    error = QueueFull("full", 9)
+    error.index = 2
+
+    copy = pickle.loads(pickle.dumps(error))
+
+    assert (type(copy), copy.message, copy.retry_after, copy.index) == (QueueFull, "full", 9, 2)

@@ -1,0 +1,100 @@
+"""The structure: a file imports from lower floors only, and nothing heavy when imported."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import notebook_serve
+
+PACKAGE = Path(notebook_serve.__file__).parent
+
+#: each file, and the floor it stands on
+FLOORS = {
+    "errors": 0,
+    "jobs": 0,
+    "display": 0,
+    "waiting": 1,
+    "encoding": 1,
+    "parameters": 1,
+    "media": 1,
+    "isolation": 1,
+    "deadlines": 1,
+    "sockets": 1,
+    "stats": 1,
+    "policies": 2,
+    "models": 2,
+    "scheduler": 3,
+    "pipelines": 3,
+    "worker": 4,
+    "engine": 5,
+    "app": 6,
+    "listener": 6,
+    "server": 7,
+    "demo": 8,
+    "__init__": 9,
+    "__main__": 10,
+}
+
+
+def imports(path: Path) -> set[str]:
+    """The files of the package that one of them imports, type-checking imports left out."""
+    found = set()
+    for node in ast.walk(_without_type_checking(ast.parse(path.read_text("utf-8")))):
+        if isinstance(node, ast.ImportFrom) and node.level == 1:
+            found |= {node.module} if node.module else {alias.name for alias in node.names}
+    return {name or "" for name in found}
+
+
+def _without_type_checking(tree: ast.Module) -> ast.Module:
+    tree.body = [
+        node
+        for node in tree.body
+        if not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
+    ]
+    return tree
+
+
+def test_every_file_has_a_floor() -> None:
+    """The table names the files that there are, and no others."""
+    files = {path.stem for path in PACKAGE.glob("*.py")}
+    folders = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert files | folders == set(FLOORS)
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in PACKAGE.glob("*.py")))
+def test_a_file_imports_from_lower_floors_only(name: str) -> None:
+    """So there is no cycle, and a request falls from top to bottom."""
+    used = imports(PACKAGE / f"{name}.py") & set(FLOORS)
+    wrong = {other for other in used if FLOORS[other] >= FLOORS[name]}
+    assert not wrong, f"{name} (floor {FLOORS[name]}) imports {wrong}"
+
+
+def test_nothing_below_the_worker_reads_a_clock() -> None:
+    """A policy, and all that decides, learns the time from its driver."""
+    for name, floor in FLOORS.items():
+        if floor < FLOORS["worker"] and name not in ("deadlines", "demo"):
+            text = (PACKAGE / f"{name}.py").read_text("utf-8")
+            assert "import time" not in text, name
+
+
+def test_importing_loads_neither_torch_nor_transformers() -> None:
+    """So scripts and simulations start at once; a web framework is loaded by the first server."""
+    code = "import sys, notebook_serve; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    loaded = set(done.stdout.split())
+    assert not loaded & {"torch", "transformers", "numpy", "starlette", "uvicorn", "httpx"}
+
+
+def test_exports_are_sorted_and_documented() -> None:
+    """`__all__` is sorted, every name in it exists and has a docstring of its own."""
+    names = notebook_serve.__all__
+    assert names == sorted(names)
+    for name in names:
+        assert getattr(notebook_serve, name).__doc__, name

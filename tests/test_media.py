@@ -1,0 +1,218 @@
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from notebook_serve.errors import InvalidInput
+from notebook_serve.media import AUDIO_TASKS, IMAGE_TASKS, MIXED_TASKS, decoded
+
+#: strings that a pipeline for images or audio would open
+OPENABLE = [
+    "/etc/passwd",
+    "cat.png",
+    "http://127.0.0.1:1/cat.png",
+    "https://example.invalid/cat.png",
+    "file:///etc/passwd",
+    "data:text/plain,hello",
+]
+
+
+def png(size: tuple[int, int] = (2, 3)) -> bytes:
+    """A small picture."""
+    image = pytest.importorskip("PIL.Image")
+    buffer = io.BytesIO()
+    image.new("RGB", size, (200, 30, 4)).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def b64(data: bytes) -> str:
+    """Bytes as JSON can have them."""
+    return base64.b64encode(data).decode()
+
+
+# -- text ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("task", ["fill-mask", "translation", "table-question-answering"])
+@pytest.mark.parametrize("value", ["/etc/passwd", b"bytes", {"a": ["b"]}, ["http://x"], 5])
+def test_a_task_of_text_has_its_input_as_it_is(task: str, value: Any) -> None:
+    """Text that looks like a path is text, where the task takes nothing else."""
+    assert decoded(task, value) is value
+
+
+# -- audio --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("task", sorted(AUDIO_TASKS))
+def test_audio_comes_as_bytes_or_base64(task: str) -> None:
+    """A body of bytes goes through, and base64 becomes the bytes, as a data URL too."""
+    sound = b"RIFF\x00\xff"
+
+    assert decoded(task, sound) == sound
+    assert decoded(task, b64(sound)) == sound
+    assert decoded(task, "data:audio/wav;base64," + b64(sound)) == sound
+
+
+@pytest.mark.parametrize("task", sorted(AUDIO_TASKS))
+@pytest.mark.parametrize("value", OPENABLE)
+def test_no_string_is_opened_as_audio(task: str, value: str) -> None:
+    """A path or an address is refused, alone or under any key."""
+    with pytest.raises(InvalidInput, match="paths and URLs are never opened"):
+        decoded(task, value)
+    for inside in ({"raw": value}, {"a": {"b": value}}, {"path": value, "sampling_rate": 8000}):
+        with pytest.raises(InvalidInput, match="paths and URLs are never opened"):
+            decoded(task, inside)
+
+
+@pytest.mark.parametrize("task", sorted(AUDIO_TASKS))
+def test_samples_are_audio(task: str) -> None:
+    """Numbers are no strings, and go through as they are."""
+    samples = {"raw": [0.0, 0.5, -0.5], "sampling_rate": 16000}
+
+    assert decoded(task, samples) == samples
+    assert decoded(task, [0.0, 0.5]) == [0.0, 0.5]
+
+
+# -- images -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("task", sorted(IMAGE_TASKS))
+def test_images_come_as_bytes_or_base64(task: str) -> None:
+    """A body of bytes becomes an image, and so does base64, as a data URL too."""
+    data = png()
+
+    for value in (data, b64(data), "data:image/png;base64," + b64(data)):
+        image = decoded(task, value)
+        assert image.size == (2, 3)
+        assert image.getpixel((1, 2)) == (200, 30, 4)
+
+
+@pytest.mark.parametrize("task", sorted(IMAGE_TASKS))
+@pytest.mark.parametrize("value", OPENABLE)
+def test_no_string_is_opened_as_an_image(task: str, value: str) -> None:
+    """A path or an address is refused, alone or under a key."""
+    pytest.importorskip("PIL.Image")
+
+    for given in (value, {"image": value}, {"image": {"url": value}}):
+        with pytest.raises(InvalidInput):
+            decoded(task, given)
+
+
+def test_a_file_that_exists_is_not_opened(tmp_path: Path) -> None:
+    """The path of a real picture is no picture."""
+    path = tmp_path / "cat.png"
+    path.write_bytes(png())
+
+    with pytest.raises(InvalidInput, match="paths and URLs are never opened"):
+        decoded("image-classification", str(path))
+
+
+@pytest.mark.parametrize("data", [b"", b"no image", b"\x89PNG\r\n\x1a\n"], ids=repr)
+def test_what_is_no_image_is_refused(data: bytes) -> None:
+    """Bytes that cannot be read as a picture are the client's fault."""
+    pytest.importorskip("PIL.Image")
+
+    for value in (data, b64(data)):
+        with pytest.raises(InvalidInput, match="the input is no image that can be read"):
+            decoded("image-classification", value)
+
+
+def test_half_an_image_is_refused() -> None:
+    """A picture that breaks off is found out here, not while the model runs."""
+    with pytest.raises(InvalidInput, match="the input is no image that can be read"):
+        decoded("object-detection", png((50, 50))[:-30])
+
+
+# -- strings in lists ---------------------------------------------------------------------
+
+
+@pytest.mark.xfail(
+    strict=True, reason="media.py, _without_strings: lists are passed on, strings in them included"
+)
+@pytest.mark.parametrize("task", sorted(IMAGE_TASKS | AUDIO_TASKS))
+@pytest.mark.parametrize(
+    "value",
+    [["/etc/passwd"], [["http://127.0.0.1:1/cat.png"]], ("/etc/passwd",), [{"image": "cat.png"}]],
+    ids=str,
+)
+def test_no_string_in_a_list_is_opened(task: str, value: Any) -> None:
+    """A pipeline opens each string of a list that it is given, so a list may not have any."""
+    with pytest.raises(InvalidInput):
+        decoded(task, value)
+
+
+@pytest.mark.xfail(strict=True, reason="media.py: tasks that it does not name may open anything")
+@pytest.mark.parametrize(
+    "request_",
+    [{"state": {"photo": "<p>"}, "assets": {"<p>": "http://127.0.0.1:1/cat.png"}}],
+    ids=["assets"],
+)
+def test_no_asset_of_a_decision_is_opened(request_: dict[str, Any]) -> None:
+    """The images of the ``decision`` task are opened by transformers if they are strings."""
+    with pytest.raises(InvalidInput):
+        decoded("decision", request_)
+
+
+# -- text and images together -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("task", sorted(MIXED_TASKS))
+def test_text_is_taken_under_keys_that_mean_text(task: str) -> None:
+    """Questions, texts and the words of a chat may be any string, a path included."""
+    value = [{"role": "user", "content": [{"type": "text", "text": "/etc/passwd"}]}]
+
+    assert decoded(task, {"question": "/etc/passwd", "n": 5}) == {"question": "/etc/passwd", "n": 5}
+    assert decoded(task, value) == value
+    assert decoded(task, [{"role": "user", "content": "http://x"}]) == [
+        {"role": "user", "content": "http://x"}
+    ]
+
+
+@pytest.mark.parametrize("task", sorted(MIXED_TASKS))
+@pytest.mark.parametrize("key", ["url", "path", "video", "audio", "videos", "base64", "x", ""])
+def test_no_string_is_taken_under_another_key(task: str, key: str) -> None:
+    """Whatever might be opened is refused, however deep it is, and the key is named."""
+    inside: list[Any] = [
+        {key: "/etc/passwd"},
+        {key: ["http://x"]},
+        {"content": [{"type": "image", key: "cat.png"}]},
+        [[{"a": [{key: ("cat.png",)}]}]],
+    ]
+    for value in inside:
+        with pytest.raises(InvalidInput, match=f"under {key!r}: paths and URLs are never opened"):
+            decoded(task, value)
+
+
+@pytest.mark.parametrize("task", sorted(MIXED_TASKS))
+def test_a_string_alone_is_text_only_where_the_task_reads_it_so(task: str) -> None:
+    """The tasks whose pipeline takes a plain text may have one; the others would open it."""
+    if task in ("any-to-any", "image-text-to-text"):
+        assert decoded(task, "/etc/passwd") == "/etc/passwd"
+    else:
+        with pytest.raises(InvalidInput, match="paths and URLs are never opened"):
+            decoded(task, "/etc/passwd")
+
+
+@pytest.mark.parametrize("task", sorted(MIXED_TASKS))
+@pytest.mark.parametrize("value", OPENABLE)
+def test_no_string_is_opened_beside_text(task: str, value: str) -> None:
+    """Under the keys for images a string is base64 or refused."""
+    pytest.importorskip("PIL.Image")
+
+    for given in ({"image": value}, {"images": [value]}, {"images": [[value]], "text": "a"}):
+        with pytest.raises(InvalidInput):
+            decoded(task, given)
+
+
+@pytest.mark.parametrize("task", sorted(MIXED_TASKS))
+def test_images_beside_text_are_decoded(task: str) -> None:
+    """Base64 and bytes under the keys for images become images, and the text stays."""
+    data = png()
+    made = decoded(task, {"text": "what?", "images": [b64(data), data], "image": b64(data)})
+
+    assert made["text"] == "what?"
+    assert [image.size for image in [*made["images"], made["image"]]] == [(2, 3)] * 3

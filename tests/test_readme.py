@@ -1,0 +1,57 @@
+"""The README's Python blocks run, one after the other, as a reader would paste them."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import inspect
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from notebook_serve import stop_all
+
+README = Path(__file__).parent.parent / "README.md"
+
+
+def blocks() -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```", README.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+
+
+def test_the_python_blocks_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each block runs in the names that those before it left, as cells would."""
+    monkeypatch.setattr("notebook_serve.sockets.USUAL_PORT", 0)  # whatever else uses 8000 here
+    names: dict[str, Any] = {"__name__": "readme"}
+
+    async def run_all() -> None:
+        for block in blocks():
+            flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+            made = eval(compile(block, str(README), "exec", flags=flags), names)
+            if inspect.isawaitable(made):
+                await made
+
+    assert len(blocks()) >= 5
+    try:
+        asyncio.run(run_all())
+        assert names["app"].routes
+    finally:
+        stop_all()
+
+
+def test_the_policies_it_names_are_as_it_says() -> None:
+    """The table of policies shows each with its real defaults."""
+    from notebook_serve import policies
+
+    table = README.read_text("utf-8")
+    for policy in policies.BUILT_IN.values():
+        assert f"`{policy()!r}`" in table
+
+
+def test_its_two_commands_stand_alone() -> None:
+    """There is one command for the demo and one for the tests, a line each."""
+    commands = re.findall(r"^python3 -m venv .*$", README.read_text("utf-8"), re.MULTILINE)
+    assert len(commands) == 2
+    assert commands[0].endswith("notebook-serve demo")
+    assert commands[1].endswith("pytest -q")
