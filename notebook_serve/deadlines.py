@@ -64,6 +64,6 @@ class Deadlines:
             self._due(key)
 
     def _due_now(self) -> bool:
-        while self._heap and self._heap[0][1] not in self._live:
-            heapq.heappop(self._heap)
+        while self._heap and self._live.get(self._heap[0][1]) != self._heap[0][0]:
+            heapq.heappop(self._heap)  # discarded, or given another time since
         return bool(self._heap) and self._heap[0][0] <= time.monotonic()

@@ -24,7 +24,7 @@ class Table:
 
     def __str__(self) -> str:
         lines = [self.columns, *self.rows] if any(self.columns) else self.rows
-        widths = [max(len(line[i]) for line in lines) for i in range(len(self.columns))]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         text = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]
         return "\n".join([self.title, *text] if self.title else text)
 
@@ -75,10 +75,14 @@ def duration(seconds: float) -> str:
     """Seconds as a person reads them: ``850 µs``, ``12.3 ms``, ``4.50 s``, ``3 min 5 s``."""
     if not math.isfinite(seconds):
         return "–"
-    if seconds < 1e-3:
+    if seconds < 0:
+        return "-" + duration(-seconds)
+    # Rounded before the unit is chosen: there is no such time as "1 min 60 s".
+    if round(seconds * 1e6) < 1000:
         return f"{seconds * 1e6:.0f} µs"
-    if seconds < 1:
+    if round(seconds * 1e3, 1) < 1000:
         return f"{seconds * 1e3:.1f} ms"
-    if seconds < 100:
+    if round(seconds, 2) < 100:
         return f"{seconds:.2f} s"
-    return f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s"

@@ -35,11 +35,11 @@ def plain(value: Any) -> Any:
     """A value that JSON does not know as one that it knows (`json.dumps`'s ``default``)."""
     if hasattr(value, "detach"):
         value = value.detach().cpu()
-        return (value.float() if value.is_floating_point() else value).tolist()
-    if hasattr(value, "tolist"):
-        return value.tolist()
+        return (value.double() if value.is_floating_point() else value).tolist()
     if isinstance(value, (bytes, bytearray, memoryview)):
         return base64.b64encode(value).decode("ascii")
+    if hasattr(value, "tolist"):
+        return value.tolist()
     if hasattr(value, "save") and hasattr(value, "getbands"):
         buffer = io.BytesIO()
         value.save(buffer, format="PNG")
@@ -61,5 +61,10 @@ def _clean(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_clean(item) for item in value]
     if isinstance(value, Mapping):
-        return {str(key): _clean(item) for key, item in value.items()}
+        return {_key(key): _clean(item) for key, item in value.items()}
     return _clean(plain(value))
+
+
+def _key(key: Any) -> Any:
+    # What json.dumps knows as a key, it spells itself (true, null); the rest is text.
+    return key if key is None or isinstance(key, (str, int)) else str(key)

@@ -31,6 +31,7 @@ AUDIO_TASKS = {
 #: tasks that mix text with what could be opened: strings only under the keys that mean text
 MIXED_TASKS = {
     "any-to-any",
+    "decision",
     "document-question-answering",
     "image-text-to-text",
     "keypoint-matching",
@@ -91,6 +92,8 @@ def _mixed(value: Any, key: str) -> Any:
 def _without_strings(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _without_strings(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_strings(item) for item in value]
     if isinstance(value, str):
         raise InvalidInput("paths and URLs are never opened; send the bytes")
     return value

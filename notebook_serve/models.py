@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import itertools
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -26,6 +27,8 @@ class Prepared:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     #: the input as the client gave it
     source: Any = None
+    #: the parameters as text, where the model keeps them so
+    key: str = ""
 
 
 class Model(Protocol):
@@ -63,11 +66,12 @@ def group_name(parameters: Mapping[str, Any]) -> str:
     """A name that only equal parameters share; the empty string for none."""
     if not parameters:
         return ""
-    try:
-        return json.dumps(parameters, sort_keys=True)
-    except (TypeError, ValueError):
-        # Objects that only Python knows: nothing says that two of them are equal.
-        return next_alone()
+    with contextlib.suppress(TypeError, ValueError):
+        name = json.dumps(parameters, sort_keys=True)
+        if json.loads(name) == parameters:
+            return name
+    # Objects that only Python knows: nothing says that two of them are equal.
+    return next_alone()
 
 
 def next_alone() -> str:
@@ -91,7 +95,9 @@ class FunctionModel:
         _refuse_coroutines(function, self.name)
         self._function = function
         self._length: Callable[[Any], int] | None = getattr(function, "length", None)
-        self._parameters = Parameters(self.name, dict.fromkeys(_keywords(function), _anything))
+        named = _keywords(function)
+        required = tuple(name for name, optional in named.items() if not optional)
+        self._parameters = Parameters(self.name, dict.fromkeys(named, _anything), required)
         self.prepares = self._length is not None
 
     def split(self, inputs: Any, parameters: Mapping[str, Any]) -> list[Any] | None:
@@ -107,12 +113,16 @@ class FunctionModel:
                 length = int(self._length(inputs))
             except Exception as error:
                 raise InvalidInput(f"its length cannot be told: {error}") from error
+            if length < 0:
+                raise InvalidInput(f"its length cannot be {length}")
         return Prepared(inputs, length, group_name(parameters), parameters)
 
     def run(self, items: Sequence[Prepared]) -> list[Any]:
         """Call the function once; it must return as many outputs as it was given inputs."""
         outputs = self._function([item.inputs for item in items], **items[0].parameters)
-        if isinstance(outputs, (str, bytes, Mapping)) or not hasattr(outputs, "__len__"):
+        # Something in order, of which each part is an answer: a list, a tuple, an array.
+        wrong = isinstance(outputs, (str, bytes, bytearray, Mapping, Set))
+        if wrong or not hasattr(outputs, "__len__"):
             kind = type(outputs).__name__
             raise TypeError(f"{self.name} returned a {kind}, not a list of one output per input")
         if len(outputs) != len(items):
@@ -139,13 +149,18 @@ def _refuse_coroutines(function: Callable[..., Any], name: str) -> None:
         )
 
 
-def _keywords(function: Callable[..., Any]) -> list[str]:
+def _keywords(function: Callable[..., Any]) -> dict[str, bool]:
+    """The parameters that a request may give by name, and whether it may leave them out."""
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):
-        return []
+        return {}
     parameters = list(signature.parameters.values())
     by_keyword = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     # The first positional parameter takes the inputs.
     first = next((item for item in parameters if item.kind is not by_keyword[1]), None)
-    return [item.name for item in parameters if item.kind in by_keyword and item is not first]
+    return {
+        item.name: item.default is not item.empty
+        for item in parameters
+        if item.kind in by_keyword and item is not first
+    }

@@ -12,6 +12,9 @@ from typing import Any
 
 from .errors import InvalidInput
 
+#: most new tokens, sequences, beams and labels that one request may ask for
+MOST_NEW_TOKENS, MOST_SEQUENCES, MOST_LABELS = 4096, 16, 100
+
 #: a check: gives what is wrong with a value, in words that follow "must be", or an empty string
 Check = Callable[[Any], str]
 
@@ -65,6 +68,23 @@ def texts(most: int) -> Check:
         return "" if fits else f"a list of 1 to {most} strings"
 
     return check
+
+
+def template(value: Any) -> str:
+    """A check for text that goes to `str.format`: with plain ``{}`` in it, and no other braces."""
+    plain = isinstance(value, str) and len(value) <= 1000 and "{}" in value
+    # A width such as {:>1000000000} would take gigabytes, and {0.x} reads attributes.
+    return "" if plain and not set("{}") & set(value.replace("{}", "")) else TEMPLATE
+
+
+TEMPLATE = "a string of at most 1000 characters with {} for the label, and no other braces"
+
+
+def labels(value: Any) -> str:
+    """A check for candidate labels: a list of them, or one string, with commas between them."""
+    if isinstance(value, str) and value.count(",") < MOST_LABELS:
+        return text()(value)
+    return texts(MOST_LABELS)(value)
 
 
 def either(*checks: Check) -> Check:
@@ -125,9 +145,6 @@ class Parameters:
                 raise InvalidInput(f"{self.task} needs the parameter {name!r}")
 
 
-#: most new tokens, sequences, beams and labels that one request may ask for
-MOST_NEW_TOKENS, MOST_SEQUENCES, MOST_LABELS = 4096, 16, 100
-
 TASKS: dict[str, dict[str, Check]] = {
     "fill-mask": {
         "top_k": whole(1, 1000),
@@ -147,8 +164,8 @@ TASKS: dict[str, dict[str, Check]] = {
         "delimiter": text(100),
     },
     "zero-shot-classification": {
-        "candidate_labels": either(text(), texts(MOST_LABELS)),
-        "hypothesis_template": text(1000),
+        "candidate_labels": labels,
+        "hypothesis_template": template,
         "multi_label": FLAG,
     },
     "feature-extraction": {

@@ -20,7 +20,7 @@ from typing import Any
 
 from .errors import InvalidInput, OptionError, ServeError
 from .media import decoded
-from .models import FunctionModel, Model, Prepared, group_name, next_alone
+from .models import FunctionModel, Model, Prepared, next_alone
 from .parameters import TASKS, Parameters
 
 #: the pipelines that run through preprocess, collate, forward and postprocess, by class
@@ -121,9 +121,9 @@ class TextPipeline:
         """Tokenise one input with the preparing thread's own tokenizer."""
         self._parameters.check(parameters)
         source = checked_input(self.task, inputs, parameters)
-        group = group_name(parameters)
+        key = json.dumps(parameters, sort_keys=True) if parameters else ""
         with rejecting(self.task):
-            preprocess, forward, _ = self._reading(group)
+            preprocess, forward, _ = self._reading(key)
             made = self._reader.preprocess(source, **preprocess)
             chunks = [dict(chunk) for chunk in (made if self.task in CHUNKED else [made])]
         lengths = [chunk["input_ids"].shape[1] for chunk in chunks]
@@ -132,8 +132,8 @@ class TextPipeline:
                 f"the input is {max(lengths)} tokens long, and the model takes {self._longest}"
                 + ('; send the parameter "truncation": true to cut it' * self._can_truncate)
             )
-        group += self._apart(chunks[0], forward)
-        return Prepared(chunks, sum(lengths), group, parameters, source)
+        group = key + self._apart(chunks[0], forward)
+        return Prepared(chunks, sum(lengths), group, parameters, source, key)
 
     @property
     def _can_truncate(self) -> bool:
@@ -160,7 +160,7 @@ class TextPipeline:
         import torch
 
         chunks = [chunk for item in items for chunk in item.inputs]
-        _, forward, _ = self._running(group_name(items[0].parameters))
+        _, forward, _ = self._running(items[0].key)
         batch = self._collate(chunks)
         width = batch["input_ids"].shape[1]
         with torch.inference_mode():
@@ -211,7 +211,7 @@ class TextPipeline:
         """Postprocess one item's rows, in the shape that ``pipe(x)`` gives for it alone."""
         import torch
 
-        _, _, postprocess = self._running(group_name(item.parameters))
+        _, _, postprocess = self._running(item.key)
         with torch.inference_mode():
             if self.task in CHUNKED:
                 answer = self._runner.postprocess(output, **postprocess)

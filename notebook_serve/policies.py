@@ -11,7 +11,7 @@ import ast
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from .errors import OptionError
 from .jobs import Decision, Job
@@ -54,7 +54,7 @@ class ResettingWindow:
     max_wait: float = 0.001
 
     def __post_init__(self) -> None:
-        _check_seconds("max_wait", self.max_wait)
+        _check_number(self, "max_wait", math.inf, "a number of seconds from 0 up")
 
     def decide(self, waiting: Sequence[Job], now: float) -> Decision:
         """Take everything once nothing has arrived for `max_wait` seconds."""
@@ -75,8 +75,8 @@ class Window:
     max_wait: float = 0.005
 
     def __post_init__(self) -> None:
-        _check_size("max_batch_size", self.max_batch_size)
-        _check_seconds("max_wait", self.max_wait)
+        _check_size(self, "max_batch_size")
+        _check_number(self, "max_wait", math.inf, "a number of seconds from 0 up")
 
     def decide(self, waiting: Sequence[Job], now: float) -> Decision:
         """Take the oldest and its mates when they fill a batch or the oldest has waited enough."""
@@ -96,7 +96,7 @@ class Greedy:
     max_batch_size: int = 16
 
     def __post_init__(self) -> None:
-        _check_size("max_batch_size", self.max_batch_size)
+        _check_size(self, "max_batch_size")
 
     def decide(self, waiting: Sequence[Job], now: float) -> Decision:
         """Take the oldest and its oldest mates."""
@@ -119,11 +119,10 @@ class LengthAware:
     max_tokens: int | None = None
 
     def __post_init__(self) -> None:
-        _check_size("max_batch_size", self.max_batch_size)
-        if not 0 <= self.max_padding <= 1:
-            raise OptionError(f"max_padding is a share from 0 to 1, not {self.max_padding!r}")
+        _check_size(self, "max_batch_size")
+        _check_number(self, "max_padding", 1.0, "a share from 0 to 1")
         if self.max_tokens is not None:
-            _check_size("max_tokens", self.max_tokens)
+            _check_size(self, "max_tokens")
 
     def decide(self, waiting: Sequence[Job], now: float) -> Decision:
         """Take the oldest, then alternate towards shorter and longer mates, the nearer first."""
@@ -164,14 +163,20 @@ def _reason(taken: int, limit: int, waiting: Sequence[Job], mates: int | None = 
     return "group" if taken < len(waiting) else "idle"
 
 
-def _check_size(name: str, value: Any) -> None:
+def _check_size(policy: object, name: str) -> None:
+    value = getattr(policy, name)
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise OptionError(f"{name} is a whole number from 1 up, not {value!r}")
 
 
-def _check_seconds(name: str, value: Any) -> None:
-    if not isinstance(value, (int, float)) or not 0 <= value < math.inf:
-        raise OptionError(f"{name} is a number of seconds from 0 up, not {value!r}")
+def _check_number(policy: object, name: str, most: float, what: str) -> None:
+    """Hold a field to a number from 0 to `most`, kept as a plain one, whose repr is plain."""
+    value = getattr(policy, name)
+    fits = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not fits or not 0 <= value <= most or value == math.inf:
+        raise OptionError(f"{name} is {what}, not {value!r}")
+    if isinstance(value, float):
+        object.__setattr__(policy, name, float(value))
 
 
 BUILT_IN: dict[str, type[Policy]] = {
@@ -190,10 +195,12 @@ def parse_policy(text: str) -> Policy:
         kind = BUILT_IN[ast.unparse(call.func)]
         arguments = [ast.literal_eval(argument) for argument in call.args]
         named = {str(item.arg): ast.literal_eval(item.value) for item in call.keywords}
+        if len(named) < len(call.keywords):
+            raise ValueError("an option is given twice")
         return kind(*arguments, **named)
     except OptionError:
         raise
-    except (KeyError, SyntaxError, TypeError, ValueError) as error:
+    except (KeyError, MemoryError, RecursionError, SyntaxError, TypeError, ValueError) as error:
         known = ", ".join(sorted(BUILT_IN))
         raise OptionError(
             f"{text!r} is no policy; give one of {known}, with its numbers: Window(8, 0.01)"

@@ -231,6 +231,9 @@ class Recorder:
     def utilisation(self, now: float, running_since: float | None) -> float:
         """The share of the last `WINDOW` seconds in which a batch ran."""
         since = max(self.born, now - WINDOW)
+        if len(self.batches) == self.batches.maxlen:
+            # More may have run within the window than are kept: take the time that they cover.
+            since = max(since, self.batches[0].started)
         busy = 0.0 if running_since is None else now - max(running_since, since)
         for record in reversed(self.batches):
             if record.started + record.seconds < since:

@@ -256,9 +256,6 @@ def test_exactly_the_due_keys_are_called_in_order(keys: list[tuple[int, str]]) -
     assert rest == []
 
 
-@pytest.mark.xfail(
-    strict=True, reason="deadlines.py, _due_now: an old heap entry fires a key that was added again"
-)
 @pytest.mark.parametrize("discard", [True, False])
 def test_a_key_added_again_has_its_new_time(watch: Watch, discard: bool) -> None:
     """A key that was given another time, after a discard or without, forgets the old one."""

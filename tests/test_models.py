@@ -156,7 +156,6 @@ def test_what_is_no_list_is_refused(value: Any, kind: str) -> None:
         answers(returning(value), [1, 2, 3])
 
 
-@pytest.mark.xfail(strict=True, reason="models.py, FunctionModel.run: a set has a length too")
 @pytest.mark.parametrize("value", [{3, 1, 2}, frozenset("abc"), bytearray(b"abc")], ids=repr)
 def test_what_has_no_order_is_refused(value: Any) -> None:
     """A set has as many members as there were inputs, and nobody knows which is whose."""
@@ -309,9 +308,6 @@ def test_parameters_reach_the_function(
     assert answers(FunctionModel(function), [1, 2], **parameters) == expected
 
 
-@pytest.mark.xfail(
-    strict=True, reason="models.py, FunctionModel: parameters without a default are not required"
-)
 def test_a_parameter_without_default_is_required() -> None:
     """A request that lacks it is refused at the door, and not blamed on the model."""
 
@@ -376,7 +372,6 @@ def test_an_input_that_cannot_be_measured_is_invalid(item: Any) -> None:
     assert isinstance(caught.value.__cause__, (TypeError, ValueError))
 
 
-@pytest.mark.xfail(strict=True, reason="models.py, FunctionModel.prepare: any whole number passes")
 def test_a_length_is_not_negative() -> None:
     """A length below nothing would make nonsense of the padding of every batch it is in."""
     with pytest.raises(InvalidInput):
@@ -428,7 +423,6 @@ def test_what_cannot_be_compared_stays_alone(value: Any) -> None:
     assert len({group_name(parameters), group_name(parameters), group_name({}), next_alone()}) == 4
 
 
-@pytest.mark.xfail(strict=True, reason="models.py, group_name: JSON has one form for both")
 @pytest.mark.parametrize(
     ("one", "two"), [((1, 2), [1, 2]), ({1: 2}, {"1": 2})], ids=["tuple", "whole key"]
 )

@@ -359,9 +359,6 @@ def test_an_option_that_makes_no_sense_is_refused(kind: Any, options: dict[str, 
     assert repr(value) in caught.value.message
 
 
-@pytest.mark.xfail(
-    strict=True, raises=TypeError, reason="policies.py: max_padding is compared before its type"
-)
 @pytest.mark.parametrize("share", ["0.1", None, [0.1]])
 def test_a_padding_that_is_no_number_is_refused(share: Any) -> None:
     """A share that is no number raises ``OptionError`` as every other wrong option does."""
@@ -369,7 +366,6 @@ def test_a_padding_that_is_no_number_is_refused(share: Any) -> None:
         LengthAware(max_padding=share)
 
 
-@pytest.mark.xfail(strict=True, reason="policies.py: _check_seconds and max_padding let bool pass")
 @pytest.mark.parametrize(
     ("kind", "options"),
     [
@@ -391,9 +387,6 @@ def test_the_repr_pastes_back(policy: Policy) -> None:
     assert parse_policy(repr(policy)) == policy
 
 
-@pytest.mark.xfail(
-    strict=True, reason="policies.py: numpy numbers are kept, whose repr does not paste back"
-)
 @pytest.mark.parametrize(
     "policy",
     [Window(8, np.linspace(0, 0.01, 3)[1]), LengthAware(max_padding=np.float64(0.5))],
@@ -488,9 +481,6 @@ def test_nothing_is_evaluated(tmp_path: Path) -> None:
     assert not mark.exists()
 
 
-@pytest.mark.xfail(
-    strict=True, reason="policies.py, parse_policy: RecursionError and MemoryError are not caught"
-)
 @pytest.mark.parametrize(
     "text", ["Greedy(" + "-" * 100_000 + "1)", "x" + ".x" * 5000], ids=["minus", "dots"]
 )
@@ -500,7 +490,6 @@ def test_nesting_without_end_is_refused(text: str) -> None:
         parse_policy(text)
 
 
-@pytest.mark.xfail(strict=True, reason="policies.py, parse_policy: the last of two options wins")
 def test_an_option_given_twice_is_refused() -> None:
     """Two values for one option raise, as they would in a cell."""
     with pytest.raises(OptionError):
