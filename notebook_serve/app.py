@@ -282,34 +282,36 @@ class TokenGate:
 
 async def _wait(request: Request, futures: Sequence[Future[Answer]], *, many: bool) -> list[Answer]:
     """The answers to one request; or the first error, or `ClientDisconnect` if the client goes."""
+    loop = asyncio.get_running_loop()
     waiting = [asyncio.wrap_future(future) for future in futures]
     everything: asyncio.Future[Any] = asyncio.gather(*waiting) if many else waiting[0]
+    watches: list[asyncio.Task[None]] = []
+
+    def watch() -> None:
+        gone = loop.create_task(_gone(request))
+        gone.add_done_callback(lambda _: everything.cancel())
+        watches.append(gone)
+
+    # Most answers are there before it pays to listen for the client as well.
+    timer = loop.call_later(UNWATCHED, watch)
     try:
-        await _first(everything, request)
-        if not everything.done():
-            raise ClientDisconnect
-        error = everything.exception()
-        if error is None:
-            return list(everything.result()) if many else [everything.result()]
-        if many and isinstance(error, ServeError):
+        answers = await everything
+        return list(answers) if many else [answers]
+    except asyncio.CancelledError:
+        if any(gone.done() for gone in watches):
+            raise ClientDisconnect from None
+        raise  # this handler itself was cancelled
+    except ServeError as error:
+        if many:
             failed = (future.done() and future.exception() is error for future in waiting)
             error.index = list(failed).index(True)
-        raise error
+        raise
     finally:
-        everything.cancel()
-
-
-async def _first(everything: asyncio.Future[Any], request: Request) -> None:
-    """Return once everything is answered or the client has gone."""
-    # Most answers are there before it pays to listen for the client as well.
-    await asyncio.wait({everything}, timeout=UNWATCHED)
-    if everything.done():
-        return
-    gone = asyncio.ensure_future(_gone(request))
-    try:
-        await asyncio.wait({everything, gone}, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        gone.cancel()
+        timer.cancel()
+        for gone in watches:
+            gone.cancel()
+        for future in waiting:
+            future.cancel()
 
 
 async def _gone(request: Request) -> None:

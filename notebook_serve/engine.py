@@ -268,7 +268,7 @@ class Engine:
                 prepare = self._intake.put
         try:
             for entry in entries:
-                entry.future.add_done_callback(partial(self._when_done, entry))
+                entry.future.add_done_callback(partial(self._when_done, entry.id))
                 if entry.deadline < math.inf:
                     self._deadlines.add(entry.deadline, entry.id)
                 prepare(entry)
@@ -330,10 +330,12 @@ class Engine:
         entry.prepared, entry.job = prepared, job
         self._worker.offer(job)
 
-    def _when_done(self, entry: Entry, future: Future[Answer]) -> None:
-        if future.cancelled():
+    def _when_done(self, entry_id: int, future: Future[Answer]) -> None:
+        # Named by its id: a reference would make a cycle of every request.
+        entry = self._open.get(entry_id) if future.cancelled() else None
+        if entry is not None:
             self._close([(entry, "cancelled", None)])
-            self._worker.withdraw(entry.id)
+            self._worker.withdraw(entry_id)
 
     def _expire(self, entry_id: int) -> None:
         """The time of a request ran out: answer it now, wherever it is."""

@@ -201,6 +201,25 @@ def test_what_the_task_rejects_is_422_with_the_items_position(
     assert "temperature" in client.post(server.url, json=wrong).json()["error"]
 
 
+def test_a_list_with_a_bad_item_leaves_nothing_in_the_queue(
+    make: Make, client: httpx.Client
+) -> None:
+    """Once one item has failed nobody wants the others, and they are not computed."""
+
+    def model(inputs: list[str]) -> list[str]:
+        return inputs
+
+    model.length = len  # type: ignore[attr-defined]
+    server = make(model)
+    server.pause()
+    response = client.post(server.url, json={"inputs": ["a", "b", None, "d"]})
+    assert error_of(response) == (422, "InvalidInput")
+    assert response.json()["index"] == 2
+    eventually(lambda: server.stats().queue_depth == 0, "the others have left")
+    assert server.stats().outcomes["cancelled"] == 3
+    server.resume()
+
+
 @pytest.mark.parametrize("exposed", [True, False])
 def test_a_failing_model_is_500(make: Make, client: httpx.Client, exposed: bool) -> None:
     """Whether the client reads the exception's message is an option; the id finds it in the log."""

@@ -58,12 +58,13 @@ def test_keys_are_due_in_the_order_of_their_times(watch: Watch) -> None:
     assert watch.rest() == []
 
 
-def test_nothing_is_due_before_its_time() -> None:
+@pytest.mark.parametrize("seconds", [0.001, 0.005, 0.02, 0.05])
+def test_nothing_is_due_before_its_time(seconds: float) -> None:
     """The clock has reached the time when the call comes."""
     called_at: queue.SimpleQueue[float] = queue.SimpleQueue()
     deadlines = Deadlines(lambda key: called_at.put(time.monotonic()), "test deadlines")
     deadlines.start()
-    when = time.monotonic() + 0.05
+    when = time.monotonic() + seconds
     deadlines.add(when, 1)
     actual = called_at.get(timeout=LONG)
     deadlines.stop()
@@ -117,8 +118,33 @@ def test_a_time_that_never_comes_is_no_trouble(watch: Watch) -> None:
     assert watch.rest() == []
 
 
-def test_a_key_may_add_and_discard_others(watch: Watch) -> None:
-    """The call is made without the lock, so it may come back with new keys."""
+def test_a_call_holds_up_nobody() -> None:
+    """The call is made without the lock, so other threads may add and discard meanwhile."""
+    added = threading.Event()
+
+    def add() -> None:
+        deadlines.add(math.inf, 2)
+        deadlines.discard(2)
+        added.set()
+
+    seen: queue.SimpleQueue[bool] = queue.SimpleQueue()
+
+    def due(key: int) -> None:
+        helper = threading.Thread(target=add, daemon=True)
+        helper.start()
+        seen.put(added.wait(LONG / 3))
+
+    deadlines = Deadlines(due, "test deadlines")
+    deadlines.add(time.monotonic(), 1)
+    deadlines.start()
+    went_on = seen.get(timeout=LONG)
+    deadlines.stop()
+
+    assert went_on
+
+
+def test_a_key_may_add_and_discard_others() -> None:
+    """A call may come back with new keys, and with some to forget."""
     called: queue.SimpleQueue[int] = queue.SimpleQueue()
 
     def due(key: int) -> None:

@@ -234,6 +234,7 @@ class Opaque:
         (b"\x00\xff", "AP8="),
         (bytearray(b"abc"), "YWJj"),
         ((1, (2, 3)), [1, [2, 3]]),
+        ((1, (math.nan, 3)), [1, [None, 3]]),
         ({5}, [5]),
         (frozenset({"a"}), ["a"]),
         (types.MappingProxyType({"a": {1}}), {"a": [1]}),

@@ -182,8 +182,10 @@ def test_an_array_without_a_size_is_refused() -> None:
 )
 def test_anything_ordered_is_a_list_of_outputs(value: Any, expected: list[Any]) -> None:
     """A tuple is as good as a list, and an array's rows are the outputs."""
-    outputs = answers(returning(value), ["x", "y"])
+    model = returning(value)
+    outputs = model.run([model.prepare(item, {}) for item in "xy"])
 
+    assert type(outputs) is list
     assert [np.asarray(output).tolist() for output in outputs] == expected
 
 
