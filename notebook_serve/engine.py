@@ -17,6 +17,7 @@ import math
 import queue
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
@@ -39,6 +40,7 @@ from .errors import (
 )
 from .isolation import Failure, run_isolated
 from .jobs import Batch, BatchRecord, Job, Outcome, RequestRecord
+from .memory import Ceiling, free_memory, is_out_of_memory
 from .models import Model, Prepared
 from .pipelines import as_model
 from .policies import Policy
@@ -105,6 +107,7 @@ class Engine:
         self.max_queue_size = max_queue_size
         self.timeout = timeout
         self.model: Model | None = None if model is None else as_model(model)
+        self.ceiling = Ceiling()
         self._loader = loader
         self._policy = policy
         self._fault: PolicyFault | None = None
@@ -392,7 +395,11 @@ class Engine:
     def _failed(entry: Entry, error: Exception) -> Ending:
         if isinstance(error, InvalidInput):
             return entry, "invalid", error
-        failure = ModelFailed(f"{type(error).__name__}: {error}")
+        said = f"{type(error).__name__}: {error}"
+        if is_out_of_memory(error):
+            length = 1 if entry.job is None else entry.job.length
+            said = f"out of memory on this input alone, of length {length} ({said})"
+        failure = ModelFailed(said)
         failure.__cause__ = error
         return entry, "failed", failure
 
@@ -422,7 +429,7 @@ class Engine:
         assert self.model is not None
         entries, items = zip(*begun, strict=True)
         lengths = tuple(item.length for item in items)
-        outputs, retries = run_isolated(self.model.run, items)
+        outputs, retries = run_isolated(self.model.run, items, self._run_failed)
         endings = list(map(self._ending, entries, items, outputs))
         seconds = time.monotonic() - started
         record = BatchRecord(
@@ -432,7 +439,18 @@ class Engine:
             self._running_since = None
             self._recorder.batch(record)
         self._close(endings)
+        if not retries:
+            self.ceiling.fitted(record.padded_tokens)
         return record
+
+    def _run_failed(self, error: Exception, items: Sequence[Prepared]) -> None:
+        """Where memory ran out, free some before the halves are tried, and learn from it."""
+        if is_out_of_memory(error):
+            # The frames of the failed forward hold its tensors.
+            traceback.clear_frames(error.__traceback__)
+            free_memory()
+            if len(items) > 1:
+                self.ceiling.failed(len(items) * max(item.length for item in items))
 
     def _begin(self, batch: Batch) -> tuple[list[tuple[Entry, Prepared]], float]:
         """Mark as running those of a batch that are still open; also says when they began."""
@@ -515,6 +533,7 @@ class Engine:
             state=self.state,
             model="not loaded" if self.model is None else self.model.name,
             policy=repr(self.policy),
+            memory_ceiling=None if self.ceiling.limit == math.inf else int(self.ceiling.limit),
             error="" if error is None else str(error),
         )
 

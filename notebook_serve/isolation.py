@@ -17,20 +17,28 @@ class Failure:
 
 
 def run_isolated(
-    run: Callable[[Sequence[T]], list[Any]], items: Sequence[T]
+    run: Callable[[Sequence[T]], list[Any]],
+    items: Sequence[T],
+    failed: Callable[[Exception, Sequence[T]], None] = lambda error, items: None,
 ) -> tuple[list[Any], int]:
     """The outputs of `run(items)` in order, with a `Failure` for each item that fails alone.
 
     Also returns how many extra calls of `run` that took: none if all went well, at most about
-    ``2 * log2(n)`` for one offender among n.
+    ``2 * log2(n)`` for one offender among n. `failed` is told of each call that failed, before
+    its halves are tried.
     """
     try:
-        return run(items), 0
+        outputs = run(items)
+        if len(outputs) != len(items):
+            raise ValueError(f"the model gave {len(outputs)} outputs for {len(items)} inputs")
+        return outputs, 0
     except Exception as error:
+        failed(error, items)
         if len(items) == 1:
             return [Failure(error)], 0
-    # Outside of the handler, so that one failure is not chained to the next.
+    # Outside of the handler, so that one failure is not chained to the next, nor its frames,
+    # which may hold the memory that was wanting, kept alive.
     middle = len(items) // 2
-    left, extra_left = run_isolated(run, items[:middle])
-    right, extra_right = run_isolated(run, items[middle:])
+    left, extra_left = run_isolated(run, items[:middle], failed)
+    right, extra_right = run_isolated(run, items[middle:], failed)
     return left + right, extra_left + extra_right + 2

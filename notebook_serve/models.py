@@ -8,7 +8,7 @@ import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from .errors import InvalidInput, OptionError
 from .parameters import Parameters
@@ -31,6 +31,7 @@ class Prepared:
     key: str = ""
 
 
+@runtime_checkable
 class Model(Protocol):
     """What the engine asks of a model.
 

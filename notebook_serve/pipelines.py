@@ -59,7 +59,9 @@ NEUTRAL_GENERATION = {"num_beams": 1, "repetition_penalty": 1.0, "no_repeat_ngra
 
 
 def as_model(model: Any) -> Model:
-    """`model` as the engine needs it: a pipeline, or any callable from a list to a list."""
+    """`model` as the engine needs it: a pipeline, a callable from list to list, or a `Model`."""
+    if isinstance(model, Model):
+        return model
     if is_pipeline(model):
         model.model.eval()  # made from a bare model, a pipeline is left in training mode
         if type(model).__name__ in TEXT_PIPELINES and _is_their_own(type(model)):

@@ -46,6 +46,8 @@ class Scheduler:
         self.waiting = Waiting()
         #: after a `poll` that released nothing: the absolute time to poll again
         self.wake_at = math.inf
+        #: the most padded tokens that fit into memory; a policy's larger batch is cut to it
+        self.max_tokens = math.inf
         #: what the policy did wrong, until another is set
         self.fault: PolicyFault | None = None
         self._policy = policy
@@ -94,10 +96,13 @@ class Scheduler:
         if not decision.take:
             self.wake_at = decision.wake_at
             return None
-        for job in decision.take:
+        take, reason = decision.take, decision.reason
+        if len(take) * max(job.length for job in take) > self.max_tokens:
+            take, reason = fitting(take, self.max_tokens), "budget"
+        for job in take:
             self.waiting.discard(job.id)
         self._batches += 1
-        return Batch(self._batches, decision.take, decision.reason, len(self.waiting))
+        return Batch(self._batches, take, reason, len(self.waiting))
 
     def finish(self, record: BatchRecord) -> None:
         """Let the policy learn from a batch that ran."""
@@ -153,3 +158,15 @@ def checked(decision: object, waiting: Sequence[Job], now: float) -> Decision:
     if len({job.group for job in take}) > 1:
         raise PolicyError("took jobs of different groups; only those of one may share a batch")
     return Decision(take, decision.wake_at, str(decision.reason))
+
+
+def fitting(jobs: Sequence[Job], max_tokens: float) -> tuple[Job, ...]:
+    """Those of `jobs` that fit together, the oldest first and always in; in the order given."""
+    kept: set[int] = set()
+    longest = 0
+    for job in sorted(jobs, key=lambda job: job.id):
+        padded = (len(kept) + 1) * max(longest, job.length)
+        if not kept or padded <= max_tokens:
+            kept.add(job.id)
+            longest = max(longest, job.length)
+    return tuple(job for job in jobs if job.id in kept)

@@ -73,6 +73,8 @@ class Stats:
     padding: float
     #: the share of time that the worker was running a batch, from 0 to 1
     utilisation: float
+    #: the most padded tokens that a batch may have, once one has run out of memory
+    memory_ceiling: int | None = None
     #: why the server failed or died, or what the policy did wrong; empty when all is well
     error: str = ""
 
@@ -98,6 +100,8 @@ class Stats:
             ("padding", _percent(self.padding)),
             ("worker busy", _percent(self.utilisation)),
         ]
+        if self.memory_ceiling is not None:
+            rows.append(("memory ceiling", f"{self.memory_ceiling} padded tokens"))
         if self.error:
             rows.append(("error", self.error))
         return Table("", ("", ""), rows)

@@ -15,12 +15,16 @@ from functools import partial
 from typing import Protocol
 
 from .jobs import Batch, BatchRecord, Job
+from .memory import Ceiling
 from .policies import Policy
 from .scheduler import PolicyFault, Scheduler
 
 
 class Host(Protocol):
     """Whom a worker works for. Everything here is called on the worker's thread."""
+
+    #: the most padded tokens that fit into memory
+    ceiling: Ceiling
 
     def load(self) -> bool:
         """Make the model ready; False ends the worker."""
@@ -98,6 +102,7 @@ class Worker:
             if self._host.load():
                 while (batch := self._next_batch()) is not None:
                     record = self._host.run(batch)
+                    self._scheduler.max_tokens = self._host.ceiling.limit
                     if record is not None:
                         self._scheduler.finish(record)
                         self._show_fault()

@@ -47,8 +47,8 @@ CASES: dict[str, dict[str, tuple[list[Any], list[Any]]]] = {
     },
     "zero-shot-classification": {
         "candidate_labels": (
-            ["a", "a, b", ["a", "b"], ["a"] * MOST_LABELS],
-            [[], ["a"] * (MOST_LABELS + 1), [1], None, 1],
+            ["a", "a, b", ["a", "b"], ["a"] * MOST_LABELS, ",".join("a" * MOST_LABELS)],
+            [[], ["a"] * (MOST_LABELS + 1), [1], None, 1, "x" * 10_001],
         ),
         "hypothesis_template": (
             ["This is {}.", "{}" + "x" * 998],
@@ -242,7 +242,18 @@ def test_labels_in_one_string_are_counted_too() -> None:
 
 
 @pytest.mark.parametrize(
-    "template", ["{:>1000000000}", "{0:01000000000d}", "{0.__class__}", "{0[0]}", "{!r:>999999999}"]
+    "template",
+    [
+        "{:>1000000000}",
+        "{0:01000000000d}",
+        "{0.__class__}",
+        "{0[0]}",
+        "{!r:>999999999}",
+        "{} {:>1000000000}",
+        "{{}}",
+        "{} {",
+        "}{",
+    ],
 )
 def test_a_template_has_plain_braces_only(template: str) -> None:
     """A client's template is formatted: no widths of gigabytes and no attributes."""

@@ -104,6 +104,17 @@ def test_a_rate_of_more_than_is_kept_is_right() -> None:
     assert made.drain_rate(100.0) == pytest.approx(100, rel=0.01)
 
 
+def test_records_of_long_ago_do_not_lower_the_rate() -> None:
+    """As many records as are kept do not stretch the window where they are older than it."""
+    made = recorder(0.0, 10.0, 50.0, 95.0, keep=3)
+    for started in (10.0, 50.0, 95.0):
+        made.batches = deque(made.batches, maxlen=3)
+        made.batch(ran(started, 1.0))
+
+    assert made.drain_rate(100.0) == pytest.approx(0.1)
+    assert made.utilisation(100.0, None) == pytest.approx(0.1)
+
+
 def test_refusals_do_not_hide_the_rate_of_answers() -> None:
     """A flood of refusals pushes answers out of the records, but not out of the rate."""
     made = Recorder(0.0, requests=deque(maxlen=100))

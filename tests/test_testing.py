@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from notebook_serve import Greedy, ModelFailed, NoBatching, Server, WorkerDead
+from notebook_serve.memory import Ceiling, is_out_of_memory
+from notebook_serve.testing import Faulty
+
+from . import small_models
+from .gate import eventually
+from .same import assert_same
+
+Make = Callable[..., Server]
+
+
+def echo(inputs: list[Any]) -> list[Any]:
+    return inputs
+
+
+def all_at_once(server: Server, inputs: list[Any]) -> list[Any]:
+    """The answers, or the errors in their places, of inputs that wait together before any runs."""
+    server.pause()
+    futures = server._engine.submit(inputs, {})
+    eventually(lambda: len(server.queue()) == len(inputs), "all are prepared")
+    server.resume()
+    return [future.exception(60) or future.result().value for future in futures]
+
+
+def test_a_poisoned_input_fails_alone(make: Make) -> None:
+    """Everybody else in the batch has the right answer, and the record counts the extra work."""
+    server = make(Faulty(echo, fail_on="poison"), policy=Greedy(16))
+    inputs = [f"text {n}" for n in range(15)] + ["poison"]
+    *right, wrong = all_at_once(server, inputs)
+    assert right == inputs[:-1]
+    assert isinstance(wrong, ModelFailed)
+    assert "rehearsed" in str(wrong)
+    [batch] = server.batches()
+    assert 0 < batch.retries <= 2 * math.log2(16) + 1
+
+
+def test_a_model_that_miscounts_is_found_out(make: Make) -> None:
+    """Too few outputs are never dealt out to the wrong inputs."""
+    server = make(Faulty(echo, miscount_on="odd"), policy=Greedy(8))
+    *right, wrong = all_at_once(server, ["a", "b", "c", "odd"])
+    assert right == ["a", "b", "c"]
+    assert isinstance(wrong, ModelFailed)
+    assert "0 outputs for 1 inputs" in str(wrong)
+
+
+def test_running_out_of_memory_splits_the_batch_and_is_remembered(make: Make) -> None:
+    """All are answered, and later batches of any policy keep below the ceiling that was learned."""
+    pipe, reference = (small_models.pipeline("text-classification") for _ in range(2))
+    server = make(Faulty(pipe, out_of_memory_over=100), policy=Greedy(16))
+    texts = ["the queue waits for the model"] * 16  # of 8 tokens each
+    for want, got in zip(map(reference, texts), all_at_once(server, texts), strict=True):
+        assert_same(want, got)
+    assert server.batches()[0].retries == 2
+    assert server.stats().memory_ceiling == 64
+    assert "64 padded tokens" in str(server.stats())
+
+    answers = all_at_once(server, texts)
+    assert not any(isinstance(answer, Exception) for answer in answers)
+    later = server.batches()[1:]
+    assert [batch.size for batch in later] == [8, 8]
+    assert later[0].reason == "budget"
+    assert all(batch.retries == 0 for batch in later)
+
+
+def test_an_input_that_alone_does_not_fit_is_told_so(make: Make) -> None:
+    """Its answer says that memory ran out on it alone, and the server lives on."""
+    pipe = small_models.pipeline("text-classification")
+    server = make(Faulty(pipe, out_of_memory_over=20), policy=NoBatching())
+    with pytest.raises(ModelFailed, match="out of memory on this input alone, of length 32"):
+        server.predict("the " * 30)
+    assert server.predict("the")[0]["label"]
+
+
+def test_the_workers_death_is_rehearsed(make: Make) -> None:
+    """Whoever waits is answered, and start() goes on."""
+    server = make(Faulty(echo, die_on="death"), policy=NoBatching())
+    answers = all_at_once(server, ["before", "death", "after"])
+    assert answers[0] == "before"
+    assert all(isinstance(answer, WorkerDead) for answer in answers[1:])
+    server.start()
+    assert server.predict("again") == "again"
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (MemoryError(), True),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"), True),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: ..."), True),
+        (RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate"), True),
+        (RuntimeError("shapes cannot be multiplied"), False),
+        (ValueError("out of memory"), False),
+    ],
+)
+def test_which_errors_are_want_of_memory(error: Exception, expected: bool) -> None:
+    """Python's own, and what the allocators of torch say."""
+    assert is_out_of_memory(error) is expected
+
+
+def test_torchs_own_error_is_want_of_memory() -> None:
+    """A real allocation that cannot succeed is recognised."""
+    import torch
+
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**62, dtype=torch.int8)
+    assert is_out_of_memory(caught.value)
+    assert is_out_of_memory(torch.OutOfMemoryError("CUDA"))
+
+
+def test_the_ceiling_falls_at_once_and_rises_slowly() -> None:
+    """Halved by a failure, it takes about seventy full batches to come back."""
+    ceiling = Ceiling()
+    ceiling.fitted(10_000)
+    assert ceiling.limit == math.inf
+    ceiling.failed(1000)
+    assert ceiling.limit == 500
+    ceiling.fitted(100)  # far below: says nothing about the ceiling
+    assert ceiling.limit == 500
+    batches = 0
+    while ceiling.limit < 1000:
+        ceiling.fitted(int(ceiling.limit))
+        batches += 1
+    assert 60 < batches < 80
