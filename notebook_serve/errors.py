@@ -4,6 +4,7 @@ ServeError                    500  the root: catch this to catch them all
 ├── RequestError              400  the request is at fault; sending it again will not help
 │   ├── BadRequest            400  malformed: bad JSON, bad UTF-8, a header that makes no sense
 │   ├── Unauthorized          401  a token is set, and missing or wrong
+│   ├── Forbidden             403  a page that may not ask, or a name that is not this server's
 │   ├── BodyTooLarge          413  more bytes than ``max_body_size``
 │   ├── UnsupportedMediaType  415  a content type that the task cannot take
 │   └── InvalidInput          422  well formed, but the task rejects it
@@ -61,6 +62,12 @@ class Unauthorized(RequestError):
     """The server has a token, and the request has none or another."""
 
     status = 401
+
+
+class Forbidden(RequestError):
+    """The request comes from a page that may not ask, or calls the server by a wrong name."""
+
+    status = 403
 
 
 class BodyTooLarge(RequestError):

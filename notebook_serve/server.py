@@ -6,7 +6,7 @@ import asyncio
 import atexit
 import math
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .display import Table, duration, render
@@ -40,6 +40,8 @@ def serve(
     max_body_size: int = 10_000_000,
     token: str | None = None,
     expose_errors: bool | None = None,
+    allow_hosts: Sequence[str] = (),
+    allow_origins: Sequence[str] = (),
     name: str = "default",
     start: bool = True,
 ) -> Server:
@@ -60,6 +62,9 @@ def serve(
         token: What clients must show as ``Authorization: Bearer TOKEN``.
         expose_errors: Whether clients read what exceptions of the model say. If not given: yes on
             loopback, no elsewhere.
+        allow_hosts: Names that clients may call the server by, besides ``localhost`` and `host`;
+            without a token, others are refused with 403.
+        allow_origins: Pages, such as ``https://example.org``, whose scripts may ask the server.
         name: Servers are told apart by name. A new one takes the name over and the old one is
             stopped, so running a cell twice leaves one server.
         start: False to start later, or to hand ``server.app`` to a server of your own.
@@ -80,6 +85,8 @@ def serve(
         max_body_size=max_body_size,
         token=token,
         expose_errors=expose_errors,
+        allow_hosts=allow_hosts,
+        allow_origins=allow_origins,
         name=name,
     )
     if start:
@@ -103,6 +110,8 @@ class Server:
         max_body_size: int = 10_000_000,
         token: str | None = None,
         expose_errors: bool | None = None,
+        allow_hosts: Sequence[str] = (),
+        allow_origins: Sequence[str] = (),
         name: str = "default",
     ) -> None:
         if (model is None) == (loader is None):
@@ -126,6 +135,8 @@ class Server:
         self._host, self._port = host, port
         self._token, self._max_body_size = token, max_body_size
         self._expose_errors = is_loopback(host) if expose_errors is None else expose_errors
+        self._hosts = (host, *_checked_texts("allow_hosts", allow_hosts))
+        self._origins = _checked_texts("allow_origins", allow_origins)
         self._engine = Engine(
             model,
             loader,
@@ -264,7 +275,9 @@ class Server:
         if self._app is None:
             from .app import HttpOptions, create_app
 
-            options = HttpOptions(self._max_body_size, self._token, self._expose_errors)
+            options = HttpOptions(
+                self._max_body_size, self._token, self._expose_errors, self._hosts, self._origins
+            )
             self._app = create_app(self._engine, options)
         return self._app
 
@@ -367,6 +380,12 @@ def _checked_policy(policy: Policy) -> Policy:
     if isinstance(policy, type) or not callable(getattr(policy, "decide", None)):
         raise OptionError(f"a policy is an object with decide(waiting, now), not {policy!r}")
     return policy
+
+
+def _checked_texts(name: str, values: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(values, str) or not all(isinstance(value, str) for value in values):
+        raise OptionError(f"{name} is a list of strings, not {values!r}")
+    return tuple(values)
 
 
 def _check_whole(name: str, value: Any, low: int, high: int) -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from notebook_serve import Server
-from notebook_serve.app import FORM
+from notebook_serve.bodies import FORM
 
 from . import small_models
 from .gate import Gate, eventually
@@ -315,7 +315,7 @@ def raw(server: Server, text: bytes) -> bytes:
 def test_wrong_length_headers(make: Make, client: httpx.Client) -> None:
     """A length that is no number is 400; a body cut short leaves nothing behind."""
     server = make(echo)
-    head = b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: "
+    head = b"POST / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: "
     assert raw(server, head + b"many\r\n\r\nx").startswith(b"HTTP/1.1 400")
     assert raw(server, head + b"-1\r\n\r\nx").startswith(b"HTTP/1.1 400")
     raw(server, head + b"10\r\n\r\nshort")
@@ -326,7 +326,7 @@ def test_wrong_length_headers(make: Make, client: httpx.Client) -> None:
 def test_a_large_body_is_refused_while_it_is_read(make: Make) -> None:
     """A body without a declared length is refused as soon as it is too large."""
     server = make(echo, max_body_size=10)
-    head = b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+    head = b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
     answer = raw(server, head + b"b\r\n" + b"x" * 11 + b"\r\n")  # and no end
     assert answer.startswith(b"HTTP/1.1 413")
 
@@ -341,7 +341,7 @@ def test_a_client_that_leaves_is_not_computed(make: Make, client: httpx.Client) 
     running = server._engine.submit(["first"], {})
     assert gate.begun.wait(30)
     host, port = server._address or ("", 0)
-    request = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nleft"
+    request = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n\r\nleft"
     connections = [socket.create_connection((host, port)) for _ in range(20)]
     for connection in connections:
         connection.sendall(request)
@@ -413,6 +413,45 @@ def test_a_browser_shows_the_token_once(make: Make, client: httpx.Client) -> Non
         assert other.post(server.url + "/?token=s3cret", content="x").status_code == 401
 
 
+# -- pages and names -------------------------------------------------------------------------
+
+
+def test_a_page_from_elsewhere_may_not_ask(make: Make, client: httpx.Client) -> None:
+    """A browser that was sent here by another page is refused, unless that page is allowed."""
+    server = make(echo, allow_origins=["https://good.example"])
+    for origin in ("https://evil.example", "null", "http://localhost:1"):
+        response = client.post(server.url, content="x", headers={"Origin": origin})
+        assert error_of(response) == (403, "Forbidden")
+    for origin in (server.url, "https://good.example"):
+        response = client.post(server.url, content="x", headers={"Origin": origin})
+        assert response.json() == "x"
+    assert response.headers["access-control-allow-origin"] == "https://good.example"
+    assert server.stats().outcomes["ok"] == 2
+
+
+def test_a_browser_asks_before_it_sends(make: Make, client: httpx.Client) -> None:
+    """The preflight of an allowed page is answered, even where a token is set."""
+    server = make(echo, token="t", allow_origins=["https://good.example"])
+    asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "x-a"}
+    good = client.options(server.url, headers={"Origin": "https://good.example", **asked})
+    assert good.status_code == 200
+    assert good.headers["access-control-allow-origin"] == "https://good.example"
+    bad = client.options(server.url, headers={"Origin": "https://evil.example", **asked})
+    assert "access-control-allow-origin" not in bad.headers
+
+
+def test_a_name_that_is_not_this_servers_is_refused(make: Make, client: httpx.Client) -> None:
+    """A name of somebody else's that points here (DNS rebinding) reads and asks nothing."""
+    server = make(echo, allow_hosts=["mine.example"])
+    for host in ("evil.example", "evil.example:8000", "127.0.0.1.evil.example", "[::2]:80"):
+        for method in ("GET", "POST"):
+            response = client.request(method, server.url, headers={"Host": host})
+            assert error_of(response) == (403, "Forbidden")
+    for host in ("localhost", "LOCALHOST:8000", "127.0.0.1:1", "[::1]", "[::1]:80", "mine.example"):
+        response = client.post(server.url, content="x", headers={"Host": host})
+        assert response.json() == "x"
+
+
 # -- under another server ---------------------------------------------------------------------
 
 
@@ -428,7 +467,7 @@ def test_the_app_under_another_servers_lifespan() -> None:
         transport = httpx.ASGITransport(server.app)
         async with (
             server.app.router.lifespan_context(server.app),
-            httpx.AsyncClient(transport=transport, base_url="http://x") as client,
+            httpx.AsyncClient(transport=transport, base_url="http://localhost") as client,
         ):
             answers = await asyncio.gather(*(client.post("/", content=str(n)) for n in range(20)))
             assert [answer.json() for answer in answers] == [str(n) for n in range(20)]

@@ -34,12 +34,15 @@ FLOORS = {
     "testing": 4,
     "worker": 4,
     "engine": 5,
-    "app": 6,
+    "bodies": 6,
+    "replies": 6,
+    "access": 7,
+    "app": 8,
     "listener": 6,
-    "server": 7,
-    "demo": 8,
-    "__init__": 9,
-    "__main__": 10,
+    "server": 9,
+    "demo": 9,
+    "__init__": 10,
+    "__main__": 11,
 }
 
 

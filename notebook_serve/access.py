@@ -1,0 +1,94 @@
+"""Who gets in: a check of the host, of the page that sends, and of the token."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Collection
+
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from .errors import Forbidden, ServeError, Unauthorized
+from .replies import error_response
+
+COOKIE = "notebook_serve"
+LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
+
+
+class Access:
+    """Refuses what a browser was tricked into sending, and who has no token where one is set.
+
+    A page on the web may make its visitor's browser post to ``localhost``, and may point a name
+    of its own at it (DNS rebinding). So a request that names its page must come from a page of
+    this server or one that is allowed; and without a token the host must be one of `hosts`.
+    ``/health`` needs no token.
+    """
+
+    def __init__(
+        self, app: ASGIApp, *, token: str | None, hosts: Collection[str], origins: Collection[str]
+    ) -> None:
+        self._app = app
+        self._token = None if token is None else token.encode()
+        self._hosts = LOOPBACK_HOSTS | {host.lower() for host in hosts}
+        self._origins = frozenset(origins)
+        # The cookie need not hold the token itself.
+        self._cookie = hashlib.sha256(b"notebook-serve cookie\0" + (self._token or b"")).hexdigest()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Check a request and pass it on, or answer with why not."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request = Request(scope, receive)
+        if self._is_greeting(request):
+            # The token came in the address of a page: keep it as a cookie, out of the address.
+            response: Response = RedirectResponse(request.url.path, 303)
+            response.set_cookie(COOKIE, self._cookie, httponly=True, samesite="strict")
+            await response(scope, receive, send)
+            return
+        refusal = self._refusal(request)
+        if refusal is None:
+            await self._app(scope, receive, send)
+        else:
+            await error_response(request, refusal)(scope, receive, send)
+
+    def _refusal(self, request: Request) -> ServeError | None:
+        host = request.headers.get("host", "")
+        if self._token is None and host and _name(host) not in self._hosts:
+            return Forbidden(
+                f"this server does not go by the name {_name(host)!r}; serve(..., "
+                "allow_hosts=[...]) lets others in"
+            )
+        origin = request.headers.get("origin")
+        if origin is not None and request.method not in ("GET", "HEAD"):
+            own = origin.partition("://")[2].lower() == host.lower()
+            if not own and origin not in self._origins:
+                return Forbidden(
+                    f"a page from {origin} may not ask this server; serve(..., "
+                    "allow_origins=[...]) lets it"
+                )
+        if self._token is None or request.url.path == "/health" or self._may_enter(request):
+            return None
+        return Unauthorized("this server has a token; send Authorization: Bearer TOKEN")
+
+    def _is_greeting(self, request: Request) -> bool:
+        shown = request.query_params.get("token") if request.method == "GET" else None
+        return shown is not None and self._is_token(shown)
+
+    def _may_enter(self, request: Request) -> bool:
+        scheme, _, value = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer":
+            return self._is_token(value.strip())
+        cookie = request.cookies.get(COOKIE, "")
+        return hmac.compare_digest(cookie.encode(), self._cookie.encode())
+
+    def _is_token(self, value: str) -> bool:
+        return self._token is not None and hmac.compare_digest(value.encode(), self._token)
+
+
+def _name(host: str) -> str:
+    """A Host header's name, without the port."""
+    name, colon, port = host.lower().rpartition(":")
+    return name if colon and port.isdecimal() else host.lower()

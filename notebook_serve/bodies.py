@@ -1,0 +1,90 @@
+"""What a request says: its body, read within bounds, and the headers that matter."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any, NoReturn
+
+from starlette.requests import Request
+
+from .errors import BadRequest, BodyTooLarge, InvalidInput
+
+#: what a JSON body looks like
+FORM = '{"inputs": ..., "parameters": {...}}'
+
+
+async def body_of(request: Request, limit: int) -> bytes:
+    """The body, refused as soon as it is known to be too large."""
+    too_large = BodyTooLarge(f"the body has more than {limit} bytes")
+    declared = request.headers.get("content-length")
+    if declared is not None:
+        if not declared.isdecimal():
+            raise BadRequest(f"Content-Length {declared!r} is no number of bytes")
+        if int(declared) > limit:
+            raise too_large
+    chunks, size = [], 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > limit:
+            raise too_large
+        chunks.append(chunk)
+    if declared is not None and size != int(declared):
+        raise BadRequest(f"the body has {size} bytes where Content-Length says {declared}")
+    return b"".join(chunks)
+
+
+def from_json(body: bytes) -> tuple[Any, dict[str, Any]]:
+    """The inputs and the parameters in a JSON body."""
+    try:
+        value = json.loads(body, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise BadRequest(f"the body is not JSON: {error}") from error
+    if not isinstance(value, dict) or "inputs" not in value:
+        raise InvalidInput(f'the body has no "inputs"; send {FORM}')
+    unknown = set(value) - {"inputs", "parameters"}
+    if unknown:
+        raise InvalidInput(f"the body has an unknown key {min(unknown)!r}; send {FORM}")
+    parameters = value.get("parameters") or {}
+    if not isinstance(parameters, dict):
+        raise InvalidInput(f'"parameters" must be an object; send {FORM}')
+    return value["inputs"], parameters
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def from_text(body: bytes) -> str:
+    """The input that a body is, as UTF-8 text."""
+    try:
+        return body.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise BadRequest(f"the body is not UTF-8: {error}") from error
+
+
+def content_type_of(request: Request) -> tuple[str, str]:
+    """The media type and the charset, in lower case; empty strings where not given."""
+    kind, _, rest = request.headers.get("content-type", "").lower().partition(";")
+    options = dict(option.strip().partition("=")[::2] for option in rest.split(";"))
+    return kind.strip(), options.get("charset", "").strip('"')
+
+
+def timeout_of(request: Request) -> float | None:
+    """The seconds that the client wants to wait, if it says so."""
+    given = request.headers.get("x-request-timeout")
+    if given is None:
+        return None
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise BadRequest(f"X-Request-Timeout {given!r} is no positive number of seconds")
+    return seconds
+
+
+def client_of(request: Request) -> str:
+    """The client's address."""
+    client = request.scope.get("client")
+    return f"{client[0]}:{client[1]}" if client else ""

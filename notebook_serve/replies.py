@@ -1,0 +1,60 @@
+"""What every answer carries: its id, its timing, and JSON."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from .encoding import to_json
+from .errors import ServeError, Unavailable
+from .jobs import RequestRecord
+
+
+def request_id(request: Request) -> str:
+    """The id that the client gave, if it is a sane one, or one that is ours."""
+    known: str | None = request.scope.get("notebook_serve.request_id")
+    if known is None:
+        given = request.headers.get("x-request-id", "")
+        sane = 0 < len(given) <= 128 and given.isascii() and given.isprintable()
+        known = given if sane else os.urandom(16).hex()
+        request.scope["notebook_serve.request_id"] = known
+    return known
+
+
+def headers_of(request: Request, records: Sequence[RequestRecord] = ()) -> dict[str, str]:
+    """The headers of every answer; of a list's items, the slowest and the largest batch."""
+    queue = inference = 0.0
+    largest = 0
+    for record in records:
+        queue = max(queue, record.queue_time)
+        inference = max(inference, record.inference_time)
+        largest = max(largest, record.batch_size)
+    return {
+        "Server-Timing": f"queue;dur={queue * 1e3:.3f}, inference;dur={inference * 1e3:.3f}",
+        "X-Batch-Size": str(largest),
+        "X-Request-ID": request_id(request),
+    }
+
+
+def json_response(
+    content: Any, status: int = 200, headers: Mapping[str, str] | None = None
+) -> Response:
+    """`content` as JSON."""
+    return Response(to_json(content), status, headers, media_type="application/json")
+
+
+def error_response(request: Request, error: ServeError, message: str = "") -> Response:
+    """An error of ours as JSON, with what its kind asks for; `message` in place of its own."""
+    content: dict[str, Any] = {"error": message or error.message, "type": type(error).__name__}
+    if error.index is not None:
+        content["index"] = error.index
+    headers = headers_of(request, [error.record] if error.record else [])
+    if isinstance(error, Unavailable):
+        headers["Retry-After"] = str(error.retry_after)
+    if error.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return json_response(content, error.status, headers)
