@@ -34,6 +34,8 @@ def run_isolated(
         return outputs, 0
     except Exception as error:
         failed(error, items)
+        if not items:
+            raise
         if len(items) == 1:
             return [Failure(error)], 0
     # Outside of the handler, so that one failure is not chained to the next, nor its frames,

@@ -96,6 +96,8 @@ class FunctionModel:
         _refuse_coroutines(function, self.name)
         self._function = function
         self._length: Callable[[Any], int] | None = getattr(function, "length", None)
+        if self._length is not None and not callable(self._length):
+            raise OptionError(f"{self.name}.length is a function from one input to a whole number")
         named = _keywords(function)
         required = tuple(name for name, optional in named.items() if not optional)
         self._parameters = Parameters(self.name, dict.fromkeys(named, _anything), required)

@@ -33,6 +33,8 @@ TEXT_PIPELINES = {
     "TextGenerationPipeline": "text-generation",
 }
 CHUNKED = {"token-classification", "zero-shot-classification"}
+#: parameters of other tasks that would let one request hold the machine
+UNBOUNDED = {"generate_kwargs", "max_new_tokens", "num_workers", "batch_size", "timeout"}
 #: tasks whose head may pick a row's last token by comparing with the pad token's id
 POOLED = {"text-classification", "zero-shot-classification"}
 #: settings of ``generate`` under which a row's result does not depend on the rows beside it, nor on
@@ -355,7 +357,11 @@ def _parameters_of(task: str, pipe: Any) -> Parameters:
         needed = ("candidate_labels",) if task == "zero-shot-classification" else ()
         return Parameters(task, TASKS[task], tuple(set(needed) - set(made_with)))
     known = inspect.signature(pipe._sanitize_parameters).parameters.values()
-    names = [item.name for item in known if item.kind is not item.VAR_KEYWORD]
+    names = [
+        item.name
+        for item in known
+        if item.kind is not item.VAR_KEYWORD and item.name not in UNBOUNDED
+    ]
     return Parameters(task, dict.fromkeys(names, lambda value: ""))
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import ast
 import math
+import operator
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -144,7 +146,7 @@ class LengthAware:
                 more_low = False
             else:
                 more_high = False
-        take = tuple(job for _, _, job in ranked[low:high])
+        take = tuple(job for _, _, job in _oldest_first(ranked, low, high))
         return Decision(take, reason=_reason(len(take), self.max_batch_size, waiting, len(ranked)))
 
     def _fits(self, count: int, longest: int, total: int) -> bool:
@@ -152,6 +154,16 @@ class LengthAware:
         if self.max_tokens is not None and padded > self.max_tokens:
             return False
         return padded - total <= self.max_padding * padded
+
+
+def _oldest_first(
+    ranked: Sequence[tuple[int, int, Job]], low: int, high: int
+) -> Sequence[tuple[int, int, Job]]:
+    """``ranked[low:high]``, but of the shortest in it those that came first."""
+    shortest = ranked[low][0]
+    above = bisect_left(ranked, (shortest + 1,), low, high)
+    first = bisect_left(ranked, (shortest,), 0, low)
+    return [*ranked[first : first + above - low], *ranked[above:high]]
 
 
 def _reason(taken: int, limit: int, waiting: Sequence[Job], mates: int | None = None) -> str:
@@ -165,8 +177,13 @@ def _reason(taken: int, limit: int, waiting: Sequence[Job], mates: int | None = 
 
 def _check_size(policy: object, name: str) -> None:
     value = getattr(policy, name)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+    try:
+        size = 0 if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        size = 0
+    if size < 1:
         raise OptionError(f"{name} is a whole number from 1 up, not {value!r}")
+    object.__setattr__(policy, name, size)
 
 
 def _check_number(policy: object, name: str, most: float, what: str) -> None:

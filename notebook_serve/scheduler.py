@@ -28,10 +28,14 @@ class PolicyFault:
     error: Exception
 
     def __str__(self) -> str:
+        try:
+            who = repr(self.policy)
+        except Exception:
+            who = type(self.policy).__name__
         what = str(self.error)
         if not isinstance(self.error, PolicyError):
             what = f"raised {type(self.error).__name__}: {what}"
-        return f"{self.policy!r} {what}; the queue goes on under {FALLBACK!r}"
+        return f"{who} {what}; the queue goes on under {FALLBACK!r}"
 
 
 class Scheduler:

@@ -249,7 +249,7 @@ class Recorder:
         """Everything at time `now`; `about` is what only the engine knows."""
         answered = [record for record in self.requests if record.outcome == "ok"]
         batches = self.batch_sizes.total()
-        ran = sum(self.batch_sizes.elements())
+        ran = sum(size * count for size, count in self.batch_sizes.items())
         return Stats(
             uptime=now - self.born,
             outcomes={name: self.outcomes[name] for name in OUTCOMES},

@@ -494,3 +494,15 @@ def test_an_option_given_twice_is_refused() -> None:
     """Two values for one option raise, as they would in a cell."""
     with pytest.raises(OptionError):
         parse_policy("Window(max_wait=1, max_wait=2)")
+
+
+def test_of_equally_short_mates_the_oldest_goes_first() -> None:
+    """Among mates of the same length, shorter or longer, nobody overtakes an older one."""
+    jobs = [Job(1, 1.0, length=10), *(Job(n, float(n), length=9) for n in range(2, 6))]
+    jobs += [Job(n, float(n), length=11) for n in range(6, 9)]
+
+    taken = LengthAware(3).decide(jobs, 10.0).take
+
+    assert {job.id for job in taken if job.length == 9} <= {2, 3}
+    assert {job.id for job in taken if job.length == 11} <= {6, 7}
+    assert len(taken) == 3
