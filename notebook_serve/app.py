@@ -147,7 +147,7 @@ class Handlers:
         timeout, client = timeout_of(request), client_of(request)
         content_type = content_type_of(request)
         # Refuse before the body is read, let alone prepared.
-        self._engine.check_open(client)
+        self._engine.check_open(client, timeout)
         body = await body_of(request, self._options.max_body_size)
         inputs, parameters = self._parse(body, *content_type)
         model = self._engine.model

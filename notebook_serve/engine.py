@@ -24,13 +24,16 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
 
+from .breaker import Breaker
 from .deadlines import Deadlines
 from .errors import (
+    CircuitOpen,
     DeadlineExceeded,
     InvalidInput,
     LoaderFailed,
     ModelFailed,
     NotReady,
+    Overloaded,
     QueueFull,
     ServeError,
     StartError,
@@ -52,6 +55,9 @@ logger = logging.getLogger("notebook_serve")
 
 State = Literal["new", "loading", "ready", "stopping", "stopped", "failed", "dead"]
 
+#: the share of a request's time that the work in front of it may take; the rest is for what the
+#: estimate cannot see: the batch that runs, and a policy that does not keep to the order of arrival
+USABLE = 0.7
 #: most seconds that a refusal tells a client to wait
 MOST_RETRY_AFTER = 60
 
@@ -108,6 +114,9 @@ class Engine:
         self.timeout = timeout
         self.model: Model | None = None if model is None else as_model(model)
         self.ceiling = Ceiling()
+        self.breaker = Breaker()
+        #: seconds that a request costs while the worker is busy, once that is known
+        self._cost: float | None = None
         self._loader = loader
         self._policy = policy
         self._fault: PolicyFault | None = None
@@ -155,7 +164,8 @@ class Engine:
             )
         with self._lock:
             self._make_threads()
-            self._cause, self._paused = None, False
+            self._cause, self._paused, self._cost = None, False, None
+            self.breaker = Breaker()
             self._recorder = Recorder(time.monotonic())
             if self.model is not None:
                 self._set_state("ready")
@@ -258,12 +268,13 @@ class Engine:
                 Entry(next(self._ids), now, now + patience, client, given, parameters)
                 for given in inputs
             ]
-            refusal = self._refusal(len(entries), now)
+            refusal = self._refusal(len(entries), now, patience)
             if refusal is not None:
                 for entry in entries:
                     self._record(entry, "rejected", now)
                 raise refusal
             self._recorder.enqueued(len(entries))
+            self.breaker.taken(now)
             for entry in entries:
                 self._open[entry.id] = entry
             prepare: Callable[[Entry], None] = self._prepare
@@ -280,11 +291,12 @@ class Engine:
             raise
         return [entry.future for entry in entries]
 
-    def check_open(self, client: str = "") -> None:
+    def check_open(self, client: str = "", timeout: float | None = None) -> None:
         """Raise what `submit` would raise for one more request; so no body need be read for it."""
         now = time.monotonic()
+        patience = self.timeout if timeout is None else min(timeout, self.timeout)
         with self._lock:
-            refusal = self._refusal(1, now)
+            refusal = self._refusal(1, now, patience)
             if refusal is not None:
                 self._record(Entry(next(self._ids), now, now, client, None, {}), "rejected", now)
                 raise refusal
@@ -292,7 +304,14 @@ class Engine:
     def closed(self) -> Unavailable | None:
         """Why no request can be taken at all; None if only the queue may say no."""
         if self._state == "ready":
-            return None
+            wait = self.breaker.refuses(time.monotonic())
+            if wait is None:
+                return None
+            return CircuitOpen(
+                f"the model failed {self.breaker.failures} times in a row; it is tried again "
+                f"in {math.ceil(wait)} s",
+                max(1, math.ceil(wait)),
+            )
         if self._state == "loading":
             return NotReady("the model is still loading; try again soon", 2)
         if self._state == "failed":
@@ -303,15 +322,34 @@ class Engine:
             return NotReady("the server has not been started; call start()", 2)
         return Stopping(f"the server is {self._state}", 2)
 
-    def _refusal(self, count: int, now: float) -> Unavailable | None:
+    def _refusal(self, count: int, now: float, patience: float) -> Unavailable | None:
         """Why `count` more requests cannot be taken at time `now`; the lock is held."""
+        closed = self.closed()
+        if closed is not None:
+            return closed
         depth = self._recorder.depth
-        if self._state != "ready" or depth + count <= self.max_queue_size:
-            return self.closed()
-        wait = retry_after(depth, self._recorder.drain_rate(now))
-        return QueueFull(
-            f"{depth} requests wait, and the queue holds {self.max_queue_size}; "
-            f"try again in {wait} s",
+        if depth + count > self.max_queue_size:
+            wait = retry_after(depth, self._recorder.drain_rate(now))
+            return QueueFull(
+                f"{depth} requests wait, and the queue holds {self.max_queue_size}; "
+                f"try again in {wait} s",
+                wait,
+            )
+        return self._overload(depth, count, patience)
+
+    def _overload(self, depth: int, count: int, patience: float) -> Overloaded | None:
+        """A refusal if `count` requests behind `depth` others cannot be through in their time."""
+        cost = self._cost
+        # Where nothing waits there is nothing to come back after.
+        if cost is None or not depth or self._paused:
+            return None
+        if (depth + count) * cost <= USABLE * patience:
+            return None
+        seconds = (depth + count) * cost
+        wait = max(1, min(MOST_RETRY_AFTER, math.ceil(seconds - USABLE * patience)))
+        return Overloaded(
+            f"{depth} requests wait, which is about {depth * cost:.2g} s of work, and this one "
+            f"has {patience:g} s; try again in {wait} s",
             wait,
         )
 
@@ -438,10 +476,20 @@ class Engine:
         with self._lock:
             self._running_since = None
             self._recorder.batch(record)
+            self._cost = self._recorder.seconds_per_request()
         self._close(endings)
+        self._tell_breaker(endings)
         if not retries:
             self.ceiling.fitted(record.padded_tokens)
         return record
+
+    def _tell_breaker(self, endings: Sequence[Ending]) -> None:
+        succeeded = sum(outcome == "ok" for _, outcome, _ in endings)
+        failed = sum(outcome == "failed" for _, outcome, _ in endings)
+        with self._lock:
+            changed = self.breaker.ran(succeeded, failed, time.monotonic())
+        if changed:
+            logger.warning("%s: the circuit breaker is %s", self.name, self.breaker.state)
 
     def _run_failed(self, error: Exception, items: Sequence[Prepared]) -> None:
         """Where memory ran out, free some before the halves are tried, and learn from it."""
@@ -533,6 +581,7 @@ class Engine:
             state=self.state,
             model="not loaded" if self.model is None else self.model.name,
             policy=repr(self.policy),
+            breaker=self.breaker.state,
             memory_ceiling=None if self.ceiling.limit == math.inf else int(self.ceiling.limit),
             error="" if error is None else str(error),
         )

@@ -11,6 +11,8 @@ ServeError                    500  the root: catch this to catch them all
 ├── ModelFailed               500  the model failed on this input (and only on this input)
 ├── Unavailable               503  not now; ``retry_after`` says when to try again
 │   ├── QueueFull             503  as many requests wait as ``max_queue_size`` allows
+│   ├── Overloaded            503  what waits already would take longer than the request's time
+│   ├── CircuitOpen           503  the model failed many times in a row; it is left alone
 │   ├── NotReady              503  the model is still loading, or could not be loaded
 │   ├── Stopping              503  the server is stopping or has stopped
 │   └── WorkerDead            503  the worker ended unexpectedly; ``start()`` recovers
@@ -106,6 +108,14 @@ class Unavailable(ServeError):
 
 class QueueFull(Unavailable):
     """As many requests wait as ``max_queue_size`` allows."""
+
+
+class Overloaded(Unavailable):
+    """What waits already would take longer than this request has time."""
+
+
+class CircuitOpen(Unavailable):
+    """The model failed many times in a row, so it is left alone for a while."""
 
 
 class NotReady(Unavailable):

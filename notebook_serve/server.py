@@ -259,7 +259,7 @@ class Server:
     ) -> tuple[list[Future[Answer]], bool]:
         if timeout is not None and not 0 < timeout < math.inf:
             raise OptionError(f"timeout is a positive number of seconds, not {timeout!r}")
-        self._engine.check_open("predict")
+        self._engine.check_open("predict", timeout)
         model = self._engine.model
         assert model is not None  # it was open
         parts = model.split(inputs, parameters)

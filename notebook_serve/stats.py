@@ -7,7 +7,7 @@ import statistics
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from itertools import takewhile
+from itertools import islice, takewhile
 from typing import Any
 
 from .display import Table, duration
@@ -16,6 +16,8 @@ from .jobs import OUTCOMES, BatchRecord, Job, RequestRecord
 #: how many of the newest records are kept
 KEEP_REQUESTS = 10_000
 KEEP_BATCHES = 5_000
+#: how many of the newest batches tell what a request costs
+RECENT = 20
 #: seconds that "now" means for throughput and utilisation
 WINDOW = 10.0
 
@@ -73,6 +75,8 @@ class Stats:
     padding: float
     #: the share of time that the worker was running a batch, from 0 to 1
     utilisation: float
+    #: ``closed`` when all is well; ``open`` or ``probing`` after many failures in a row
+    breaker: str = "closed"
     #: the most padded tokens that a batch may have, once one has run out of memory
     memory_ceiling: int | None = None
     #: why the server failed or died, or what the policy did wrong; empty when all is well
@@ -100,6 +104,8 @@ class Stats:
             ("padding", _percent(self.padding)),
             ("worker busy", _percent(self.utilisation)),
         ]
+        if self.breaker != "closed":
+            rows.append(("breaker", self.breaker))
         if self.memory_ceiling is not None:
             rows.append(("memory ceiling", f"{self.memory_ceiling} padded tokens"))
         if self.error:
@@ -223,6 +229,13 @@ class Recorder:
     def drain_rate(self, now: float) -> float:
         """Requests that ran, whatever came of it, per second over the last `WINDOW` seconds."""
         return self._rate(now, lambda record: record.started is not None)
+
+    def seconds_per_request(self) -> float | None:
+        """What a request costs the busy worker, from the newest batches; None if unknown."""
+        newest = list(islice(reversed(self.batches), RECENT))
+        if len(newest) < RECENT:
+            return None
+        return sum(batch.seconds for batch in newest) / sum(batch.size for batch in newest)
 
     def _rate(self, now: float, counts: Callable[[RequestRecord], bool]) -> float:
         since = max(self.born, now - WINDOW)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from notebook_serve import (
+    CircuitOpen,
     DeadlineExceeded,
     Decision,
     Greedy,
@@ -18,12 +19,14 @@ from notebook_serve import (
     ModelFailed,
     NoBatching,
     NotReady,
+    Overloaded,
     Policy,
     QueueFull,
     Stopping,
     Window,
     WorkerDead,
 )
+from notebook_serve.breaker import Breaker
 from notebook_serve.engine import Answer, Engine, retry_after
 
 from .gate import Gate, eventually
@@ -199,6 +202,49 @@ def test_a_longer_timeout_than_the_servers_is_cut(engine: MakeEngine) -> None:
     with pytest.raises(DeadlineExceeded, match="0.01 s"):
         ask(one, 1, timeout=1000).result(30)
     gate.opened.set()
+
+
+def test_a_model_that_only_fails_is_left_alone_for_a_while(engine: MakeEngine) -> None:
+    """After many failures in a row requests are refused, until a probe is answered."""
+    broken = [True]
+
+    def model(inputs: list[Any]) -> list[Any]:
+        if broken[0]:
+            raise RuntimeError("no weights")
+        return inputs
+
+    one = engine(model)
+    one.breaker = Breaker(threshold=3, cool_off=0.05)
+    for _ in range(3):
+        with pytest.raises(ModelFailed):
+            ask(one, 1).result(30)
+    eventually(lambda: one.stats().breaker == "open", "the breaker opens")
+    with pytest.raises(CircuitOpen, match="failed 3 times in a row") as caught:
+        ask(one, 1)
+    assert caught.value.retry_after >= 1
+    broken[0] = False
+    eventually(lambda: one.closed() is None, "the cool-off is over")
+    assert ask(one, "probe").result(30).value == "probe"
+    eventually(lambda: one.stats().breaker == "closed", "the breaker closes")
+    assert ask(one, 2).result(30).value == 2
+
+
+def test_who_cannot_be_served_in_time_is_refused_at_once(engine: MakeEngine) -> None:
+    """With ten seconds of work in front, who has five is told so, and who has a minute waits."""
+    gate = Gate()
+    one = engine(gate, timeout=60.0)
+    futures = [ask(one, 0)]
+    assert gate.begun.wait(30)
+    futures += one.submit(list(range(10)), {})
+    one._cost = 1.0  # as twenty batches of a second a request would have told
+    with pytest.raises(Overloaded, match="10 requests wait, which is about 10 s of work"):
+        ask(one, 1, timeout=5.0)
+    with pytest.raises(Overloaded):
+        one.check_open(timeout=5.0)
+    futures.append(ask(one, 1, timeout=59.0))
+    gate.opened.set()
+    for future in futures:
+        future.result(30)
 
 
 def test_a_cancelled_request_leaves_the_queue(engine: MakeEngine) -> None:
@@ -471,7 +517,7 @@ def test_everything_at_once_loses_nothing(engine: MakeEngine) -> None:
             count("sent")
             try:
                 future = ask(one, value, timeout=mine.choice([None, 1e-4, 1.0]))
-            except QueueFull:
+            except (QueueFull, Overloaded):
                 count("rejected")
                 continue
             if mine.random() < 0.2:

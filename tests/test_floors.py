@@ -24,6 +24,7 @@ FLOORS = {
     "media": 1,
     "isolation": 1,
     "memory": 1,
+    "breaker": 1,
     "deadlines": 1,
     "sockets": 1,
     "stats": 1,

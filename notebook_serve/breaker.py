@@ -1,0 +1,55 @@
+"""A circuit breaker: when nothing but failures comes from the model, stop asking it for a while."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+BreakerState = Literal["closed", "open", "probing"]
+
+
+@dataclass
+class Breaker:
+    """Opens after `threshold` failures in a row, and lets one probe through after a cool-off.
+
+    Only failures of the model count, not inputs that were refused, and one success closes it. So
+    bad inputs among good ones never open it. The cool-off doubles with each probe that fails, up
+    to `longest` seconds. Times are absolute, on the caller's clock.
+    """
+
+    threshold: int = 10
+    cool_off: float = 1.0
+    longest: float = 60.0
+    state: BreakerState = "closed"
+    #: failures since the last success
+    failures: int = 0
+    _wait: float = 0.0
+    _until: float = 0.0
+
+    def refuses(self, now: float) -> float | None:
+        """Seconds until it is worth another try; None if a request may be taken now."""
+        if self.state == "open" and now < self._until:
+            return self._until - now
+        # A probe that never told how it fared (its client left) must not close the door for ever.
+        if self.state == "probing" and now < self._until:
+            return self._until - now
+        return None
+
+    def taken(self, now: float) -> None:
+        """A request was taken; if the breaker is not closed, it is the probe."""
+        if self.state != "closed":
+            self.state = "probing"
+            self._until = now + self._wait
+
+    def ran(self, succeeded: int, failed: int, now: float) -> bool:
+        """How many of a batch the model answered and failed; says whether the state changed."""
+        before = self.state
+        if succeeded:
+            self.state, self.failures, self._wait = "closed", 0, 0.0
+        elif failed:
+            self.failures += failed
+            if self.failures >= self.threshold:
+                self.state = "open"
+                self._wait = min(self.longest, max(self.cool_off, 2 * self._wait))
+                self._until = now + self._wait
+        return self.state != before
