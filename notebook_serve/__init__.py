@@ -5,6 +5,7 @@ from __future__ import annotations
 from .errors import (
     BadRequest,
     BodyTooLarge,
+    BodyTooSlow,
     CircuitOpen,
     DeadlineExceeded,
     Forbidden,
@@ -48,6 +49,7 @@ __all__ = [
     "Batch",
     "BatchRecord",
     "BodyTooLarge",
+    "BodyTooSlow",
     "CircuitOpen",
     "DeadlineExceeded",
     "Decision",

@@ -2,20 +2,45 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
+import sys
 from typing import Any, NoReturn
 
 from starlette.requests import Request
 
-from .errors import BadRequest, BodyTooLarge, InvalidInput
+from .errors import BadRequest, BodyTooLarge, BodyTooSlow, InvalidInput
 
 #: what a JSON body looks like
 FORM = '{"inputs": ..., "parameters": {...}}'
 
 
-async def body_of(request: Request, limit: int) -> bytes:
-    """The body, refused as soon as it is known to be too large."""
+async def body_of(request: Request, limit: int, seconds: float) -> bytes:
+    """The body, refused as soon as it is known to be too large, or after `seconds`."""
+    # asyncio.wait_for would make a task of every request, and asyncio.timeout wants Python 3.11.
+    task, expired = asyncio.current_task(), False
+    assert task is not None
+
+    def expire() -> None:
+        nonlocal expired
+        expired = True
+        task.cancel()
+
+    timer = asyncio.get_running_loop().call_later(seconds, expire)
+    try:
+        return await _read(request, limit)
+    except asyncio.CancelledError:
+        if not expired:
+            raise
+        if sys.version_info >= (3, 11):
+            task.uncancel()
+        raise BodyTooSlow(f"the body did not arrive within {seconds:g} s") from None
+    finally:
+        timer.cancel()
+
+
+async def _read(request: Request, limit: int) -> bytes:
     too_large = BodyTooLarge(f"the body has more than {limit} bytes")
     declared = request.headers.get("content-length")
     if declared is not None:

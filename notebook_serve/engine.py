@@ -108,8 +108,10 @@ class Engine:
         max_queue_size: int,
         timeout: float,
         name: str,
+        refuse_late: bool = True,
     ) -> None:
         self.name = name
+        self.refuse_late = refuse_late
         self.max_queue_size = max_queue_size
         self.timeout = timeout
         self.model: Model | None = None if model is None else as_model(model)
@@ -341,7 +343,7 @@ class Engine:
         """A refusal if `count` requests behind `depth` others cannot be through in their time."""
         cost = self._cost
         # Where nothing waits there is nothing to come back after.
-        if cost is None or not depth or self._paused:
+        if not self.refuse_late or cost is None or not depth or self._paused:
             return None
         if (depth + count) * cost <= USABLE * patience:
             return None

@@ -6,12 +6,17 @@ import asyncio
 import contextlib
 import socket
 import threading
+import time
 from collections.abc import Callable
+from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from .errors import StartError
+
+#: seconds that a connection may stay open without a request on it
+KEEP_ALIVE = 75
 
 
 class _Uvicorn(uvicorn.Server):
@@ -21,6 +26,7 @@ class _Uvicorn(uvicorn.Server):
         super().__init__(config)
         self._on_started = on_started
         self.stopping = asyncio.Event()
+        self._silent_since: dict[Any, float] = {}
 
     async def main_loop(self) -> None:
         """Serve; keep the Date header fresh once a second."""
@@ -28,9 +34,23 @@ class _Uvicorn(uvicorn.Server):
         tick = 0
         while not self.stopping.is_set():
             await self.on_tick(tick)
+            self._hang_up_on_the_silent()
             tick += 10  # in its unit, tenths of a second
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self.stopping.wait(), 1.0)
+
+    def _hang_up_on_the_silent(self) -> None:
+        """Close connections that have not finished sending a request's head for too long."""
+        now = time.monotonic()
+        connections: set[Any] = set(self.server_state.connections)
+        self._silent_since = {
+            connection: self._silent_since.get(connection, now)
+            for connection in connections
+            if connection.cycle is None or connection.cycle.response_complete
+        }
+        for connection, since in self._silent_since.items():
+            if now - since > KEEP_ALIVE:
+                connection.transport.close()
 
 
 class Listener:
@@ -46,7 +66,7 @@ class Listener:
             ws="none",
             proxy_headers=False,
             server_header=False,
-            timeout_keep_alive=75,
+            timeout_keep_alive=KEEP_ALIVE,
             timeout_graceful_shutdown=2,
         )
         self._loop = _new_loop()

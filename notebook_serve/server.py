@@ -36,6 +36,7 @@ def serve(
     host: str = "127.0.0.1",
     port: int | None = None,
     max_queue_size: int = 1000,
+    refuse_late: bool = True,
     timeout: float = 30.0,
     max_body_size: int = 10_000_000,
     token: str | None = None,
@@ -57,6 +58,8 @@ def serve(
         host: The address to listen on. One that others can reach needs a `token`.
         port: The port to listen on; if not given 8000, or any free one if that is taken.
         max_queue_size: How many requests may wait before more are refused with 503.
+        refuse_late: Whether a request is refused with 503 at once where what waits already would
+            take longer than it has time; False lets it wait for its 504.
         timeout: Seconds after which a request is answered with 504, waiting or running.
         max_body_size: Most bytes of a request's body; more are refused with 413.
         token: What clients must show as ``Authorization: Bearer TOKEN``.
@@ -81,6 +84,7 @@ def serve(
         host=host,
         port=port,
         max_queue_size=max_queue_size,
+        refuse_late=refuse_late,
         timeout=timeout,
         max_body_size=max_body_size,
         token=token,
@@ -106,6 +110,7 @@ class Server:
         host: str = "127.0.0.1",
         port: int | None = None,
         max_queue_size: int = 1000,
+        refuse_late: bool = True,
         timeout: float = 30.0,
         max_body_size: int = 10_000_000,
         token: str | None = None,
@@ -142,6 +147,7 @@ class Server:
             loader,
             _checked_policy(LengthAware() if policy is None else policy),
             max_queue_size=max_queue_size,
+            refuse_late=refuse_late,
             timeout=float(timeout),
             name=name,
         )

@@ -10,8 +10,10 @@ import httpx
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from notebook_serve import Server
+from notebook_serve import Server, serve, servers
 from notebook_serve.bodies import FORM
 
 from . import small_models
@@ -331,6 +333,81 @@ def test_a_large_body_is_refused_while_it_is_read(make: Make) -> None:
     assert answer.startswith(b"HTTP/1.1 413")
 
 
+def test_a_body_that_does_not_come_is_refused(make: Make, client: httpx.Client) -> None:
+    """A client that sends its body a byte at a time has as long as a request may take."""
+    server = make(echo, timeout=0.2)
+    host, port = server._address or ("", 0)
+    with socket.create_connection((host, port), timeout=30) as connection:
+        head = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n"
+        connection.sendall(head + b"a")
+        answer = connection.recv(65536)
+    assert answer.startswith(b"HTTP/1.1 408")
+    assert b"BodyTooSlow" in answer
+    assert client.post(server.url, content="fine").json() == "fine"
+
+
+def test_a_connection_that_never_asks_is_closed(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half a request's head does not keep a connection open for ever."""
+    monkeypatch.setattr("notebook_serve.listener.KEEP_ALIVE", 0.0)
+    server = make(echo)
+    host, port = server._address or ("", 0)
+    with socket.create_connection((host, port), timeout=30) as connection:
+        connection.sendall(b"POST / HTTP/1.1\r\nHost: loc")
+        assert connection.recv(65536) == b""
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.binary(max_size=200),
+            st.sampled_from(
+                [
+                    b"POST / HTTP/1.1\r\n", b"GET /stats HTTP/1.1\r\n", b"Host: localhost\r\n",
+                    b"Content-Length: 5\r\n", b"Content-Length: 99999999999\r\n",
+                    b"Transfer-Encoding: chunked\r\n", b"Content-Type: application/json\r\n",
+                    b"X-Request-Timeout: 1e999\r\n", b"Connection: close\r\n", b"\r\n",
+                    b"5\r\nhello\r\n0\r\n\r\n", b'{"inputs": [[[[', b'{"inputs": "\\ud800"}',
+                ]
+            ),
+        ),
+        max_size=12,
+    )
+)  # fmt: skip
+@settings(max_examples=150, deadline=None)
+def test_no_bytes_break_the_server(parts: list[bytes]) -> None:
+    """Whatever comes over a connection, nothing is answered with 500 and the server lives on."""
+    server = fuzzed()
+    answer = raw(server, b"".join(parts))
+    assert b"HTTP/1.1 500" not in answer
+    assert server.predict("alive") == "alive"
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=20,
+)
+
+
+@given(JSON_VALUES | st.fixed_dictionaries({"inputs": JSON_VALUES, "parameters": JSON_VALUES}))
+@settings(max_examples=150, deadline=None)
+def test_no_json_breaks_the_server(value: Any) -> None:
+    """Any JSON is answered with what it holds, or refused as the client's fault."""
+    server = fuzzed()
+    body = json.dumps(value).encode()
+    headers = {"content-type": "application/json"}
+    response = httpx.post(server.url, content=body, headers=headers)
+    assert response.status_code in (200, 400, 422)
+
+
+def fuzzed() -> Server:
+    """One server for all examples of a test; the leak check at its end stops it."""
+    running = [server for server in servers() if server.name == "fuzzed"]
+    return running[0] if running else serve(echo, port=0, name="fuzzed", timeout=5.0)
+
+
 # -- leaving --------------------------------------------------------------------------------
 
 
@@ -458,8 +535,6 @@ def test_a_name_that_is_not_this_servers_is_refused(make: Make, client: httpx.Cl
 def test_the_app_under_another_servers_lifespan() -> None:
     """Run by any ASGI server, the app starts the engine and stops it at the end."""
     import asyncio
-
-    from notebook_serve import serve
 
     server = serve(echo, start=False)
 
