@@ -148,8 +148,7 @@ class Handlers:
         content_type = content_type_of(request)
         # Refuse before the body is read, let alone prepared.
         self._engine.check_open(client, timeout)
-        patience = self._engine.timeout if timeout is None else min(timeout, self._engine.timeout)
-        body = await body_of(request, self._options.max_body_size, patience)
+        body = await body_of(request, self._options.max_body_size, self._engine.timeout)
         inputs, parameters = self._parse(body, *content_type)
         model = self._engine.model
         assert model is not None  # it was open

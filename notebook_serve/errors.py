@@ -5,7 +5,7 @@ ServeError                    500  the root: catch this to catch them all
 │   ├── BadRequest            400  malformed: bad JSON, bad UTF-8, a header that makes no sense
 │   ├── Unauthorized          401  a token is set, and missing or wrong
 │   ├── Forbidden             403  a page that may not ask, or a name that is not this server's
-│   ├── BodyTooSlow           408  the body took longer to arrive than the request's time
+│   ├── BodyTooSlow           408  the body took longer to arrive than the server's timeout
 │   ├── BodyTooLarge          413  more bytes than ``max_body_size``
 │   ├── UnsupportedMediaType  415  a content type that the task cannot take
 │   └── InvalidInput          422  well formed, but the task rejects it
@@ -74,7 +74,7 @@ class Forbidden(RequestError):
 
 
 class BodyTooSlow(RequestError):
-    """The body took longer to arrive than the request has time."""
+    """The body took longer to arrive than the server's ``timeout``."""
 
     status = 408
 

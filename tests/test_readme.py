@@ -55,3 +55,12 @@ def test_its_two_commands_stand_alone() -> None:
     assert len(commands) == 2
     assert commands[0].endswith("notebook-serve demo")
     assert commands[1].endswith("pytest -q")
+
+
+def test_each_row_of_what_goes_wrong_is_a_test() -> None:
+    """The table of what happens when things go wrong names tests that there are."""
+    rows = re.findall(r"^\|.*\| `(test_\w+)` \|$", README.read_text("utf-8"), re.MULTILINE)
+    sources = "".join(path.read_text("utf-8") for path in README.parent.glob("tests/test_*.py"))
+    assert len(rows) > 20
+    for name in rows:
+        assert f"def {name}(" in sources, name
