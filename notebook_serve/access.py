@@ -11,6 +11,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from .errors import Forbidden, ServeError, Unauthorized
+from .headers import header
 from .replies import error_response
 
 COOKIE = "notebook_serve"
@@ -41,35 +42,34 @@ class Access:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request = Request(scope, receive)
-        if self._is_greeting(request):
+        if self._token is not None and self._is_greeting(Request(scope)):
             # The token came in the address of a page: keep it as a cookie, out of the address.
-            response: Response = RedirectResponse(request.url.path, 303)
+            response: Response = RedirectResponse(scope["path"], 303)
             response.set_cookie(COOKIE, self._cookie, httponly=True, samesite="strict")
             await response(scope, receive, send)
             return
-        refusal = self._refusal(request)
+        refusal = self._refusal(scope)
         if refusal is None:
             await self._app(scope, receive, send)
         else:
-            await error_response(request, refusal)(scope, receive, send)
+            await error_response(Request(scope), refusal)(scope, receive, send)
 
-    def _refusal(self, request: Request) -> ServeError | None:
-        host = request.headers.get("host", "")
+    def _refusal(self, scope: Scope) -> ServeError | None:
+        host = header(scope, b"host")
         if self._token is None and host and _name(host) not in self._hosts:
             return Forbidden(
                 f"this server does not go by the name {_name(host)!r}; serve(..., "
                 "allow_hosts=[...]) lets others in"
             )
-        origin = request.headers.get("origin")
-        if origin is not None and request.method not in ("GET", "HEAD"):
+        origin = header(scope, b"origin")
+        if origin and scope["method"] not in ("GET", "HEAD"):
             own = origin.partition("://")[2].lower() == host.lower()
             if not own and origin not in self._origins:
                 return Forbidden(
                     f"a page from {origin} may not ask this server; serve(..., "
                     "allow_origins=[...]) lets it"
                 )
-        if self._token is None or request.url.path == "/health" or self._may_enter(request):
+        if self._token is None or scope["path"] == "/health" or self._may_enter(Request(scope)):
             return None
         return Unauthorized("this server has a token; send Authorization: Bearer TOKEN")
 

@@ -8,9 +8,10 @@ import math
 import sys
 from typing import Any, NoReturn
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from .errors import BadRequest, BodyTooLarge, BodyTooSlow, InvalidInput
+from .headers import header
 
 #: what a JSON body looks like
 FORM = '{"inputs": ..., "parameters": {...}}'
@@ -42,21 +43,32 @@ async def body_of(request: Request, limit: int, seconds: float) -> bytes:
 
 async def _read(request: Request, limit: int) -> bytes:
     too_large = BodyTooLarge(f"the body has more than {limit} bytes")
-    declared = request.headers.get("content-length")
-    if declared is not None:
-        if not declared.isdecimal():
-            raise BadRequest(f"Content-Length {declared!r} is no number of bytes")
-        if int(declared) > limit:
-            raise too_large
-    chunks, size = [], 0
-    async for chunk in request.stream():
+    declared = _declared(request)
+    if declared is not None and declared > limit:
+        raise too_large
+    chunks, size, more = [], 0, True
+    while more:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        chunk, more = message.get("body", b""), message.get("more_body", False)
         size += len(chunk)
         if size > limit:
             raise too_large
         chunks.append(chunk)
-    if declared is not None and size != int(declared):
+    if declared is not None and size != declared:
         raise BadRequest(f"the body has {size} bytes where Content-Length says {declared}")
     return b"".join(chunks)
+
+
+def _declared(request: Request) -> int | None:
+    """The length that the client says the body has."""
+    said = header(request.scope, b"content-length")
+    if not said:
+        return None
+    if not said.isdecimal() or len(said) > 20:
+        raise BadRequest(f"Content-Length {said[:50]!r} is no number of bytes")
+    return int(said)
 
 
 def from_json(body: bytes) -> tuple[Any, dict[str, Any]]:
@@ -90,15 +102,17 @@ def from_text(body: bytes) -> str:
 
 def content_type_of(request: Request) -> tuple[str, str]:
     """The media type and the charset, in lower case; empty strings where not given."""
-    kind, _, rest = request.headers.get("content-type", "").lower().partition(";")
+    kind, more, rest = header(request.scope, b"content-type").lower().partition(";")
+    if not more:
+        return kind.strip(), ""
     options = dict(option.strip().partition("=")[::2] for option in rest.split(";"))
     return kind.strip(), options.get("charset", "").strip('"')
 
 
 def timeout_of(request: Request) -> float | None:
     """The seconds that the client wants to wait, if it says so."""
-    given = request.headers.get("x-request-timeout")
-    if given is None:
+    given = header(request.scope, b"x-request-timeout")
+    if not given:
         return None
     try:
         seconds = float(given)

@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from .encoding import to_json
 from .errors import ServeError, Unavailable
+from .headers import header
 from .jobs import RequestRecord
 
 
@@ -18,7 +19,7 @@ def request_id(request: Request) -> str:
     """The id that the client gave, if it is a sane one, or one that is ours."""
     known: str | None = request.scope.get("notebook_serve.request_id")
     if known is None:
-        given = request.headers.get("x-request-id", "")
+        given = header(request.scope, b"x-request-id")
         sane = 0 < len(given) <= 128 and given.isascii() and given.isprintable()
         known = given if sane else os.urandom(16).hex()
         request.scope["notebook_serve.request_id"] = known

@@ -7,7 +7,7 @@ import statistics
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from itertools import islice, takewhile
+from itertools import takewhile
 from typing import Any
 
 from .display import Table, duration
@@ -188,6 +188,8 @@ class Recorder:
     born: float
     requests: deque[RequestRecord] = field(default_factory=lambda: deque(maxlen=KEEP_REQUESTS))
     batches: deque[BatchRecord] = field(default_factory=lambda: deque(maxlen=KEEP_BATCHES))
+    #: seconds and size of the newest few
+    newest: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=RECENT))
     outcomes: Counter[str] = field(default_factory=Counter)
     batch_sizes: Counter[int] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
@@ -221,6 +223,7 @@ class Recorder:
     def batch(self, record: BatchRecord) -> None:
         """A batch ran."""
         self.batches.append(record)
+        self.newest.append((record.seconds, record.size))
         self.batch_sizes[record.size] += 1
         self.reasons[record.reason] += 1
         self.tokens += sum(record.lengths)
@@ -232,10 +235,10 @@ class Recorder:
 
     def seconds_per_request(self) -> float | None:
         """What a request costs the busy worker, from the newest batches; None if unknown."""
-        newest = list(islice(reversed(self.batches), RECENT))
+        newest = self.newest
         if len(newest) < RECENT:
             return None
-        return sum(batch.seconds for batch in newest) / sum(batch.size for batch in newest)
+        return sum(seconds for seconds, _ in newest) / sum(size for _, size in newest)
 
     def _rate(self, now: float, counts: Callable[[RequestRecord], bool]) -> float:
         since = max(self.born, now - WINDOW)

@@ -25,6 +25,7 @@ FLOORS = {
     "isolation": 1,
     "memory": 1,
     "breaker": 1,
+    "headers": 1,
     "deadlines": 1,
     "sockets": 1,
     "stats": 1,
