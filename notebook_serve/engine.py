@@ -409,9 +409,11 @@ class Engine:
                 self._recorder.depth -= entry.started is None
             if not self._open:
                 self._changed.notify_all()
-        for entry, record, result in closed:
+        for entry, _, _ in closed:
             self._deadlines.discard(entry.id)
             entry.inputs = entry.prepared = None
+        # Last, because whoever is woken by it wants the interpreter at once.
+        for entry, record, result in closed:
             _deliver(entry.future, record, result)
 
     def _record(self, entry: Entry, outcome: Outcome, now: float) -> RequestRecord:
@@ -479,10 +481,10 @@ class Engine:
             self._running_since = None
             self._recorder.batch(record)
             self._cost = self._recorder.seconds_per_request()
-        self._close(endings)
-        self._tell_breaker(endings)
         if not retries:
             self.ceiling.fitted(record.padded_tokens)
+        self._tell_breaker(endings)
+        self._close(endings)
         return record
 
     def _tell_breaker(self, endings: Sequence[Ending]) -> None:
