@@ -26,7 +26,8 @@ class _Uvicorn(uvicorn.Server):
         super().__init__(config)
         self._on_started = on_started
         self.stopping = asyncio.Event()
-        self._silent_since: dict[Any, float] = {}
+        #: connections without a request on them: their last one, and since when
+        self._silent: dict[Any, tuple[Any, float]] = {}
 
     async def main_loop(self) -> None:
         """Serve; keep the Date header fresh once a second."""
@@ -34,21 +35,23 @@ class _Uvicorn(uvicorn.Server):
         tick = 0
         while not self.stopping.is_set():
             await self.on_tick(tick)
-            self._hang_up_on_the_silent()
+            self.hang_up_on_the_silent(time.monotonic())
             tick += 10  # in its unit, tenths of a second
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self.stopping.wait(), 1.0)
 
-    def _hang_up_on_the_silent(self) -> None:
-        """Close connections that have not finished sending a request's head for too long."""
-        now = time.monotonic()
+    def hang_up_on_the_silent(self, now: float) -> None:
+        """Close connections on which no request has come, or only half a head, for too long."""
         connections: set[Any] = set(self.server_state.connections)
-        self._silent_since = {
-            connection: self._silent_since.get(connection, now)
-            for connection in connections
-            if connection.cycle is None or connection.cycle.response_complete
-        }
-        for connection, since in self._silent_since.items():
+        silent: dict[Any, tuple[Any, float]] = {}
+        for connection in connections:
+            cycle = connection.cycle
+            if cycle is None or cycle.response_complete:
+                # The same last request as before: nothing came in between.
+                known, since = self._silent.get(connection, (cycle, now))
+                silent[connection] = (cycle, since if known is cycle else now)
+        self._silent = silent
+        for connection, (_, since) in silent.items():
             if now - since > KEEP_ALIVE:
                 connection.transport.close()
 
