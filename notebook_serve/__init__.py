@@ -29,6 +29,7 @@ from .errors import (
 )
 from .jobs import Batch, BatchRecord, Decision, Job, RequestRecord
 from .policies import (
+    CoDel,
     Greedy,
     LengthAware,
     NoBatching,
@@ -51,6 +52,7 @@ __all__ = [
     "BodyTooLarge",
     "BodyTooSlow",
     "CircuitOpen",
+    "CoDel",
     "DeadlineExceeded",
     "Decision",
     "Distribution",

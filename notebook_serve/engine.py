@@ -530,6 +530,16 @@ class Engine:
         for job_id in job_ids:
             self._expire(job_id)
 
+    def give_up(self, job_ids: Iterable[int]) -> None:
+        """Refuse the requests that the policy will not run, because too much waits."""
+        now = time.monotonic()
+        with self._lock:
+            found = [self._open.get(job_id) for job_id in job_ids]
+            wait = retry_after(self._recorder.depth, self._recorder.drain_rate(now))
+        self._close(
+            (entry, "rejected", _gave_up(entry, now, wait)) for entry in found if entry is not None
+        )
+
     def policy_failed(self, fault: PolicyFault) -> None:
         """Show what the policy did, and who decides now."""
         logger.error("%s: %s", self.name, fault, exc_info=fault.error)
@@ -613,6 +623,14 @@ def retry_after(depth: int, rate: float) -> int:
     if rate <= 0:
         return 1
     return max(1, min(MOST_RETRY_AFTER, math.ceil(depth / rate)))
+
+
+def _gave_up(entry: Entry, now: float, wait: int) -> Overloaded:
+    return Overloaded(
+        f"after {now - entry.arrived:.2g} s in the queue the policy gave this request up, because "
+        f"too much waits; try again in {wait} s",
+        wait,
+    )
 
 
 def _deliver(future: Future[Answer], record: RequestRecord, result: Any) -> None:

@@ -48,6 +48,9 @@ class Decision:
     wake_at: float = math.inf
     #: why the batch is released now: ``full``, ``deadline``, ``idle``, ``budget``, ``group``, ...
     reason: str = ""
+    #: the jobs to refuse rather than run, because too much waits; where nothing else is decided,
+    #: the policy is asked again at once
+    drop: tuple[Job, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,11 +12,12 @@ import math
 import operator
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from dataclasses import dataclass, field
+from itertools import islice, takewhile
+from typing import Any, Protocol, runtime_checkable
 
 from .errors import OptionError
-from .jobs import Decision, Job
+from .jobs import BatchRecord, Decision, Job
 from .waiting import by_length, mates
 
 
@@ -156,6 +157,56 @@ class LengthAware:
         return padded - total <= self.max_padding * padded
 
 
+@dataclass
+class CoDel:
+    """Another policy, and under lasting overload a refusal of what has waited too long.
+
+    A queue that is short again now and then does its work; one whose oldest request has waited
+    more than `target` seconds for a whole `interval` only makes everybody late. Until it is short
+    again, what has waited longer than `target` is refused, the oldest first, but never so much
+    that less than a full batch of `policy` is left.
+
+    Choose `target` well below the time that clients have, and above what a batch takes; without
+    either, a server that refuses by predicted wait (``refuse_late=True``) needs no such policy.
+
+    Controlled delay is from Nichols and Jacobson, "Controlling Queue Delay" (ACM Queue, 2012); the
+    form that suits servers, a short time-out while the queue is never empty, from Maurer, "Fail at
+    Scale" (ACM Queue, 2015).
+    """
+
+    policy: Policy = field(default_factory=LengthAware)
+    target: float = 0.25
+    interval: float = 1.0
+    #: since when every decision found the oldest waiting for too long
+    _late_since: float | None = field(default=None, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.policy, Policy) or isinstance(self.policy, type):
+            raise OptionError(f"policy is an object with `decide`, not {self.policy!r}")
+        _check_number(self, "target", math.inf, "a number of seconds from 0 up")
+        _check_number(self, "interval", math.inf, "a number of seconds from 0 up")
+
+    def decide(self, waiting: Sequence[Job], now: float) -> Decision:
+        """Refuse what is late, if too much has been for too long, or ask the other policy."""
+        if now < waiting[0].arrived + self.target:
+            self._late_since = None
+        elif self._late_since is None:
+            self._late_since = now
+        elif now >= self._late_since + self.interval:
+            surplus = len(waiting) - getattr(self.policy, "max_batch_size", 1)
+            oldest = islice(waiting, max(0, surplus))
+            late = takewhile(lambda job: now >= job.arrived + self.target, oldest)
+            if drop := tuple(late):
+                return Decision(drop=drop)
+        return self.policy.decide(waiting, now)
+
+    def observe(self, batch: BatchRecord) -> None:
+        """Let the other policy learn."""
+        observe = getattr(self.policy, "observe", None)
+        if observe is not None:
+            observe(batch)
+
+
 def _oldest_first(
     ranked: Sequence[tuple[int, int, Job]], low: int, high: int
 ) -> Sequence[tuple[int, int, Job]]:
@@ -197,7 +248,8 @@ def _check_number(policy: object, name: str, most: float, what: str) -> None:
 
 
 BUILT_IN: dict[str, type[Policy]] = {
-    policy.__name__: policy for policy in (Greedy, LengthAware, NoBatching, ResettingWindow, Window)
+    policy.__name__: policy
+    for policy in (CoDel, Greedy, LengthAware, NoBatching, ResettingWindow, Window)
 }
 
 
@@ -207,14 +259,7 @@ def parse_policy(text: str) -> Policy:
     Only literals are read, nothing is evaluated. Raises `OptionError` for anything else.
     """
     try:
-        node = ast.parse(text.strip(), mode="eval").body
-        call = node if isinstance(node, ast.Call) else ast.Call(node, [], [])
-        kind = BUILT_IN[ast.unparse(call.func)]
-        arguments = [ast.literal_eval(argument) for argument in call.args]
-        named = {str(item.arg): ast.literal_eval(item.value) for item in call.keywords}
-        if len(named) < len(call.keywords):
-            raise ValueError("an option is given twice")
-        return kind(*arguments, **named)
+        return _policy_of(ast.parse(text.strip(), mode="eval").body)
     except OptionError:
         raise
     except (KeyError, MemoryError, RecursionError, SyntaxError, TypeError, ValueError) as error:
@@ -222,3 +267,18 @@ def parse_policy(text: str) -> Policy:
         raise OptionError(
             f"{text!r} is no policy; give one of {known}, with its numbers: Window(8, 0.01)"
         ) from error
+
+
+def _policy_of(node: ast.expr) -> Policy:
+    call = node if isinstance(node, ast.Call) else ast.Call(node, [], [])
+    kind = BUILT_IN[ast.unparse(call.func)]
+    arguments = [_option_of(argument) for argument in call.args]
+    named = {str(item.arg): _option_of(item.value) for item in call.keywords}
+    if len(named) < len(call.keywords):
+        raise ValueError("an option is given twice")
+    return kind(*arguments, **named)
+
+
+def _option_of(node: ast.expr) -> Any:
+    """A literal, or a policy around which another stands."""
+    return _policy_of(node) if isinstance(node, (ast.Call, ast.Name)) else ast.literal_eval(node)

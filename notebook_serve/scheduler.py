@@ -41,9 +41,9 @@ class PolicyFault:
 class Scheduler:
     """Jobs that wait, and a policy that is held to its contract.
 
-    Every job offered leaves in exactly one way: in a batch from `poll`, from `withdraw`, or from
-    `expire`. A policy that raises or asks for nonsense is replaced by `FALLBACK`, and `fault`
-    says why; no job is lost by it.
+    Every job offered leaves in exactly one way: in a batch from `poll`, from `withdraw`, from
+    `expire`, or, where the policy refuses it, from `dropped`. A policy that raises or asks for
+    nonsense is replaced by `FALLBACK`, and `fault` says why; no job is lost by it.
     """
 
     def __init__(self, policy: Policy) -> None:
@@ -58,6 +58,7 @@ class Scheduler:
         self._draining = False
         self._batches = 0
         self._deadlines: list[tuple[float, int]] = []
+        self._dropped: list[Job] = []
 
     @property
     def policy(self) -> Policy:
@@ -94,13 +95,24 @@ class Scheduler:
         Or None: then `wake_at` says when to ask again, if nothing happens before.
         """
         self.wake_at = math.inf
-        if not self.waiting:
-            return None
-        decision = self._decide(now)
-        if not decision.take:
-            self.wake_at = decision.wake_at
-            return None
-        take, reason = decision.take, decision.reason
+        while self.waiting:
+            decision = self._decide(now)
+            for job in decision.drop:
+                self.waiting.discard(job.id)
+            self._dropped += decision.drop
+            if decision.take:
+                return self._release(decision.take, decision.reason)
+            if not decision.drop:
+                self.wake_at = decision.wake_at
+                break
+        return None
+
+    def dropped(self) -> list[Job]:
+        """The jobs that the policy has refused since this was last asked."""
+        dropped, self._dropped = self._dropped, []
+        return dropped
+
+    def _release(self, take: tuple[Job, ...], reason: str) -> Batch:
         if len(take) * max(job.length for job in take) > self.max_tokens:
             take, reason = fitting(take, self.max_tokens), "budget"
         for job in take:
@@ -119,7 +131,7 @@ class Scheduler:
             self._fall_back(error)
 
     def drain(self) -> None:
-        """From now on release whatever waits, even where the policy would rather wait."""
+        """From now on release whatever waits, even where the policy would wait or drop."""
         self._draining = True
 
     def _decide(self, now: float) -> Decision:
@@ -129,7 +141,7 @@ class Scheduler:
         except Exception as error:
             self._fall_back(error)
             decision = FALLBACK.decide(self.waiting, now)
-        if self._draining and not decision.take:
+        if self._draining and (decision.drop or not decision.take):
             return Decision(FALLBACK.decide(self.waiting, now).take, reason="drain")
         return decision
 
@@ -149,19 +161,20 @@ def checked(decision: object, waiting: Sequence[Job], now: float) -> Decision:
     """`decision` with its jobs as a tuple, or `PolicyError` saying which promise it breaks."""
     if not isinstance(decision, Decision):
         raise PolicyError(f"returned {decision!r} where a Decision was expected")
-    take = tuple(decision.take)
-    if not take:
+    take, drop = tuple(decision.take), tuple(decision.drop)
+    if not take and not drop:
         if now < decision.wake_at < math.inf:
             return decision
         raise PolicyError(
             f"took nothing from {len(waiting)} waiting and asked to be woken at "
             f"{decision.wake_at!r} (now is {now!r}); take jobs or give a finite time to come"
         )
-    if any(job not in waiting for job in take) or len({job.id for job in take}) < len(take):
-        raise PolicyError("took a job twice, or one that does not wait")
+    chosen = take + drop
+    if any(job not in waiting for job in chosen) or len({job.id for job in chosen}) < len(chosen):
+        raise PolicyError("took or dropped a job twice, or one that does not wait")
     if len({job.group for job in take}) > 1:
         raise PolicyError("took jobs of different groups; only those of one may share a batch")
-    return Decision(take, decision.wake_at, str(decision.reason))
+    return Decision(take, decision.wake_at, str(decision.reason), drop)
 
 
 def fitting(jobs: Sequence[Job], max_tokens: float) -> tuple[Job, ...]:

@@ -35,6 +35,9 @@ class Host(Protocol):
     def expire(self, job_ids: Iterable[int]) -> None:
         """The time of these jobs ran out before they could run."""
 
+    def give_up(self, job_ids: Iterable[int]) -> None:
+        """The policy refused these jobs, because too much waits."""
+
     def policy_failed(self, fault: PolicyFault) -> None:
         """The policy broke its contract and was replaced."""
 
@@ -121,6 +124,9 @@ class Worker:
             if expired:
                 self._host.expire(job.id for job in expired)
             batch = None if self._paused else self._scheduler.poll(now)
+            dropped = self._scheduler.dropped()
+            if dropped:
+                self._host.give_up(job.id for job in dropped)
             self._show_fault()
             if batch is not None:
                 return batch

@@ -247,6 +247,34 @@ def test_who_cannot_be_served_in_time_is_refused_at_once(engine: MakeEngine) -> 
         future.result(30)
 
 
+def test_what_the_policy_gives_up_is_refused(engine: MakeEngine) -> None:
+    """The client hears at once that too much waits, and when to come back; the rest is served."""
+
+    class NewestOnly:
+        def decide(self, waiting: Sequence[Job], now: float) -> Decision:
+            *older, newest = waiting
+            return Decision((newest,), reason="newest", drop=tuple(older))
+
+    gate = Gate()
+    made = engine(gate, policy=NewestOnly())
+    first = made.submit(["first"], {})[0]
+    assert gate.begun.wait(60)
+    given_up = made.submit(["a", "b"], {})
+    last = made.submit(["last"], {})[0]
+    gate.opened.set()
+
+    assert (first.result(60).value, last.result(60).value) == ("first", "last")
+    for future in given_up:
+        with pytest.raises(Overloaded, match="the policy gave this request up") as caught:
+            future.result(60)
+        assert caught.value.retry_after >= 1
+        assert caught.value.record is not None
+        assert caught.value.record.outcome == "rejected"
+    assert gate.calls == [["first"], ["last"]]
+    assert made.stats().outcomes["rejected"] == 2
+    assert made.stats().queue_depth == 0
+
+
 def test_a_cancelled_request_leaves_the_queue(engine: MakeEngine) -> None:
     """What its client gave up is not computed, and its place is free at once."""
     gate = Gate()

@@ -476,7 +476,7 @@ def test_nothing_is_evaluated(tmp_path: Path) -> None:
     """Code in the place of a number is not run on the way to being refused."""
     mark = tmp_path / "run"
 
-    with pytest.raises(OptionError, match="is no policy; give one of Greedy, LengthAware"):
+    with pytest.raises(OptionError, match="is no policy; give one of CoDel, Greedy, LengthAware"):
         parse_policy(f"Greedy(__import__('pathlib').Path({str(mark)!r}).touch())")
     assert not mark.exists()
 

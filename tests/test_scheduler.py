@@ -21,6 +21,7 @@ from hypothesis.stateful import (
 from notebook_serve.errors import PolicyError
 from notebook_serve.jobs import Batch, BatchRecord, Decision, Job
 from notebook_serve.policies import (
+    CoDel,
     Greedy,
     LengthAware,
     NoBatching,
@@ -82,6 +83,9 @@ BROKEN: dict[str, Decide] = {
     "wake_at -inf": lambda waiting, now: Decision(wake_at=-math.inf),
     "wake_at nan": lambda waiting, now: Decision(wake_at=math.nan),
     "wake_at None": lambda waiting, now: Decision(wake_at=None),  # type: ignore[arg-type]
+    "drop nothing known": lambda waiting, now: Decision(drop=(Job(-1, now),)),
+    "drop what it takes": lambda waiting, now: Decision((waiting[0],), drop=(waiting[0],)),
+    "drop no jobs": lambda waiting, now: Decision(drop=3),  # type: ignore[arg-type]
     "wake_at text": lambda waiting, now: Decision(wake_at="soon"),  # type: ignore[arg-type]
 }
 
@@ -89,6 +93,13 @@ BROKEN: dict[str, Decide] = {
 def all_groups(waiting: Sequence[Job], now: float) -> Decision:
     """Right only while a single group waits."""
     return Decision(tuple(waiting), reason="all")
+
+
+def drop_late(waiting: Sequence[Job], now: float) -> Decision:
+    """Drop what has waited for a second, and take the oldest of the rest."""
+    late = tuple(job for job in waiting if now - job.arrived >= 1.0)
+    kept = [job for job in waiting if job not in late]
+    return Decision(tuple(kept[:1]), reason="dropped some", drop=late)
 
 
 def offered(policy: Policy, *jobs: Job) -> Scheduler:
@@ -109,6 +120,36 @@ RECORD = BatchRecord(1, "full", (1,), 0.0, 1.0)
 
 
 # -- what a poll gives --------------------------------------------------------------------
+
+
+def test_what_a_policy_drops_leaves_once() -> None:
+    """It is told once, and the policy is asked again about the rest."""
+    jobs = [Job(1, 0.0), Job(2, 0.5), Job(3, 2.0), Job(4, 2.0)]
+    scheduler = offered(Custom(drop_late), *jobs)
+
+    assert taken(scheduler.poll(2.0)) == [3]
+    assert scheduler.dropped() == jobs[:2]
+    assert scheduler.dropped() == []
+    assert list(scheduler.waiting) == jobs[3:]
+
+
+def test_a_policy_may_drop_everything() -> None:
+    """Then nothing waits, and there is nothing to be woken for."""
+    scheduler = offered(Custom(drop_late), Job(1, 0.0), Job(2, 0.0))
+
+    assert scheduler.poll(9.0) is None
+    assert scheduler.wake_at == math.inf
+    assert len(scheduler.dropped()) == 2
+    assert scheduler.fault is None
+
+
+def test_nothing_is_dropped_while_draining() -> None:
+    """What was accepted before a stop is answered by it."""
+    scheduler = offered(Custom(drop_late), Job(1, 0.0), Job(2, 0.0), Job(3, 8.5))
+    scheduler.drain()
+
+    assert taken(scheduler.poll(9.0)) == [1, 2, 3]
+    assert scheduler.dropped() == []
 
 
 def test_nothing_comes_of_nothing() -> None:
@@ -257,7 +298,7 @@ def test_a_batch_of_two_groups_is_refused() -> None:
     [
         ("raises", "raised KeyError: 'no such thing'"),
         ("nothing at all", "returned None where a Decision was expected"),
-        ("a job twice", "took a job twice"),
+        ("a job twice", "took or dropped a job twice"),
         ("a foreign job", "one that does not wait"),
         ("wake_at past", "took nothing from 1 waiting and asked to be woken at 4.0 (now is 5.0)"),
         ("wake_at inf", "asked to be woken at inf"),
@@ -415,6 +456,9 @@ POLICIES: list[Policy] = [
     LengthAware(4, 0.3),
     LengthAware(3, 0.5, 60),
     Custom(all_groups),
+    Custom(drop_late),
+    CoDel(Greedy(2), 0.2, 0.5),
+    CoDel(Window(4, 0.5), 0.0, 0.0),
     BadObserver(2),
     *(Custom(decide, "Broken()") for decide in BROKEN.values()),
 ]
@@ -492,6 +536,11 @@ class Queueing(RuleBasedStateMachine):
         policy, fault = self.scheduler.policy, self.scheduler.fault
         must_fail = bool(self.waiting) and repr(policy) == "Broken()"
         batch = self.scheduler.poll(self.now)
+        dropped = self.scheduler.dropped()
+        # While it drains, what was accepted is answered.
+        assert not (dropped and self.drained)
+        assert self.scheduler.dropped() == []
+        self.leave(dropped)
 
         if batch is None:
             self.check_wait()
