@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
 
+from .backlog import USABLE, Backlog
 from .breaker import Breaker
 from .deadlines import Deadlines
 from .errors import (
@@ -55,9 +56,6 @@ logger = logging.getLogger("notebook_serve")
 
 State = Literal["new", "loading", "ready", "stopping", "stopped", "failed", "dead"]
 
-#: the share of a request's time that the work in front of it may take; the rest is for what the
-#: estimate cannot see: the batch that runs, and a policy that does not keep to the order of arrival
-USABLE = 0.7
 #: most seconds that a refusal tells a client to wait
 MOST_RETRY_AFTER = 60
 
@@ -117,8 +115,6 @@ class Engine:
         self.model: Model | None = None if model is None else as_model(model)
         self.ceiling = Ceiling()
         self.breaker = Breaker()
-        #: seconds that a request costs while the worker is busy, once that is known
-        self._cost: float | None = None
         self._loader = loader
         self._policy = policy
         self._fault: PolicyFault | None = None
@@ -132,6 +128,7 @@ class Engine:
         self._open: dict[int, Entry] = {}
         self._running_since: float | None = None
         self._recorder = Recorder(time.monotonic())
+        self._backlog = Backlog()
         self._make_threads()
 
     # -- life ---------------------------------------------------------------------------
@@ -166,9 +163,10 @@ class Engine:
             )
         with self._lock:
             self._make_threads()
-            self._cause, self._paused, self._cost = None, False, None
+            self._cause, self._paused = None, False
             self.breaker = Breaker()
             self._recorder = Recorder(time.monotonic())
+            self._backlog = Backlog()
             if self.model is not None:
                 self._set_state("ready")
         self._deadlines.start()
@@ -341,17 +339,16 @@ class Engine:
 
     def _overload(self, depth: int, count: int, patience: float) -> Overloaded | None:
         """A refusal if `count` requests behind `depth` others cannot be through in their time."""
-        cost = self._cost
         # Where nothing waits there is nothing to come back after.
-        if not self.refuse_late or cost is None or not depth or self._paused:
+        if not self.refuse_late or not depth or self._paused:
             return None
-        if (depth + count) * cost <= USABLE * patience:
+        seconds = self._backlog.seconds(depth + count)
+        if seconds is None or seconds <= USABLE * patience:
             return None
-        seconds = (depth + count) * cost
         wait = max(1, min(MOST_RETRY_AFTER, math.ceil(seconds - USABLE * patience)))
         return Overloaded(
-            f"{depth} requests wait, which is about {depth * cost:.2g} s of work, and this one "
-            f"has {patience:g} s; try again in {wait} s",
+            f"{depth} requests wait; with them in front this one takes about {seconds:.2g} s, "
+            f"and it has {patience:g} s; try again in {wait} s",
             wait,
         )
 
@@ -370,7 +367,11 @@ class Engine:
         except Exception as error:
             self._close([self._failed(entry, error)])
             return
-        entry.prepared, entry.job = prepared, job
+        with self._lock:
+            if entry.id not in self._open:
+                return
+            entry.prepared, entry.job = prepared, job
+            self._backlog.add(job.length)
         self._worker.offer(job)
 
     def _when_done(self, entry_id: int, future: Future[Answer]) -> None:
@@ -406,7 +407,8 @@ class Engine:
                 if self._open.pop(entry.id, None) is not None
             ]
             for entry, _, _ in closed:
-                self._recorder.depth -= entry.started is None
+                if entry.started is None:
+                    self._left_queue(entry)
             if not self._open:
                 self._changed.notify_all()
         for entry, _, _ in closed:
@@ -415,6 +417,12 @@ class Engine:
         # Last, because whoever is woken by it wants the interpreter at once.
         for entry, record, result in closed:
             _deliver(entry.future, record, result)
+
+    def _left_queue(self, entry: Entry) -> None:
+        """A request waits no more; the lock is held."""
+        self._recorder.depth -= 1
+        if entry.job is not None:
+            self._backlog.discard(entry.job.length)
 
     def _record(self, entry: Entry, outcome: Outcome, now: float) -> RequestRecord:
         """Note how an entry ended; the lock is held."""
@@ -480,7 +488,7 @@ class Engine:
         with self._lock:
             self._running_since = None
             self._recorder.batch(record)
-            self._cost = self._recorder.seconds_per_request()
+            self._backlog.learn(record)
         if not retries:
             self.ceiling.fitted(record.padded_tokens)
         self._tell_breaker(endings)
@@ -512,7 +520,7 @@ class Engine:
             begun = [(entry, entry.prepared) for entry in found if entry and entry.prepared]
             for entry, _ in begun:
                 entry.started, entry.batch_id, entry.batch_size = now, batch.id, len(begun)
-            self._recorder.depth -= len(begun)
+                self._left_queue(entry)
             self._running_since = now if begun else None
         return begun, now
 

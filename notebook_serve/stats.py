@@ -16,8 +16,6 @@ from .jobs import OUTCOMES, BatchRecord, Job, RequestRecord
 #: how many of the newest records are kept
 KEEP_REQUESTS = 10_000
 KEEP_BATCHES = 5_000
-#: how many of the newest batches tell what a request costs
-RECENT = 20
 #: seconds that "now" means for throughput and utilisation
 WINDOW = 10.0
 
@@ -188,8 +186,6 @@ class Recorder:
     born: float
     requests: deque[RequestRecord] = field(default_factory=lambda: deque(maxlen=KEEP_REQUESTS))
     batches: deque[BatchRecord] = field(default_factory=lambda: deque(maxlen=KEEP_BATCHES))
-    #: seconds and size of the newest few
-    newest: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=RECENT))
     outcomes: Counter[str] = field(default_factory=Counter)
     batch_sizes: Counter[int] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
@@ -223,7 +219,6 @@ class Recorder:
     def batch(self, record: BatchRecord) -> None:
         """A batch ran."""
         self.batches.append(record)
-        self.newest.append((record.seconds, record.size))
         self.batch_sizes[record.size] += 1
         self.reasons[record.reason] += 1
         self.tokens += sum(record.lengths)
@@ -232,13 +227,6 @@ class Recorder:
     def drain_rate(self, now: float) -> float:
         """Requests that ran, whatever came of it, per second over the last `WINDOW` seconds."""
         return self._rate(now, lambda record: record.started is not None)
-
-    def seconds_per_request(self) -> float | None:
-        """What a request costs the busy worker, from the newest batches; None if unknown."""
-        newest = self.newest
-        if len(newest) < RECENT:
-            return None
-        return sum(seconds for seconds, _ in newest) / sum(size for _, size in newest)
 
     def _rate(self, now: float, counts: Callable[[RequestRecord], bool]) -> float:
         since = max(self.born, now - WINDOW)

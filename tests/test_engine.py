@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from notebook_serve import (
+    BatchRecord,
     CircuitOpen,
     DeadlineExceeded,
     Decision,
@@ -233,11 +234,12 @@ def test_who_cannot_be_served_in_time_is_refused_at_once(engine: MakeEngine) -> 
     """With ten seconds of work in front, who has five is told so, and who has a minute waits."""
     gate = Gate()
     one = engine(gate, timeout=60.0)
+    for n in range(20):
+        one._backlog.learn(BatchRecord(n, "full", (1,), 0.0, 1.0))  # each took a second
     futures = [ask(one, 0)]
     assert gate.begun.wait(30)
     futures += one.submit(list(range(10)), {})
-    one._cost = 1.0  # as twenty batches of a second a request would have told
-    with pytest.raises(Overloaded, match="10 requests wait, which is about 10 s of work"):
+    with pytest.raises(Overloaded, match=r"10 requests wait; .* takes about 11 s, and it has 5 s"):
         ask(one, 1, timeout=5.0)
     with pytest.raises(Overloaded):
         one.check_open(timeout=5.0)

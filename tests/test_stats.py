@@ -455,14 +455,3 @@ def test_an_empty_queue_reads_well_too() -> None:
     """Nothing waiting is said in words."""
     assert repr(Queue((), 3.0)).splitlines()[0] == "0 waiting"
     assert "0 waiting" in Queue((), 3.0)._repr_html_()
-
-
-def test_what_a_request_costs_is_told_by_the_newest_batches() -> None:
-    """Seconds over requests, of the last twenty batches; unknown before there are so many."""
-    made = Recorder(0.0)
-    for n in range(19):
-        made.batch(BatchRecord(n, "full", (1,) * 100, float(n), 9.0))
-    assert made.seconds_per_request() is None
-    for n in range(20):
-        made.batch(BatchRecord(n, "full", (1,) * 4, 100.0 + n, 0.5))
-    assert made.seconds_per_request() == pytest.approx(0.125)

@@ -1,0 +1,266 @@
+"""What a batch costs: a law of its size and its longest input, fitted to batches that ran."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from itertools import combinations
+from typing import Any, Protocol
+
+from .errors import OptionError
+
+#: the terms of the law, in the order in which they are preferred where the data cannot tell
+TERMS = ("fixed", "per_token", "per_item", "per_square")
+#: fewer batches than this are too few to trust what was fitted to them
+FEW = 20
+#: a typical error of more than this share is too large to trust
+MOST_ERROR = 0.25
+#: what of a term must be its own, the other terms taken away, for the data to tell it from them
+OWN = 1e-4
+#: how much better (in the logarithm of its likelihood, twice) the quadratic term must make a fit
+WORTH = 10.0
+
+
+class Ran(Protocol):
+    """What is to be known of a batch that ran: a `BatchRecord`, or the like."""
+
+    @property
+    def lengths(self) -> Sequence[int]:
+        """The length of each input."""
+
+    @property
+    def seconds(self) -> float:
+        """How long it took."""
+
+
+@dataclass(frozen=True)
+class CostModel:
+    """Seconds that a batch takes, from the lengths of its inputs.
+
+    For `n` inputs, padded to the longest of them, that is ``fixed + per_item * n + per_token * n *
+    longest + per_square * n * longest**2``: what every call costs, what every input costs, the
+    layers that see one token at a time, and attention.
+
+    >>> cost = CostModel(fixed=0.005, per_token=0.0002)
+    >>> round(cost([10, 40]), 6)
+    0.021
+    """
+
+    fixed: float = 0.0
+    per_item: float = 0.0
+    per_token: float = 0.0
+    per_square: float = 0.0
+    #: the typical (root mean square) error as a share of a batch's seconds; not-a-number where
+    #: the model was not fitted
+    error: float = math.nan
+    #: how many batches it was fitted to
+    batches: int = 0
+    #: what makes the fit doubtful
+    warnings: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in TERMS:
+            value = getattr(self, name)
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not number or not 0 <= value < math.inf:
+                raise OptionError(f"{name} is a number of seconds from 0 up, not {value!r}")
+
+    def __call__(self, lengths: Sequence[int]) -> float:
+        """Seconds for one batch of inputs of these lengths; 0 for none."""
+        return self.seconds(len(lengths), max(lengths)) if lengths else 0.0
+
+    def seconds(self, size: int, longest: int) -> float:
+        """Seconds for `size` inputs of which the longest has `longest` tokens."""
+        each = self.per_item + longest * (self.per_token + longest * self.per_square)
+        return self.fixed + size * each
+
+    @classmethod
+    def fit(cls, batches: Iterable[Ran]) -> CostModel:
+        """The non-negative terms that come nearest to what `batches` took.
+
+        Errors count relative to what a batch is expected to take (least squares, weighted again
+        after each of three rounds), so that short batches count as much as long ones. The
+        quadratic term is left out where it does not help. `error` and `warnings` tell how far to
+        trust it. Raises `OptionError` if there is nothing to fit to.
+        """
+        ran = [
+            (len(batch.lengths), max(batch.lengths), batch.seconds)
+            for batch in batches
+            if batch.lengths
+        ]
+        model: CostModel | None = None
+        for _ in range(3):
+            fit = Fit()
+            for size, longest, seconds in ran:
+                expected = seconds if model is None else model.seconds(size, longest)
+                fit.add(size, longest, seconds, expected)
+            model = fit.solve()
+        assert model is not None
+        return model
+
+    def to_json(self) -> str:
+        """As JSON text, for `from_json`."""
+        values = asdict(self)
+        values["error"] = None if math.isnan(self.error) else self.error
+        return json.dumps(values)
+
+    @classmethod
+    def from_json(cls, text: str) -> CostModel:
+        """What `to_json` gave."""
+        values: dict[str, Any] = json.loads(text)
+        unknown = set(values) - {field.name for field in fields(cls)}
+        if unknown:
+            raise OptionError(f"a cost model has no {min(unknown)!r}")
+        values["warnings"] = tuple(values.get("warnings", ()))
+        if values.get("error") is None:
+            values["error"] = math.nan
+        return cls(**values)
+
+    def __str__(self) -> str:
+        text = " + ".join(
+            f"{getattr(self, name) * 1e3:.3g} ms{unit}"
+            for name, unit in UNITS.items()
+            if getattr(self, name)
+        )
+        if self.batches:
+            text += f" (typical error {self.error:.0%} over {self.batches} batches)"
+        return "\n".join([text or "nothing", *(f"warning: {said}" for said in self.warnings)])
+
+
+UNITS = {
+    "fixed": "",
+    "per_item": " per item",
+    "per_token": " per padded token",
+    "per_square": " per item and squared length",
+}
+
+#: brings the terms of common batches to one scale
+SCALES = (1.0, 1e-2, 1e-1, 1e-4)
+
+
+class Fit:
+    """Least squares with non-negative terms, fed one batch at a time.
+
+    Keeps sums only, so it costs the same however many batches there were. With `memory`, what is
+    older than about so many batches is forgotten.
+    """
+
+    def __init__(self, memory: float = math.inf) -> None:
+        self._keep = 1.0 - 1.0 / memory
+        self._products = [[0.0] * len(TERMS) for _ in TERMS]
+        self._targets = [0.0] * len(TERMS)
+        self._square = 0.0
+        self._weight = 0.0
+        self._longest = 1
+        self.batches = 0
+
+    def add(self, size: int, longest: int, seconds: float, expected: float) -> None:
+        """Learn from a batch that took `seconds`; its error counts relative to `expected`."""
+        weight = 1.0 / max(expected, 1e-9) ** 2
+        tokens = size * longest
+        terms = (1.0, tokens * 1e-2, size * 1e-1, tokens * longest * 1e-4)
+        keep = self._keep
+        for i, term in enumerate(terms):
+            row, weighted = self._products[i], weight * term
+            for j in range(i + 1):
+                row[j] = keep * row[j] + weighted * terms[j]
+            self._targets[i] = keep * self._targets[i] + weighted * seconds
+        self._square = keep * self._square + weight * seconds * seconds
+        self._weight = keep * self._weight + 1.0
+        self._longest = max(self._longest, longest)
+        self.batches += 1
+
+    def solve(self) -> CostModel:
+        """The best terms for what was added, with the error and what makes them doubtful."""
+        if not self.batches:
+            raise OptionError("there are no batches to fit a cost model to; serve some requests")
+        # Where length means nothing, every input has the length 1.
+        linear, linear_error = self._best(TERMS[:3] if self._longest > 1 else ("fixed", "per_item"))
+        full, full_error = self._best(TERMS) if self._longest > 1 else (linear, linear_error)
+        # Both errors are at least what rounding leaves of a sum of squares.
+        floor = 1e-12 * self._square
+        better = math.log((linear_error + floor) / (full_error + floor))
+        terms, error = linear, linear_error
+        if self._weight * better > WORTH:
+            terms, error = full, full_error
+        typical = math.sqrt(max(0.0, error) / self._weight)
+        return CostModel(
+            **terms, error=typical, batches=self.batches, warnings=self._warnings(typical)
+        )
+
+    def _best(self, allowed: Sequence[str]) -> tuple[dict[str, float], float]:
+        """Of all sets of terms that come out non-negative, the one with the least squares."""
+        best: tuple[dict[str, float], float] = {}, self._square
+        for count in range(1, len(allowed) + 1):
+            for names in combinations(allowed, count):
+                solved = self._solve([TERMS.index(name) for name in names])
+                if solved is None or min(solved[0]) < 0:
+                    continue
+                # A larger set must be truly better, not by rounding.
+                if solved[1] < best[1] - 1e-9 * self._square:
+                    values = dict(zip(names, solved[0], strict=True))
+                    best = values, solved[1]
+        return best
+
+    def _solve(self, which: Sequence[int]) -> tuple[list[float], float] | None:
+        """The terms `which` by elimination, and the squares left; None if they are as one."""
+        rows = [[self._product(i, j) for j in which] + [self._targets[i]] for i in which]
+        if not _eliminate(rows):
+            return None
+        values = [row[-1] for row in rows]
+        explained = sum(v * self._targets[i] for v, i in zip(values, which, strict=True))
+        scaled = [v * SCALES[i] for v, i in zip(values, which, strict=True)]
+        return scaled, max(0.0, self._square - explained)
+
+    def _product(self, i: int, j: int) -> float:
+        return self._products[i][j] if j <= i else self._products[j][i]
+
+    def _warnings(self, error: float) -> tuple[str, ...]:
+        said = []
+        if self.batches < FEW:
+            said.append(f"only {self.batches} batches; {FEW} or more are wanted")
+        same = self._indistinct()
+        if same:
+            said.append(
+                f"the batches cannot tell {' from '.join(same)} (all of one size or one length?), "
+                "so batches of another shape may cost something else; calibrate() measures them"
+            )
+        if error > MOST_ERROR:
+            said.append(f"the typical error is {error:.0%}: no law here fits these batches well")
+        return tuple(said)
+
+    def _indistinct(self) -> list[str]:
+        """Those of the linear terms that others explain."""
+        terms = range(3) if self._longest > 1 else (0, 2)
+        pairs = [(i, j) for i, j in combinations(terms, 2) if self._rest(i, [j]) < OWN]
+        found = {i for pair in pairs for i in pair}
+        if not found:
+            rest = [self._rest(i, [j for j in terms if j != i]) for i in terms]
+            found = {i for i, own in zip(terms, rest, strict=True) if own < OWN}
+        return [TERMS[i] for i in sorted(found)]
+
+    def _rest(self, i: int, others: Sequence[int]) -> float:
+        """The share of a term's squares that a fit of the `others` to it leaves."""
+        rows = [[self._product(j, k) for k in others] + [self._product(j, i)] for j in others]
+        if not _eliminate(rows):
+            return 1.0
+        explained = sum(row[-1] * self._product(j, i) for row, j in zip(rows, others, strict=True))
+        return 1.0 - explained / self._product(i, i)
+
+
+def _eliminate(rows: list[list[float]]) -> bool:
+    """Solve a symmetric positive system, its right side the last column; False if singular."""
+    count = len(rows)
+    sizes = [rows[i][i] for i in range(count)]
+    for i in range(count):
+        pivot = rows[i][i]
+        if pivot <= 1e-9 * sizes[i] or pivot <= 0:
+            return False
+        rows[i] = [value / pivot for value in rows[i]]
+        for j in range(count):
+            if j != i and rows[j][i]:
+                factor = rows[j][i]
+                rows[j] = [a - factor * b for a, b in zip(rows[j], rows[i], strict=True)]
+    return True
