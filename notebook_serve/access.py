@@ -75,17 +75,18 @@ class Access:
 
     def _is_greeting(self, request: Request) -> bool:
         shown = request.query_params.get("token") if request.method == "GET" else None
-        return shown is not None and self._is_token(shown)
+        return shown is not None and self._is_token(shown.encode("utf-8", "replace"))
 
     def _may_enter(self, request: Request) -> bool:
         scheme, _, value = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer":
-            return self._is_token(value.strip())
+            # Headers are read as Latin-1: these are the bytes that were sent.
+            return self._is_token(value.strip().encode("latin-1"))
         cookie = request.cookies.get(COOKIE, "")
         return hmac.compare_digest(cookie.encode(), self._cookie.encode())
 
-    def _is_token(self, value: str) -> bool:
-        return self._token is not None and hmac.compare_digest(value.encode(), self._token)
+    def _is_token(self, value: bytes) -> bool:
+        return self._token is not None and hmac.compare_digest(value, self._token)
 
 
 def _name(host: str) -> str:

@@ -24,8 +24,15 @@ from .access import Access
 from .bodies import FORM, body_of, client_of, content_type_of, from_json, from_text, timeout_of
 from .display import render
 from .engine import Answer, Engine
-from .errors import ModelFailed, NotReady, ServeError, UnsupportedMediaType, WorkerDead
-from .replies import error_response, headers_of, json_response, request_id
+from .errors import (
+    InvalidInput,
+    ModelFailed,
+    NotReady,
+    ServeError,
+    UnsupportedMediaType,
+    WorkerDead,
+)
+from .replies import error_response, headers_of, json_response, request_id, without_places
 from .stats import Stats
 
 logger = logging.getLogger("notebook_serve")
@@ -137,9 +144,11 @@ class Handlers:
     async def _stats(self) -> Stats:
         # Sorting thousands of records is not for the event loop.
         stats = await asyncio.to_thread(self._engine.stats)
-        if stats.error and not self._options.expose_errors:
-            stats = replace(stats, error="the server's log says what is wrong")
-        return stats
+        if not stats.error:
+            return stats
+        hidden = "the server's log says what is wrong"
+        shown = without_places(stats.error) if self._options.expose_errors else hidden
+        return replace(stats, error=shown)
 
     # -- asking -------------------------------------------------------------------------
 
@@ -198,7 +207,12 @@ class Handlers:
             logger.log(level, "request %s: %s", known_as, message, exc_info=error.__cause__)
             if not self._options.expose_errors:
                 message = f"the model failed on this input; the log says why under {known_as}"
-        elif isinstance(error, (WorkerDead, NotReady)) and not self._options.expose_errors:
+        elif self._options.expose_errors:
+            pass
+        elif isinstance(error, InvalidInput) and error.quotes_its_cause:
+            logger.warning("request %s: %s", known_as, message)
+            message = f"the task rejects the input; the log says why under {known_as}"
+        elif isinstance(error, (WorkerDead, NotReady)):
             message = "the server cannot answer now"
         return error_response(request, error, message)
 

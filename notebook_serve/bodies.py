@@ -13,6 +13,8 @@ from starlette.requests import ClientDisconnect, Request
 from .errors import BadRequest, BodyTooLarge, BodyTooSlow, InvalidInput
 from .headers import header
 
+#: how many lists and objects may be inside each other: chats and tensors need a few
+MOST_DEPTH = 100
 #: what a JSON body looks like
 FORM = '{"inputs": ..., "parameters": {...}}'
 
@@ -77,6 +79,8 @@ def from_json(body: bytes) -> tuple[Any, dict[str, Any]]:
         value = json.loads(body, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         raise BadRequest(f"the body is not JSON: {error}") from error
+    if body.count(b"[") + body.count(b"{") > MOST_DEPTH and _is_deep(value):
+        raise BadRequest(f"the body is more than {MOST_DEPTH} lists and objects deep")
     if not isinstance(value, dict) or "inputs" not in value:
         raise InvalidInput(f'the body has no "inputs"; send {FORM}')
     unknown = set(value) - {"inputs", "parameters"}
@@ -86,6 +90,16 @@ def from_json(body: bytes) -> tuple[Any, dict[str, Any]]:
     if not isinstance(parameters, dict):
         raise InvalidInput(f'"parameters" must be an object; send {FORM}')
     return value["inputs"], parameters
+
+
+def _is_deep(value: Any) -> bool:
+    """Whether `value` is too deep for whatever goes through it by recursion later."""
+    level = [value]
+    for _ in range(MOST_DEPTH):
+        containers = (item for item in level if isinstance(item, (list, dict)))
+        parts = (item.values() if isinstance(item, dict) else item for item in containers)
+        level = [item for part in parts for item in part]
+    return any(isinstance(item, (list, dict)) for item in level)
 
 
 def _no_constant(name: str) -> NoReturn:

@@ -96,6 +96,11 @@ class InvalidInput(RequestError):
 
     status = 422
 
+    @property
+    def quotes_its_cause(self) -> bool:
+        """Whether the sentence has the words of a library's exception, and is not all ours."""
+        return self.__cause__ is not None and str(self.__cause__) in self.message
+
 
 class ModelFailed(ServeError):
     """The model failed on this input; its own exception is the ``__cause__``."""

@@ -14,9 +14,12 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from .errors import StartError
+from .protocols import MOST_HEAD, fastest
 
-#: seconds that a connection may stay open without a request on it
+#: seconds that a connection may bring no request, or take nothing of an answer
 KEEP_ALIVE = 75
+#: seconds that clients have at the end to read their answers
+GRACE = 2
 
 
 class _Uvicorn(uvicorn.Server):
@@ -26,7 +29,7 @@ class _Uvicorn(uvicorn.Server):
         super().__init__(config)
         self._on_started = on_started
         self.stopping = asyncio.Event()
-        #: connections without a request on them: their last one, and since when
+        #: connections that stand still: how they stood when that began, and when it did
         self._silent: dict[Any, tuple[Any, float]] = {}
 
     async def main_loop(self) -> None:
@@ -41,19 +44,39 @@ class _Uvicorn(uvicorn.Server):
                 await asyncio.wait_for(self.stopping.wait(), 1.0)
 
     def hang_up_on_the_silent(self, now: float) -> None:
-        """Close connections on which no request has come, or only half a head, for too long."""
-        connections: set[Any] = set(self.server_state.connections)
+        """End connections that for too long brought no request, or took nothing of an answer."""
         silent: dict[Any, tuple[Any, float]] = {}
-        for connection in connections:
-            cycle = connection.cycle
-            if cycle is None or cycle.response_complete:
-                # The same last request as before: nothing came in between.
-                known, since = self._silent.get(connection, (cycle, now))
-                silent[connection] = (cycle, since if known is cycle else now)
+        for connection in self.server_state.connections:
+            standing = _standing(connection)
+            if standing is not None:
+                # The same as before: nothing came and nothing went in between.
+                known, since = self._silent.get(connection, (standing, now))
+                silent[connection] = (standing, since if known == standing else now)
         self._silent = silent
         for connection, (_, since) in silent.items():
             if now - since > KEEP_ALIVE:
-                connection.transport.close()
+                connection.transport.abort()  # close() would wait until everything is read
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop as uvicorn does, and wait no longer than `GRACE` for clients to read or to send."""
+        # Sooner than uvicorn cancels requests: without its connection each ends by itself.
+        timer = asyncio.get_running_loop().call_later(GRACE, self._hang_up_on_all)
+        await super().shutdown(sockets)
+        timer.cancel()
+
+    def _hang_up_on_all(self) -> None:
+        for connection in self.server_state.connections:
+            connection.transport.abort()
+
+
+def _standing(connection: Any) -> tuple[Any, int] | None:
+    """What changes as soon as a connection is used: its request, and the bytes not taken yet.
+
+    None while nothing is expected of its client.
+    """
+    unread = connection.transport.get_write_buffer_size()
+    idle = connection.cycle is None or connection.cycle.response_complete
+    return (connection.cycle, unread) if idle or unread else None
 
 
 class Listener:
@@ -70,7 +93,9 @@ class Listener:
             proxy_headers=False,
             server_header=False,
             timeout_keep_alive=KEEP_ALIVE,
-            timeout_graceful_shutdown=2,
+            timeout_graceful_shutdown=GRACE + 1,
+            http=fastest,
+            h11_max_incomplete_event_size=MOST_HEAD,
         )
         self._loop = _new_loop()
         self._server: _Uvicorn | None = None

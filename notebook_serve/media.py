@@ -39,17 +39,44 @@ MIXED_TASKS = {
 }
 TEXT_KEYS = {"question", "text", "role", "type"}
 IMAGE_KEYS = {"image", "images"}
+#: the keys that an object may have, where the pipeline would take others for options
+MIXED_KEYS = {
+    *("role", "type", "content", "text", "question", "word_boxes"),
+    *("image", "images", "video", "videos", "audio"),
+}
+WAVE_KEYS = {"raw", "array", "sampling_rate"}
+KEYS = {
+    **dict.fromkeys(AUDIO_TASKS, WAVE_KEYS),
+    **dict.fromkeys(
+        ("any-to-any", "document-question-answering", "image-text-to-text"), MIXED_KEYS
+    ),
+}
 
 
 def decoded(task: str, value: Any) -> Any:
     """`value` as the task's pipeline may have it: images for bytes and base64, and no paths."""
     if task in IMAGE_TASKS:
         return _image(value)
+    made = value
     if task in AUDIO_TASKS:
-        return _bytes(value) if isinstance(value, (str, bytes)) else _without_strings(value)
-    if task in MIXED_TASKS:
-        return _mixed(value, "text" if task in ("any-to-any", "image-text-to-text") else "")
-    return value
+        made = _bytes(value) if isinstance(value, (str, bytes)) else _without_strings(value)
+    elif task in MIXED_TASKS:
+        made = _mixed(value, "text" if task in ("any-to-any", "image-text-to-text") else "")
+    if task in KEYS:
+        _check_keys(task, value)
+    return made
+
+
+def _check_keys(task: str, value: Any) -> None:
+    """Refuse an object with keys that the parameters' allow-list would not see."""
+    if isinstance(value, dict):
+        unknown = set(value) - KEYS[task]
+        if unknown:
+            known = ", ".join(sorted(KEYS[task]))
+            raise InvalidInput(f"{task} takes no {min(map(str, unknown))!r}; it takes: {known}")
+    if isinstance(value, (dict, list, tuple)):
+        for item in value.values() if isinstance(value, dict) else value:
+            _check_keys(task, item)
 
 
 def _image(value: Any) -> Any:

@@ -6,7 +6,7 @@ are silently swallowed and others could hold the machine or load code.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,9 @@ from .errors import InvalidInput
 
 #: most new tokens, sequences, beams and labels that one request may ask for
 MOST_NEW_TOKENS, MOST_SEQUENCES, MOST_LABELS = 4096, 16, 100
+
+#: most characters of all the strings in a list
+MOST_CHARACTERS = 100_000
 
 #: a check: gives what is wrong with a value, in words that follow "must be", or an empty string
 Check = Callable[[Any], str]
@@ -60,12 +63,14 @@ def text(most: int = 10_000) -> Check:
 
 
 def texts(most: int) -> Check:
-    """A list of 1 to `most` strings."""
+    """A list of 1 to `most` strings, of 100,000 characters in all."""
 
     def check(value: Any) -> str:
         fits = isinstance(value, (list, tuple)) and 1 <= len(value) <= most
-        fits = fits and not any(map(text(), value))
-        return "" if fits else f"a list of 1 to {most} strings"
+        fits = fits and not any(map(text(), value)) and sum(map(len, value)) <= MOST_CHARACTERS
+        return (
+            "" if fits else f"a list of 1 to {most} strings of {MOST_CHARACTERS} characters in all"
+        )
 
     return check
 
@@ -112,12 +117,45 @@ def mapping(allowed: Mapping[str, Check]) -> Check:
 FLAG = one_of(True, False)
 NOTHING = one_of(None)
 LENGTH = whole(1, 1_000_000)
+SHARE = number(0, 1)
+STOP = either(text(1000), texts(16))
+FUNCTION = one_of("sigmoid", "softmax", "none")
 TRUNCATION: dict[str, Check] = {
     "truncation": one_of(
         True, False, "longest_first", "only_first", "only_second", "do_not_truncate"
     ),
     "max_length": LENGTH,
 }
+
+GENERATION: dict[str, Check] = {
+    "max_new_tokens": whole(1, MOST_NEW_TOKENS),
+    "min_new_tokens": whole(0, MOST_NEW_TOKENS),
+    # The prompt counts in it, and what is generated is bounded by it.
+    "max_length": whole(1, 2 * MOST_NEW_TOKENS),
+    "do_sample": FLAG,
+    "temperature": number(1e-3, 100),
+    "top_k": whole(0, 1_000_000),
+    "top_p": SHARE,
+    "min_p": SHARE,
+    "typical_p": SHARE,
+    "repetition_penalty": number(0.01, 100),
+    "no_repeat_ngram_size": whole(0, 1000),
+    "length_penalty": number(-100, 100),
+    "num_beams": whole(1, MOST_SEQUENCES),
+    "num_return_sequences": whole(1, MOST_SEQUENCES),
+    "early_stopping": FLAG,
+    "max_time": number(0, 3600),
+}
+#: how what was generated is shown
+WRITTEN: dict[str, Check] = {
+    "stop_sequence": STOP,
+    "return_full_text": FLAG,
+    "return_tensors": FLAG,
+    "clean_up_tokenization_spaces": FLAG,
+    "skip_special_tokens": FLAG,
+    "continue_final_message": FLAG,
+}
+CLASSIFICATION: dict[str, Check] = {"top_k": whole(1, 100_000), "function_to_apply": FUNCTION}
 
 
 @dataclass(frozen=True)
@@ -153,7 +191,7 @@ TASKS: dict[str, dict[str, Check]] = {
     },
     "text-classification": {
         "top_k": either(whole(1, 100_000), NOTHING),
-        "function_to_apply": one_of("sigmoid", "softmax", "none"),
+        "function_to_apply": FUNCTION,
         **TRUNCATION,
     },
     "token-classification": {
@@ -174,32 +212,105 @@ TASKS: dict[str, dict[str, Check]] = {
         "return_tensors": FLAG,
     },
     "text-generation": {
-        "max_new_tokens": whole(1, MOST_NEW_TOKENS),
-        "min_new_tokens": whole(0, MOST_NEW_TOKENS),
-        "max_length": whole(1, 1_000_000),
-        "do_sample": FLAG,
-        "temperature": number(1e-3, 100),
-        "top_k": whole(0, 1_000_000),
-        "top_p": number(0, 1),
-        "min_p": number(0, 1),
-        "typical_p": number(0, 1),
-        "repetition_penalty": number(0.01, 100),
-        "no_repeat_ngram_size": whole(0, 1000),
-        "length_penalty": number(-100, 100),
-        "num_beams": whole(1, MOST_SEQUENCES),
-        "num_return_sequences": whole(1, MOST_SEQUENCES),
-        "early_stopping": FLAG,
-        "max_time": number(0, 3600),
-        "stop_sequence": either(text(1000), texts(16)),
-        "return_full_text": FLAG,
+        **GENERATION,
+        **WRITTEN,
         "return_text": FLAG,
-        "return_tensors": FLAG,
-        "clean_up_tokenization_spaces": FLAG,
-        "skip_special_tokens": FLAG,
         "add_special_tokens": FLAG,
-        "continue_final_message": FLAG,
         "prefix": text(),
         "handle_long_generation": one_of("hole"),
         "truncation": FLAG,
     },
+    "any-to-any": {
+        **WRITTEN,
+        "max_new_tokens": GENERATION["max_new_tokens"],
+        "generate_kwargs": mapping(GENERATION),
+        "generation_mode": one_of("text", "image", "audio"),
+    },
+    "image-text-to-text": {
+        **WRITTEN,
+        "max_new_tokens": GENERATION["max_new_tokens"],
+        "generate_kwargs": mapping(GENERATION),
+    },
+    "text-to-audio": {"generate_kwargs": mapping(GENERATION)},
+    "automatic-speech-recognition": {
+        # A stride is left out: one almost as long as the chunk makes thousands of them.
+        "chunk_length_s": number(1, 3600),
+        "return_timestamps": one_of(True, False, "word", "char"),
+        "return_language": FLAG,
+        "max_new_tokens": GENERATION["max_new_tokens"],
+        "generate_kwargs": mapping(
+            {**GENERATION, "language": text(100), "task": one_of("transcribe", "translate")}
+        ),
+    },
+    "audio-classification": CLASSIFICATION,
+    "image-classification": CLASSIFICATION,
+    "video-classification": {
+        **CLASSIFICATION,
+        "num_frames": whole(1, 256),
+        "frame_sampling_rate": whole(1, 1000),
+    },
+    "zero-shot-audio-classification": {
+        "candidate_labels": texts(MOST_LABELS),
+        "hypothesis_template": template,
+    },
+    "zero-shot-image-classification": {
+        "candidate_labels": texts(MOST_LABELS),
+        "hypothesis_template": template,
+    },
+    "zero-shot-object-detection": {
+        "candidate_labels": labels,
+        "threshold": SHARE,
+        "top_k": whole(1, 100_000),
+    },
+    "object-detection": {"threshold": SHARE},
+    "keypoint-matching": {"threshold": SHARE},
+    "image-feature-extraction": {"pool": FLAG, "return_tensors": FLAG},
+    "image-segmentation": {
+        "subtask": one_of("panoptic", "instance", "semantic"),
+        "threshold": SHARE,
+        "mask_threshold": SHARE,
+        "overlap_mask_area_threshold": SHARE,
+    },
+    "mask-generation": {
+        # Few points at a time make many forwards, many make large ones. Each layer has four times
+        # the crops of the one before, and each crop the square of its points.
+        "points_per_batch": whole(16, 128),
+        "points_per_crop": whole(16, 64),
+        "crops_n_layers": whole(0, 2),
+        "crop_overlap_ratio": number(0, 0.9),
+        "crop_n_points_downscale_factor": whole(1, 4),
+        "pred_iou_thresh": SHARE,
+        "stability_score_thresh": SHARE,
+        "stability_score_offset": number(0, 100),
+        "mask_threshold": number(-100, 100),
+        "max_hole_area": number(0, 1_000_000),
+        "max_sprinkle_area": number(0, 1_000_000),
+        "crops_nms_thresh": SHARE,
+        "output_rle_mask": FLAG,
+        "output_bboxes_mask": FLAG,
+    },
+    "document-question-answering": {
+        "top_k": whole(1, 1000),
+        "max_answer_len": whole(1, 1000),
+        "handle_impossible_answer": FLAG,
+    },
+    "table-question-answering": {
+        "sequential": FLAG,
+        "truncation": one_of(True, False, "drop_rows_to_fit", "do_not_truncate"),
+    },
+    "depth-estimation": {},
+    "decision": {},
 }
+#: other names of tasks
+ALIASES = {
+    "ner": "token-classification",
+    "sentiment-analysis": "text-classification",
+    "text-to-speech": "text-to-audio",
+}
+
+
+def parameters_of(task: str, made_with: Collection[str] = ()) -> Parameters:
+    """What `task` takes from a request, where its pipeline was `made_with` some; else nothing."""
+    allowed = TASKS.get(ALIASES.get(task, task), {})
+    needed = {"candidate_labels"} & set(allowed) - set(made_with)
+    return Parameters(task, allowed, tuple(needed))

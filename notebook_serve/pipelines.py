@@ -9,7 +9,6 @@ own object, which a cell may call at any time, is touched by neither. The weight
 from __future__ import annotations
 
 import copy
-import inspect
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,7 +20,7 @@ from typing import Any
 from .errors import InvalidInput, OptionError, ServeError
 from .media import decoded
 from .models import FunctionModel, Model, Prepared, next_alone
-from .parameters import TASKS, Parameters
+from .parameters import parameters_of
 
 #: the pipelines that run through preprocess, collate, forward and postprocess, by class
 TEXT_PIPELINES = {
@@ -33,8 +32,6 @@ TEXT_PIPELINES = {
     "TextGenerationPipeline": "text-generation",
 }
 CHUNKED = {"token-classification", "zero-shot-classification"}
-#: parameters of other tasks that would let one request hold the machine
-UNBOUNDED = {"generate_kwargs", "max_new_tokens", "num_workers", "batch_size", "timeout"}
 #: tasks whose head may pick a row's last token by comparing with the pad token's id
 POOLED = {"text-classification", "zero-shot-classification"}
 #: settings of ``generate`` under which a row's result does not depend on the rows beside it, nor on
@@ -88,6 +85,12 @@ def _is_their_own(kind: type) -> bool:
     return kind.__module__.startswith("transformers.pipelines.")
 
 
+def _known_task(kind: type) -> str:
+    """The task of a class that was made without one, by what it is made from."""
+    names = (base.__name__ for base in kind.__mro__)
+    return next((TEXT_PIPELINES[name] for name in names if name in TEXT_PIPELINES), kind.__name__)
+
+
 class TextPipeline:
     """One of the six text tasks: tokenised on arrival, padded together, run as one forward.
 
@@ -106,7 +109,7 @@ class TextPipeline:
         # Parameters come as JSON text, so that equal ones are resolved once.
         self._reading = lru_cache(128)(partial(resolve, self._reader))
         self._running = lru_cache(128)(partial(resolve, self._runner))
-        self._parameters = _parameters_of(self.task, self._reader)
+        self._parameters = parameters_of(self.task, pipe._preprocess_params)
         self._longest = position_limit(pipe.model)
         self._collate = _collate_for(pipe, "left" if self.task == "text-generation" else "right")
         self._poolable = self.task not in POOLED or pipe.model.config.pad_token_id is not None
@@ -239,10 +242,10 @@ class AnyPipeline:
     prepares = True
 
     def __init__(self, pipe: Any) -> None:
-        self.task = str(pipe.task or type(pipe).__name__)
+        self.task = str(pipe.task or _known_task(type(pipe)))
         self.name = f"{self.task}, {type(pipe.model).__name__} (one at a time)"
         self._runner = private_copy(pipe)
-        self._parameters = _parameters_of(self.task, self._runner)
+        self._parameters = parameters_of(self.task, pipe._preprocess_params)
         self.accepts = frozenset({"text", "json", "bytes"})
 
     def split(self, inputs: Any, parameters: Mapping[str, Any]) -> list[Any] | None:
@@ -263,7 +266,8 @@ class AnyPipeline:
         import torch
 
         with torch.inference_mode():
-            return [self._runner(item.inputs, **item.parameters) for item in items]
+            # The library writes into the parameters it is given, which a list's items share.
+            return [self._runner(item.inputs, **copy.deepcopy(item.parameters)) for item in items]
 
     def finish(self, item: Prepared, output: Any) -> Any:
         """The pipeline has done it all."""
@@ -349,20 +353,6 @@ def _collate_for(pipe: Any, side: str) -> Callable[[Sequence[Any]], dict[str, An
     padding = SimpleNamespace(pad_token_id=next(usable, 0), padding_side=side)
     collate: Callable[[Sequence[Any]], dict[str, Any]] = pad_collate_fn(padding, None)
     return collate
-
-
-def _parameters_of(task: str, pipe: Any) -> Parameters:
-    if task in TASKS:
-        made_with = getattr(pipe, "_preprocess_params", {})
-        needed = ("candidate_labels",) if task == "zero-shot-classification" else ()
-        return Parameters(task, TASKS[task], tuple(set(needed) - set(made_with)))
-    known = inspect.signature(pipe._sanitize_parameters).parameters.values()
-    names = [
-        item.name
-        for item in known
-        if item.kind is not item.VAR_KEYWORD and item.name not in UNBOUNDED
-    ]
-    return Parameters(task, dict.fromkeys(names, lambda value: ""))
 
 
 def is_message(value: Any) -> bool:

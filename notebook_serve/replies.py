@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,34 @@ from .encoding import to_json
 from .errors import ServeError, Unavailable
 from .headers import header
 from .jobs import RequestRecord
+
+#: how an absolute path begins: /, \\server or C:\ (or C:/)
+_ROOT = r"(?:/|\\\\|[a-z]:[/\\])"
+_PLACES = re.compile(
+    # A web address is no place of this machine; it is found first, and left as it is.
+    r"""(?P<address>\b(?!file:)[a-z][a-z0-9+.-]{1,20}://[^\s/'"`<>][^\s'"`<>]*)"""
+    # Between quotes a path may have blanks; elsewhere it ends with the first. What comes before
+    # tells it from "and/or" and from a relative one. Each branch takes time linear in its length.
+    rf"""|(?<=['"`]){_ROOT}[^\s'"`]*(?:[ ](?![/\\])[^\s'"`]*)*(?=['"`])"""
+    rf"""|(?:(?<![\w.~/\\-])|(?<=\s-[IL])){_ROOT}[^\s'"`<>|]*""",
+    re.IGNORECASE,
+)
+_TRACEBACK = re.compile(r"Traceback \(most recent call last\):\n(?:[ \t].*\n?)*")
+
+
+def without_places(text: str) -> str:
+    """`text` without tracebacks, and of absolute paths only the name of the file.
+
+    What an exception says may travel to a client; where things lie on this machine may not.
+    """
+    text = _TRACEBACK.sub("", text)
+    return _PLACES.sub(_name_only, text) if "/" in text or "\\" in text else text
+
+
+def _name_only(found: re.Match[str]) -> str:
+    parts = [part for part in re.split(r"[/\\]+", found[0]) if part]
+    # A single name, such as that of a route, is in no folder.
+    return found[0] if found["address"] or len(parts) < 2 else f"…/{parts[-1]}"
 
 
 def request_id(request: Request) -> str:
@@ -50,7 +79,8 @@ def json_response(
 
 def error_response(request: Request, error: ServeError, message: str = "") -> Response:
     """An error of ours as JSON, with what its kind asks for; `message` in place of its own."""
-    content: dict[str, Any] = {"error": message or error.message, "type": type(error).__name__}
+    said = without_places(message or error.message)
+    content: dict[str, Any] = {"error": said, "type": type(error).__name__}
     if error.index is not None:
         content["index"] = error.index
     headers = headers_of(request, [error.record] if error.record else [])

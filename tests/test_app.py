@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from notebook_serve import Server, serve, servers
+from notebook_serve import LoaderFailed, Server, serve, servers
 from notebook_serve.bodies import FORM
 
 from . import small_models
@@ -146,6 +146,8 @@ JSON = {"content-type": "application/json"}
         (b"{", JSON, (400, "BadRequest")),
         (b'{"inputs": NaN}', JSON, (400, "BadRequest")),
         (b"[" * 100_000, JSON, (400, "BadRequest")),
+        (b'{"inputs": ' + b"[" * 100 + b"]" * 100 + b"}", JSON, (400, "BadRequest")),
+        (b'{"inputs": ' + b'{"a": ' * 900 + b"1" + b"}" * 901, JSON, (400, "BadRequest")),
         (b'{"inputs": 1' + b"0" * 5000 + b"}", JSON, (400, "BadRequest")),
         (b'"\xff"', JSON, (400, "BadRequest")),
         (b"\xff", {}, (400, "BadRequest")),
@@ -174,6 +176,17 @@ def test_bad_requests(
     response = client.post(server.url, content=body, headers=headers)
     assert error_of(response) == expected
     assert client.post(server.url, content="fine").json() == "fine"
+
+
+def test_depth_is_not_breadth(make: Make, client: httpx.Client) -> None:
+    """Many lists beside each other are fine, and so are a hundred inside each other."""
+    deep: Any = []
+    for _ in range(97):
+        deep = [deep]
+    server = make(echo)
+    values: list[Any] = [deep, [[]] * 500, "[" * 1000]
+    for value in values:
+        assert client.post(server.url, json={"inputs": {"a": value}}).json() == {"a": value}
 
 
 def test_a_missing_inputs_key_shows_the_right_form(make: Make, client: httpx.Client) -> None:
@@ -235,6 +248,69 @@ def test_a_failing_model_is_500(make: Make, client: httpx.Client, exposed: bool)
     if not exposed:
         assert response.headers["x-request-id"] in response.json()["error"]
     assert response.headers["x-batch-size"] == "1"
+
+
+@pytest.mark.parametrize("exposed", [True, False])
+def test_what_a_library_says_of_an_input_is_hidden_too(
+    make: Make, client: httpx.Client, caplog: pytest.LogCaptureFixture, exposed: bool
+) -> None:
+    """Where errors are hidden, so are a library's words in a 422; the id finds them in the log."""
+
+    def model(inputs: list[Any]) -> list[Any]:
+        return inputs
+
+    def length(value: Any) -> int:
+        raise ValueError("secret of a library")
+
+    model.length = length  # type: ignore[attr-defined]
+    server = make(model, expose_errors=exposed)
+    response = client.post(server.url, json={"inputs": [1, 2]})
+    assert error_of(response) == (422, "InvalidInput")
+    assert response.json()["index"] == 0
+    assert ("secret" in response.text) is exposed
+    known_as = response.headers["x-request-id"]
+    assert (known_as in response.json()["error"]) is not exposed
+    logged = [line for line in caplog.messages if known_as in line and "secret" in line]
+    assert len(logged) == (not exposed)
+
+
+def test_what_is_said_by_us_of_an_input_is_never_hidden(make: Make, client: httpx.Client) -> None:
+    """A parameter that is not allowed, or an input of the wrong form, is told in any case."""
+    server = make(small_models.pipeline("fill-mask"), expose_errors=False, max_queue_size=2)
+    said = {
+        "does not take the parameter 'temper'": {"inputs": "x", "parameters": {"temper": 1}},
+        "'top_k' must be a whole number": {"inputs": "x", "parameters": {"top_k": 0}},
+        "takes a string, not dict": {"inputs": {"a": 1}},
+        "can never fit": {"inputs": ["x"] * 3},
+        "has no": {"input": "x"},
+    }
+    for sentence, body in said.items():
+        response = client.post(server.url, json=body)
+        assert error_of(response) == (422, "InvalidInput")
+        assert sentence in response.json()["error"]
+    response = client.post(server.url, content="no mask")
+    assert error_of(response) == (422, "InvalidInput")
+    assert "mask" not in response.json()["error"].replace("fill-mask", "")
+
+
+def test_no_folder_of_this_machine_is_told(make: Make, client: httpx.Client) -> None:
+    """What failed is told on loopback with the file's name only, wherever it is told."""
+
+    def loader() -> Any:
+        raise FileNotFoundError(2, "No such file", "/home/alice/models/config.json")
+
+    failed = make(loader=loader)
+    with pytest.raises(LoaderFailed, match="/home/alice"):
+        failed.wait_ready(30)
+
+    def model(inputs: list[Any]) -> list[Any]:
+        raise RuntimeError("cannot read /home/alice/models/weights.bin and/or C:\\alice\\x.bin")
+
+    answers = [client.get(failed.url + path) for path in ("/ready", "/stats", "/")]
+    answers += [client.post(failed.url, content="x"), client.post(make(model).url, content="x")]
+    for answer in answers:
+        assert "alice" not in answer.text
+        assert "and/or …/x.bin" in answer.text or "…/config.json" in answer.text
 
 
 def test_a_full_queue_is_503_with_retry_after(make: Make, client: httpx.Client) -> None:
@@ -472,6 +548,20 @@ def test_a_token_is_asked_on_every_route_but_health(make: Make, client: httpx.Cl
         assert response.status_code == 200
     assert client.get(server.url + "/health").status_code == 200
     assert client.get(server.url + "/nowhere").status_code == 401
+
+
+def test_a_token_may_be_any_text(make: Make, client: httpx.Client) -> None:
+    """One that is not ASCII is compared as the bytes that clients send."""
+    server = make(echo, token="schlüssel")
+
+    def status(token: bytes) -> int:
+        headers = {b"authorization": b"Bearer " + token}
+        return client.post(server.url, content="x", headers=headers).status_code
+
+    assert status("schlüssel".encode()) == 200
+    assert status(b"schl\xfcssel") == status(b"\xff") == 401
+    assert client.get(server.url, params={"token": "schlüss"}).status_code == 401
+    assert client.get(server.url, params={"token": "schlüssel"}).status_code == 303
 
 
 def test_a_browser_shows_the_token_once(make: Make, client: httpx.Client) -> None:

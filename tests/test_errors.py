@@ -135,6 +135,19 @@ def test_record_and_index_belong_to_one_error() -> None:
     assert InvalidInput.index is None
 
 
+def test_a_library_said_it_if_its_words_are_in_the_sentence() -> None:
+    """A sentence of ours stays ours where an exception only was the occasion for it."""
+
+    def raised(sentence: str, cause: Exception | None) -> InvalidInput:
+        with pytest.raises(InvalidInput) as caught:
+            raise InvalidInput(sentence) from cause
+        return caught.value
+
+    assert raised("rejected: no such key", ValueError("no such key")).quotes_its_cause
+    assert not raised("send base64", ValueError("incorrect padding")).quotes_its_cause
+    assert not raised("send base64", None).quotes_its_cause
+
+
 def test_an_error_survives_pickling() -> None:
     """An error from another process has its sentence, its wait and its position still."""
     error = QueueFull("full", 9)

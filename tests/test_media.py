@@ -158,7 +158,9 @@ def test_text_is_taken_under_keys_that_mean_text(task: str) -> None:
     """Questions, texts and the words of a chat may be any string, a path included."""
     value = [{"role": "user", "content": [{"type": "text", "text": "/etc/passwd"}]}]
 
-    assert decoded(task, {"question": "/etc/passwd", "n": 5}) == {"question": "/etc/passwd", "n": 5}
+    asked = {"question": "/etc/passwd", "word_boxes": [5]}
+
+    assert decoded(task, asked) == asked
     assert decoded(task, value) == value
     assert decoded(task, [{"role": "user", "content": "http://x"}]) == [
         {"role": "user", "content": "http://x"}
@@ -209,3 +211,34 @@ def test_images_beside_text_are_decoded() -> None:
         made = decoded(task, {"text": "what?", "images": [b64(data), data], "image": b64(data)})
         assert made["text"] == "what?"
         assert [image.size for image in [*made["images"], made["image"]]] == [(2, 3)] * 3
+
+
+# -- keys that are none ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("task", "value"),
+    [
+        ("any-to-any", {"text": "hello", "images_kwargs": {"size": 1}}),
+        ("any-to-any", [{"role": "user", "content": [{"type": "text", "device": 1}]}]),
+        ("image-text-to-text", {"text": "hello", "padding": 1}),
+        ("automatic-speech-recognition", {"raw": [0.0], "sampling_rate": 8000, "stride": 1}),
+        ("audio-classification", {"array": [0.0], "sampling_rate": 8000, "path": None}),
+        ("document-question-answering", {"question": "who?", "word_boxes": [], "lang": 1}),
+    ],
+)
+def test_an_object_has_no_keys_that_the_pipeline_takes_for_options(task: str, value: Any) -> None:
+    """What goes to a processor as a keyword would get round the list of parameters."""
+    with pytest.raises(
+        InvalidInput, match="takes no '(images_kwargs|device|padding|stride|path|lan"
+    ):
+        decoded(task, value)
+
+
+def test_objects_with_the_keys_of_their_task_pass() -> None:
+    """Chats, waves and questions in the forms that the pipelines document."""
+    chat = [{"role": "user", "content": [{"type": "text", "text": "hello"}]}]
+    wave = {"raw": [0.0, 0.5], "sampling_rate": 8000}
+
+    assert decoded("any-to-any", chat) == chat
+    assert decoded("audio-classification", wave) == wave

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import ast
+import inspect
 import math
+import textwrap
 from typing import Any
 
 import pytest
@@ -9,6 +12,7 @@ from hypothesis import strategies as st
 
 from notebook_serve.errors import InvalidInput
 from notebook_serve.parameters import (
+    ALIASES,
     MOST_LABELS,
     TASKS,
     Check,
@@ -17,16 +21,63 @@ from notebook_serve.parameters import (
     mapping,
     number,
     one_of,
+    parameters_of,
     text,
     texts,
     whole,
 )
 
+#: values that a parameter takes, and values that it does not
+Tried = tuple[list[Any], list[Any]]
+FLAG: Tried = ([True, False], [0, 1, "true", None])
+SHARE: Tried = ([0, 1, 0.9], [-0.1, 1.1, math.nan, True])
+GENERATION: dict[str, Tried] = {
+    "max_new_tokens": ([1, 4096], [0, 4097, True, 1.5]),
+    "min_new_tokens": ([0, 4096], [-1, 4097]),
+    "max_length": ([1, 8192], [0, 8193]),
+    "do_sample": FLAG,
+    "temperature": ([0.001, 1, 0.7, 100], [0, 0.0, -1.0, 101, math.nan, math.inf, True, "1"]),
+    "top_k": ([0, 50], [-1, True, 1.0]),
+    "top_p": SHARE,
+    "min_p": SHARE,
+    "typical_p": SHARE,
+    "repetition_penalty": ([0.01, 1.2, 100], [0, 0.001, 101]),
+    "no_repeat_ngram_size": ([0, 1000], [-1, 1001]),
+    "length_penalty": ([-100, 0, 100.0], [-101, 101]),
+    "num_beams": ([1, 16], [0, 17, True]),
+    "num_return_sequences": ([1, 16], [0, 17]),
+    "early_stopping": ([True, False], ["never", 1]),
+    "max_time": ([0, 1.5, 3600], [-1, 3601, math.inf]),
+}
+GENERATE_KWARGS: Tried = (
+    [{}, {"max_new_tokens": 4096, "do_sample": True}],
+    [{"max_new_tokens": 4097}, {"generation_config": {}}, {"assistant_model": "x"}, [], None],
+)
+WRITTEN: dict[str, Tried] = {
+    "stop_sequence": (["\n", ["a"] * 16], [["a"] * 17, 5, "x" * 1001 + "y", []]),
+    "return_full_text": FLAG,
+    "return_tensors": FLAG,
+    "clean_up_tokenization_spaces": FLAG,
+    "skip_special_tokens": FLAG,
+    "continue_final_message": FLAG,
+}
+CLASSIFICATION: dict[str, Tried] = {
+    "top_k": ([1, 100_000], [0, 100_001, True, None]),
+    "function_to_apply": (["sigmoid", "softmax", "none"], ["relu", None, 1]),
+}
+LABELS: dict[str, Tried] = {
+    # No string here: these pipelines would take each of its letters for a label.
+    "candidate_labels": ([["a"], ["a"] * MOST_LABELS], [[], ["a"] * (MOST_LABELS + 1), "a, b"]),
+    "hypothesis_template": (["a photo of {}."], ["no braces", "{0.__class__}", None]),
+}
 #: for each task and parameter: values that it takes, and values that it does not
-CASES: dict[str, dict[str, tuple[list[Any], list[Any]]]] = {
+CASES: dict[str, dict[str, Tried]] = {
     "fill-mask": {
         "top_k": ([1, 5, 1000], [0, -1, 1001, 1.0, "5", True, None]),
-        "targets": (["good", ["good", "bad"]], [[], 5, ["good", 5], ["a"] * 1001, "x" * 10_001]),
+        "targets": (
+            ["good", ["good", "bad"]],
+            [[], 5, ["good", 5], ["a"] * 1001, "x" * 10_001, ["x" * 9999] * 11],
+        ),
         "tokenizer_kwargs": (
             [{}, {"truncation": True}, {"truncation": "only_first", "max_length": 8}],
             [{"padding": True}, {"max_length": 0}, {"truncation": 1}, [], "truncation", None],
@@ -62,34 +113,86 @@ CASES: dict[str, dict[str, tuple[list[Any], list[Any]]]] = {
         "return_tensors": ([True, False], ["pt", 1]),
     },
     "text-generation": {
-        "max_new_tokens": ([1, 4096], [0, 4097, True, 1.5]),
-        "min_new_tokens": ([0, 4096], [-1, 4097]),
-        "max_length": ([1, 1_000_000], [0, 1_000_001]),
-        "do_sample": ([True, False], [1]),
-        "temperature": ([0.001, 1, 0.7, 100], [0, 0.0, -1.0, 101, math.nan, math.inf, True, "1"]),
-        "top_k": ([0, 50], [-1, True, 1.0]),
-        "top_p": ([0, 1, 0.9], [-0.1, 1.1, math.nan, True]),
-        "min_p": ([0, 1, 0.1], [-0.1, 1.1]),
-        "typical_p": ([0, 1, 0.1], [-0.1, 1.1]),
-        "repetition_penalty": ([0.01, 1.2, 100], [0, 0.001, 101]),
-        "no_repeat_ngram_size": ([0, 1000], [-1, 1001]),
-        "length_penalty": ([-100, 0, 100.0], [-101, 101]),
-        "num_beams": ([1, 16], [0, 17, True]),
-        "num_return_sequences": ([1, 16], [0, 17]),
-        "early_stopping": ([True, False], ["never", 1]),
-        "max_time": ([0, 1.5, 3600], [-1, 3601, math.inf]),
-        "stop_sequence": (["\n", ["a"] * 16], [["a"] * 17, 5, "x" * 1001 + "y", []]),
-        "return_full_text": ([True, False], [0]),
-        "return_text": ([True, False], [0]),
-        "return_tensors": ([True, False], [0]),
-        "clean_up_tokenization_spaces": ([True, False], [0]),
-        "skip_special_tokens": ([True, False], [0]),
-        "add_special_tokens": ([True, False], [0]),
-        "continue_final_message": ([True, False], [0]),
+        **GENERATION,
+        **WRITTEN,
+        "return_text": FLAG,
+        "add_special_tokens": FLAG,
         "prefix": (["", "x" * 10_000], ["x" * 10_001, None]),
         "handle_long_generation": (["hole"], ["cut", None, True]),
         "truncation": ([True, False], [1, "longest_first"]),
     },
+    "any-to-any": {
+        **WRITTEN,
+        "max_new_tokens": GENERATION["max_new_tokens"],
+        "generate_kwargs": GENERATE_KWARGS,
+        "generation_mode": (["text", "image", "audio"], ["video", None]),
+    },
+    "image-text-to-text": {
+        **WRITTEN,
+        "max_new_tokens": GENERATION["max_new_tokens"],
+        "generate_kwargs": GENERATE_KWARGS,
+    },
+    "text-to-audio": {"generate_kwargs": GENERATE_KWARGS},
+    "automatic-speech-recognition": {
+        "chunk_length_s": ([1, 30, 0.5 + 1, 3600], [0, 0.99, 3601, True, "30"]),
+        "return_timestamps": ([True, False, "word", "char"], ["sentence", 1, None]),
+        "return_language": FLAG,
+        "max_new_tokens": GENERATION["max_new_tokens"],
+        "generate_kwargs": (
+            [{"language": "french", "task": "translate", "num_beams": 4}],
+            [*GENERATE_KWARGS[1], {"task": "sing"}, {"language": 5}, {"language": "x" * 101}],
+        ),
+    },
+    "audio-classification": CLASSIFICATION,
+    "image-classification": CLASSIFICATION,
+    "video-classification": {
+        **CLASSIFICATION,
+        "num_frames": ([1, 256], [0, 257, True]),
+        "frame_sampling_rate": ([1, 1000], [0, 1001, 1.5]),
+    },
+    "zero-shot-audio-classification": LABELS,
+    "zero-shot-image-classification": LABELS,
+    "zero-shot-object-detection": {
+        "candidate_labels": (["a", "a, b", ["a"]], [[], ["a"] * (MOST_LABELS + 1), None]),
+        "threshold": SHARE,
+        "top_k": ([1, 100_000], [0, 100_001, None]),
+    },
+    "object-detection": {"threshold": SHARE},
+    "keypoint-matching": {"threshold": SHARE},
+    "image-feature-extraction": {"pool": FLAG, "return_tensors": FLAG},
+    "image-segmentation": {
+        "subtask": (["panoptic", "instance", "semantic"], ["all", None, True]),
+        "threshold": SHARE,
+        "mask_threshold": SHARE,
+        "overlap_mask_area_threshold": SHARE,
+    },
+    "mask-generation": {
+        "points_per_batch": ([16, 128], [0, 15, 129, None]),
+        "points_per_crop": ([16, 64], [15, 65, True]),
+        "crops_n_layers": ([0, 2], [-1, 3]),
+        "crop_overlap_ratio": ([0, 0.9], [-0.1, 1, math.nan]),
+        "crop_n_points_downscale_factor": ([1, 4], [0, 5]),
+        "pred_iou_thresh": SHARE,
+        "stability_score_thresh": SHARE,
+        "stability_score_offset": ([0, 1, 100], [-1, 101]),
+        "mask_threshold": ([-100, 0.0, 100], [-101, 101, math.inf]),
+        "max_hole_area": ([0, 1_000_000], [-1, 1_000_001]),
+        "max_sprinkle_area": ([0, 1_000_000], [-1, 1_000_001]),
+        "crops_nms_thresh": SHARE,
+        "output_rle_mask": FLAG,
+        "output_bboxes_mask": FLAG,
+    },
+    "document-question-answering": {
+        "top_k": ([1, 1000], [0, 1001]),
+        "max_answer_len": ([1, 1000], [0, 1001, "15"]),
+        "handle_impossible_answer": FLAG,
+    },
+    "table-question-answering": {
+        "sequential": FLAG,
+        "truncation": ([True, False, "drop_rows_to_fit"], [1, "only_first", None]),
+    },
+    "depth-estimation": {},
+    "decision": {},
 }
 
 GOOD = [(task, name, v) for task, names in CASES.items() for name in names for v in names[name][0]]
@@ -129,7 +232,7 @@ def test_an_unknown_parameter_is_refused(task: str, name: str) -> None:
     with pytest.raises(InvalidInput) as caught:
         Parameters(task, TASKS[task]).check({name: 1})
 
-    known = ", ".join(sorted(TASKS[task]))
+    known = ", ".join(sorted(TASKS[task])) or "none"
     assert caught.value.message == f"{task} does not take the parameter {name!r}; it takes: {known}"
 
 
@@ -162,6 +265,91 @@ def test_a_required_parameter_must_be_given() -> None:
         needs.check({"other": "a"})
     with pytest.raises(InvalidInput, match="'labels' must be a string"):
         needs.check({"labels": None})
+
+
+def test_candidate_labels_are_required_unless_the_pipeline_has_them() -> None:
+    """Every zero-shot task needs them, from the request or from its user."""
+    for task in TASKS:
+        needs = task.startswith("zero-shot")
+
+        assert parameters_of(task).required == (("candidate_labels",) if needs else ())
+        assert parameters_of(task, {"candidate_labels": ["a"]}).required == ()
+
+
+def test_a_task_that_is_not_known_takes_no_parameter() -> None:
+    """What a pipeline of somebody's own does with one, nobody has looked at."""
+    with pytest.raises(InvalidInput, match="dance does not take the parameter 'top_k'.*: none"):
+        parameters_of("dance").check({"top_k": 1})
+
+
+def test_a_task_is_known_by_its_other_names() -> None:
+    """As transformers has them."""
+    from transformers.pipelines import TASK_ALIASES
+
+    for alias, task in ALIASES.items():
+        assert TASK_ALIASES[alias] == task
+        assert parameters_of(alias).allowed is TASKS[task]
+
+
+# -- the library ----------------------------------------------------------------------------
+
+
+def pipeline_class(task: str) -> Any:
+    """The class that transformers runs `task` with."""
+    import transformers
+    from transformers.pipelines import SUPPORTED_TASKS
+
+    if task not in SUPPORTED_TASKS:
+        pytest.skip("this version of transformers has no such task")
+    impl = SUPPORTED_TASKS[task]["impl"]
+    return impl if isinstance(impl, type) else getattr(transformers, impl.rpartition(".")[2])
+
+
+def accepted(kind: Any) -> set[str]:
+    """The names that a pipeline's class looks at, or passes on to what its keywords are for."""
+    from transformers import GenerationConfig, PreTrainedTokenizerBase
+
+    names: set[str] = set()
+    for method in (kind._sanitize_parameters, kind.__call__):
+        for name, parameter in inspect.signature(method).parameters.items():
+            if parameter.kind is not parameter.VAR_KEYWORD:
+                names.add(name)
+            elif name == "generate_kwargs":
+                names |= set(vars(GenerationConfig()))
+            elif name == "tokenizer_kwargs":
+                names |= set(inspect.signature(PreTrainedTokenizerBase.__call__).parameters)
+        # Some have only **kwargs, and look for: if "threshold" in kwargs.
+        tree = ast.parse(textwrap.dedent(inspect.getsource(method)))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Compare) and isinstance(node.left, ast.Constant):
+                names.add(str(node.left.value))
+    return names
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_pipeline_knows_what_is_allowed(task: str) -> None:
+    """No name in the table is one that the library would not understand."""
+    assert set(TASKS[task]) <= accepted(pipeline_class(task))
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_nothing_allowed_opens_or_loads_or_waits(task: str) -> None:
+    """Names that reach files, addresses, other code or a longer wait are in no table."""
+    dangerous = {"timeout", "num_workers", "batch_size", "tokenizer", "decoder", "images"}
+    dangerous |= {"lang", "tesseract_config", "generation_config", "assistant_model", "inputs"}
+    dangerous |= {"image_processor_kwargs", "processor_kwargs", "preprocess_params", "parameters"}
+
+    assert not dangerous & set(TASKS[task])
+
+
+def test_what_generates_is_known_to_generate() -> None:
+    """The keys of ``generate_kwargs`` are settings of the library's generation, Whisper's too."""
+    from transformers import GenerationConfig, WhisperForConditionalGeneration
+
+    whisper = inspect.signature(WhisperForConditionalGeneration.generate).parameters
+
+    assert set(GENERATION) <= set(vars(GenerationConfig()))
+    assert {"language", "task"} <= set(whisper)
 
 
 # -- checks -------------------------------------------------------------------------------

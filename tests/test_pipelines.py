@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import io
 import random
 import threading
 from collections.abc import Iterator
@@ -376,6 +377,55 @@ def test_any_other_pipeline_runs_one_at_a_time() -> None:
         assert answers == [pipe(text, top_k=2) for text in texts]
         assert dict(engine.stats().batch_sizes) == {1: 6}
         assert "one at a time" in engine.stats().model
+    finally:
+        engine.stop(drain=False)
+
+
+def test_another_task_takes_its_own_parameters_and_no_others() -> None:
+    """Images are classified by parameters of a table; none of it opens or loads anything."""
+    from PIL import Image
+    from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor, pipeline
+
+    config = ViTConfig(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
+        image_size=8, patch_size=4, num_labels=3,
+    )  # fmt: skip
+    pipe = pipeline(
+        "image-classification",
+        model=ViTForImageClassification(config).eval(),
+        image_processor=ViTImageProcessor(size={"height": 8, "width": 8}),
+        device="cpu",
+    )
+    image = Image.new("RGB", (9, 9), (250, 120, 10))
+    picture = io.BytesIO()
+    image.save(picture, format="PNG")
+    engine = started(pipe)
+    try:
+        asked = {"top_k": 2, "function_to_apply": "none"}
+        answer = engine.submit([picture.getvalue()], asked)[0].result(60).value
+        assert_same(pipe(image, **asked), answer)
+        for refused in ({"timeout": 1}, {"top_k": -1}, {"images": "/etc/passwd"}):
+            with pytest.raises(InvalidInput):
+                engine.submit([picture.getvalue()], refused)[0].result(60)
+    finally:
+        engine.stop(drain=False)
+
+
+def test_the_items_of_a_list_do_not_share_what_the_library_writes() -> None:
+    """It writes into the parameters of a call, and would find that in those of the next."""
+    from transformers import FeatureExtractionPipeline
+
+    class Mine(FeatureExtractionPipeline):  # type: ignore[misc]
+        pass
+
+    plain = small_models.pipeline("feature-extraction")
+    pipe = Mine(plain.model, tokenizer=plain.tokenizer, device="cpu", task="feature-extraction")
+    engine = started(pipe)
+    try:
+        asked = {"truncation": True, "tokenize_kwargs": {"max_length": 4}}
+        answers = engine.submit(["the queue waits for the model"] * 3, asked)
+        assert [len(answer.result(60).value[0]) for answer in answers] == [4, 4, 4]
+        assert asked == {"truncation": True, "tokenize_kwargs": {"max_length": 4}}
     finally:
         engine.stop(drain=False)
 
