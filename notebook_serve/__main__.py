@@ -15,7 +15,8 @@ from typing import Any
 from . import __version__
 from .display import Table, duration
 from .errors import ServeError
-from .policies import Greedy, LengthAware, NoBatching, Policy, parse_policy
+from .parsing import parse_policy
+from .policies import Greedy, LengthAware, NoBatching, Policy
 from .server import Server, serve
 from .stats import Distribution
 

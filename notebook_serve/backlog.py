@@ -2,32 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections import deque
-from dataclasses import dataclass
 
-from .cost import MOST_ERROR, CostModel, Fit
 from .jobs import BatchRecord
+from .law import Law
 
 #: how many of the newest batches tell what requests cost now
 RECENT = 20
-#: about how many batches the law is fitted to
-MEMORY = 200
-#: seconds of running after which the law is fitted anew; a fit takes a third of a millisecond
-REFIT = 0.25
 #: the share of a request's time that the work in front of it may take; the rest is for what no
 #: estimate sees: a batch that takes longer than others, and a policy with an order of its own
 USABLE = 0.7
-
-
-@dataclass(frozen=True, slots=True)
-class _Share:
-    """What one batch took and held, and how much of it the law puts down to its tokens."""
-
-    seconds: float
-    requests: int
-    tokens: int
-    by_token: float
 
 
 class Backlog:
@@ -43,10 +27,11 @@ class Backlog:
         #: waiting requests whose length is known, and the sum of their lengths
         self.known = 0
         self.tokens = 0
-        self._fit = Fit(MEMORY)
-        self._law: CostModel | None = None
-        self._since_fit = math.inf
-        self._newest: deque[_Share] = deque(maxlen=RECENT)
+        self._law = Law()
+        self._newest: deque[BatchRecord] = deque(maxlen=RECENT)
+        #: what the newest took for each request and for each token, and the tokens of a request;
+        #: None while that has not been reckoned, which is done when somebody asks
+        self._rates: tuple[float, float, float] | None = None
 
     def add(self, length: int) -> None:
         """A request of this length waits."""
@@ -60,34 +45,35 @@ class Backlog:
 
     def learn(self, batch: BatchRecord) -> None:
         """A batch ran."""
-        size, tokens = batch.size, sum(batch.lengths)
-        longest = max(batch.lengths)
-        law = self._law
-        expected = batch.seconds if law is None else law.seconds(size, longest)
-        self._fit.add(size, longest, batch.seconds, expected)
-        self._since_fit += batch.seconds
-        if self._fit.batches >= RECENT and self._since_fit >= REFIT:
-            solved = self._fit.solve()
-            self._law = law = solved if solved.error <= MOST_ERROR else None
-            self._since_fit = 0.0
-        by_token = 0.0
-        if law is not None:
-            whole = law.seconds(size, longest)
-            shared = law.fixed + law.per_item * size
-            by_token = batch.seconds * (1 - shared / whole) if whole else 0.0
-        self._newest.append(_Share(batch.seconds, size, tokens, by_token))
+        self._law.learn(batch)
+        self._newest.append(batch)
+        self._rates = None
 
     def seconds(self, depth: int) -> float | None:
         """Seconds that `depth` waiting requests take to run; None before enough batches ran.
 
         Those of them whose length is not known yet are taken to be as long as the newest.
         """
-        newest = self._newest
-        if len(newest) < RECENT:
+        if len(self._newest) < RECENT:
             return None
-        requests = sum(share.requests for share in newest)
-        tokens = sum(share.tokens for share in newest)
-        by_token = sum(share.by_token for share in newest)
-        by_request = sum(share.seconds for share in newest) - by_token
-        expected = self.tokens + (depth - self.known) * tokens / requests
-        return depth * by_request / requests + expected * by_token / tokens
+        if self._rates is None:
+            self._rates = self._divided()
+        per_request, per_token, mean = self._rates
+        return depth * per_request + (self.tokens + (depth - self.known) * mean) * per_token
+
+    def _divided(self) -> tuple[float, float, float]:
+        """Of the newest batches: seconds per request, seconds per token, tokens per request."""
+        requests = sum(batch.size for batch in self._newest)
+        tokens = sum(sum(batch.lengths) for batch in self._newest)
+        seconds = sum(batch.seconds for batch in self._newest)
+        by_token = sum(self._by_token(batch) for batch in self._newest)
+        # Inputs may all have the length 0, and then none of the time is theirs.
+        return (seconds - by_token) / requests, by_token / max(tokens, 1), tokens / requests
+
+    def _by_token(self, batch: BatchRecord) -> float:
+        """How much of what a batch took the law puts down to its tokens."""
+        law = self._law.latest
+        whole = 0.0 if law is None else law(batch.lengths)
+        if law is None or not whole:
+            return 0.0
+        return batch.seconds * (1 - (law.fixed + law.per_item * batch.size) / whole)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import combinations
@@ -108,8 +109,13 @@ class CostModel:
 
     @classmethod
     def from_json(cls, text: str) -> CostModel:
-        """What `to_json` gave."""
-        values: dict[str, Any] = json.loads(text)
+        """What `to_json` gave. Raises `OptionError` for any other text."""
+        try:
+            values: dict[str, Any] = json.loads(text)
+        except ValueError as error:
+            raise OptionError(f"a cost model is kept as JSON, and this is none: {error}") from error
+        if not isinstance(values, dict):
+            raise OptionError(f"a cost model is a JSON object, not {text[:40]}")
         unknown = set(values) - {field.name for field in fields(cls)}
         if unknown:
             raise OptionError(f"a cost model has no {min(unknown)!r}")
@@ -119,14 +125,15 @@ class CostModel:
         return cls(**values)
 
     def __str__(self) -> str:
-        text = " + ".join(
+        terms = [
             f"{getattr(self, name) * 1e3:.3g} ms{unit}"
             for name, unit in UNITS.items()
             if getattr(self, name)
-        )
+        ]
+        text = " + ".join(terms) or "nothing"
         if self.batches:
             text += f" (typical error {self.error:.0%} over {self.batches} batches)"
-        return "\n".join([text or "nothing", *(f"warning: {said}" for said in self.warnings)])
+        return "\n".join([text, *(f"warning: {said}" for said in self.warnings)])
 
 
 UNITS = {
@@ -179,8 +186,9 @@ class Fit:
         # Where length means nothing, every input has the length 1.
         linear, linear_error = self._best(TERMS[:3] if self._longest > 1 else ("fixed", "per_item"))
         full, full_error = self._best(TERMS) if self._longest > 1 else (linear, linear_error)
-        # Both errors are at least what rounding leaves of a sum of squares.
-        floor = 1e-12 * self._square
+        # Both errors are at least what rounding leaves of a sum of squares, and never nothing: on
+        # a coarse clock every batch may take no time at all.
+        floor = max(1e-12 * self._square, sys.float_info.min)
         better = math.log((linear_error + floor) / (full_error + floor))
         terms, error = linear, linear_error
         if self._weight * better > WORTH:
@@ -247,7 +255,8 @@ class Fit:
         if not _eliminate(rows):
             return 1.0
         explained = sum(row[-1] * self._product(j, i) for row, j in zip(rows, others, strict=True))
-        return 1.0 - explained / self._product(i, i)
+        squares = self._product(i, i)
+        return 1.0 - explained / squares if squares else 0.0
 
 
 def _eliminate(rows: list[list[float]]) -> bool:

@@ -7,14 +7,13 @@ pastes back; any object with a fitting ``decide`` works the same.
 
 from __future__ import annotations
 
-import ast
 import math
 import operator
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice, takewhile
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from .errors import OptionError
 from .jobs import BatchRecord, Decision, Job
@@ -104,7 +103,7 @@ class Greedy:
     def decide(self, waiting: Sequence[Job], now: float) -> Decision:
         """Take the oldest and its oldest mates."""
         take = mates(waiting, limit=self.max_batch_size)
-        return Decision(tuple(take), reason=_reason(len(take), self.max_batch_size, waiting))
+        return Decision(tuple(take), reason=why_released(len(take), self.max_batch_size, waiting))
 
 
 @dataclass(frozen=True)
@@ -148,7 +147,9 @@ class LengthAware:
             else:
                 more_high = False
         take = tuple(job for _, _, job in _oldest_first(ranked, low, high))
-        return Decision(take, reason=_reason(len(take), self.max_batch_size, waiting, len(ranked)))
+        return Decision(
+            take, reason=why_released(len(take), self.max_batch_size, waiting, len(ranked))
+        )
 
     def _fits(self, count: int, longest: int, total: int) -> bool:
         padded = count * longest
@@ -217,7 +218,7 @@ def _oldest_first(
     return [*ranked[first : first + above - low], *ranked[above:high]]
 
 
-def _reason(taken: int, limit: int, waiting: Sequence[Job], mates: int | None = None) -> str:
+def why_released(taken: int, limit: int, waiting: Sequence[Job], mates: int | None = None) -> str:
     """Why a policy that never waits stopped where it did."""
     if taken == limit:
         return "full"
@@ -245,40 +246,3 @@ def _check_number(policy: object, name: str, most: float, what: str) -> None:
         raise OptionError(f"{name} is {what}, not {value!r}")
     if isinstance(value, float):
         object.__setattr__(policy, name, float(value))
-
-
-BUILT_IN: dict[str, type[Policy]] = {
-    policy.__name__: policy
-    for policy in (CoDel, Greedy, LengthAware, NoBatching, ResettingWindow, Window)
-}
-
-
-def parse_policy(text: str) -> Policy:
-    """A policy from its ``repr``, such as ``"Window(max_batch_size=8)"`` or just ``"Greedy"``.
-
-    Only literals are read, nothing is evaluated. Raises `OptionError` for anything else.
-    """
-    try:
-        return _policy_of(ast.parse(text.strip(), mode="eval").body)
-    except OptionError:
-        raise
-    except (KeyError, MemoryError, RecursionError, SyntaxError, TypeError, ValueError) as error:
-        known = ", ".join(sorted(BUILT_IN))
-        raise OptionError(
-            f"{text!r} is no policy; give one of {known}, with its numbers: Window(8, 0.01)"
-        ) from error
-
-
-def _policy_of(node: ast.expr) -> Policy:
-    call = node if isinstance(node, ast.Call) else ast.Call(node, [], [])
-    kind = BUILT_IN[ast.unparse(call.func)]
-    arguments = [_option_of(argument) for argument in call.args]
-    named = {str(item.arg): _option_of(item.value) for item in call.keywords}
-    if len(named) < len(call.keywords):
-        raise ValueError("an option is given twice")
-    return kind(*arguments, **named)
-
-
-def _option_of(node: ast.expr) -> Any:
-    """A literal, or a policy around which another stands."""
-    return _policy_of(node) if isinstance(node, (ast.Call, ast.Name)) else ast.literal_eval(node)

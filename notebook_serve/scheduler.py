@@ -97,9 +97,10 @@ class Scheduler:
         self.wake_at = math.inf
         while self.waiting:
             decision = self._decide(now)
-            for job in decision.drop:
-                self.waiting.discard(job.id)
-            self._dropped += decision.drop
+            if decision.drop:
+                for job in decision.drop:
+                    self.waiting.discard(job.id)
+                self._dropped += decision.drop
             if decision.take:
                 return self._release(decision.take, decision.reason)
             if not decision.drop:
@@ -109,14 +110,19 @@ class Scheduler:
 
     def dropped(self) -> list[Job]:
         """The jobs that the policy has refused since this was last asked."""
-        dropped, self._dropped = self._dropped, []
+        dropped = self._dropped
+        if dropped:
+            self._dropped = []
         return dropped
 
     def _release(self, take: tuple[Job, ...], reason: str) -> Batch:
-        if len(take) * max(job.length for job in take) > self.max_tokens:
-            take, reason = fitting(take, self.max_tokens), "budget"
+        if self.max_tokens < math.inf:
+            padded = len(take) * max(job.length for job in take)
+            if padded > self.max_tokens:
+                take, reason = fitting(take, self.max_tokens), "budget"
+        discard = self.waiting.discard
         for job in take:
-            self.waiting.discard(job.id)
+            discard(job.id)
         self._batches += 1
         return Batch(self._batches, take, reason, len(self.waiting))
 
@@ -170,10 +176,16 @@ def checked(decision: object, waiting: Sequence[Job], now: float) -> Decision:
             f"{decision.wake_at!r} (now is {now!r}); take jobs or give a finite time to come"
         )
     chosen = take + drop
-    if any(job not in waiting for job in chosen) or len({job.id for job in chosen}) < len(chosen):
-        raise PolicyError("took or dropped a job twice, or one that does not wait")
-    if len({job.group for job in take}) > 1:
-        raise PolicyError("took jobs of different groups; only those of one may share a batch")
+    for job in chosen:
+        if job not in waiting:
+            raise PolicyError("took or dropped a job that does not wait")
+    if len(chosen) > 1:
+        if len({job.id for job in chosen}) < len(chosen):
+            raise PolicyError("took or dropped a job twice")
+        if len({job.group for job in take}) > 1:
+            raise PolicyError("took jobs of different groups; only those of one may share a batch")
+    if take is decision.take and drop is decision.drop and type(decision.reason) is str:
+        return decision
     return Decision(take, decision.wake_at, str(decision.reason), drop)
 
 

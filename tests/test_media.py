@@ -229,9 +229,7 @@ def test_images_beside_text_are_decoded() -> None:
 )
 def test_an_object_has_no_keys_that_the_pipeline_takes_for_options(task: str, value: Any) -> None:
     """What goes to a processor as a keyword would get round the list of parameters."""
-    with pytest.raises(
-        InvalidInput, match="takes no '(images_kwargs|device|padding|stride|path|lan"
-    ):
+    with pytest.raises(InvalidInput, match="it takes: "):
         decoded(task, value)
 
 

@@ -13,15 +13,14 @@ from hypothesis import strategies as st
 
 from notebook_serve.errors import OptionError
 from notebook_serve.jobs import Decision, Job
+from notebook_serve.parsing import BUILT_IN, parse_policy
 from notebook_serve.policies import (
-    BUILT_IN,
     Greedy,
     LengthAware,
     NoBatching,
     Policy,
     ResettingWindow,
     Window,
-    parse_policy,
 )
 from notebook_serve.waiting import Waiting
 
@@ -476,7 +475,7 @@ def test_nothing_is_evaluated(tmp_path: Path) -> None:
     """Code in the place of a number is not run on the way to being refused."""
     mark = tmp_path / "run"
 
-    with pytest.raises(OptionError, match="is no policy; give one of CoDel, Greedy, LengthAware"):
+    with pytest.raises(OptionError, match="is no policy; give one of Adaptive, CoDel, CostAware"):
         parse_policy(f"Greedy(__import__('pathlib').Path({str(mark)!r}).touch())")
     assert not mark.exists()
 

@@ -42,10 +42,10 @@ def test_the_python_blocks_run(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_policies_it_names_are_as_it_says() -> None:
     """The table of policies shows each with its real defaults."""
-    from notebook_serve import policies
+    from notebook_serve import parsing
 
     table = README.read_text("utf-8")
-    for policy in policies.BUILT_IN.values():
+    for policy in parsing.BUILT_IN.values():
         assert f"`{policy()!r}`" in table
 
 

@@ -299,7 +299,7 @@ def test_a_batch_of_two_groups_is_refused() -> None:
         ("raises", "raised KeyError: 'no such thing'"),
         ("nothing at all", "returned None where a Decision was expected"),
         ("a job twice", "took or dropped a job twice"),
-        ("a foreign job", "one that does not wait"),
+        ("a foreign job", "a job that does not wait"),
         ("wake_at past", "took nothing from 1 waiting and asked to be woken at 4.0 (now is 5.0)"),
         ("wake_at inf", "asked to be woken at inf"),
         ("wake_at nan", "asked to be woken at nan"),

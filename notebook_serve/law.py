@@ -1,0 +1,57 @@
+"""A cost model kept in step with the batches that run."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from .cost import FEW, MOST_ERROR, CostModel, Fit, Ran
+
+#: about how many batches are remembered
+MEMORY: Final = 200
+#: batches, and seconds of running, after which the law is fitted anew: a fit takes a third of a
+#: millisecond, which must not be felt where a batch takes less
+BATCHES, SECONDS = 20, 0.1
+#: how much the newest batch counts in the error that is watched
+NEWEST = 0.05
+
+
+class Law:
+    """The law that the newest batches follow.
+
+    `latest` is good for batches like those of late; `trusted` for any, because the batches that it
+    was fitted to told its terms apart. Either is None until there is one, and again when it comes
+    out wrong too often, as after a change of model or machine.
+    """
+
+    def __init__(self) -> None:
+        self.latest: CostModel | None = None
+        self.trusted: CostModel | None = None
+        self._fit = Fit(MEMORY)
+        self._batches = 0
+        self._seconds = 0.0
+        self._error = 0.0
+
+    def learn(self, batch: Ran) -> None:
+        """A batch ran."""
+        size, longest, seconds = len(batch.lengths), max(batch.lengths), batch.seconds
+        law = self.trusted or self.latest
+        expected = seconds if law is None else law.seconds(size, longest)
+        self._fit.add(size, longest, seconds, expected)
+        self._batches += 1
+        self._seconds += seconds
+        if law is not None and expected > 0:
+            self._error += NEWEST * (abs(seconds / expected - 1) - self._error)
+            if self._error > MOST_ERROR:
+                self.latest = self.trusted = None
+                self._error = 0.0
+        if self._fit.batches >= FEW and self._batches >= BATCHES and self._seconds >= SECONDS:
+            self._refit()
+
+    def _refit(self) -> None:
+        self._batches, self._seconds = 0, 0.0
+        solved = self._fit.solve()
+        if solved.error > MOST_ERROR:
+            return
+        self.latest = solved
+        if not solved.warnings:
+            self.trusted, self._error = solved, 0.0
