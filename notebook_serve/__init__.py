@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from . import traffic
+from .calibration import calibrate
+from .capacity import Plan, capacity, plan
+from .compare import Comparison, compare
+from .cost import CostModel
 from .errors import (
     BadRequest,
     BodyTooLarge,
@@ -28,6 +33,9 @@ from .errors import (
     WorkerDead,
 )
 from .jobs import Batch, BatchRecord, Decision, Job, RequestRecord
+from .learning import Adaptive, CostAware
+from .loadtest import aload_test, load_test
+from .parsing import parse_policy
 from .policies import (
     CoDel,
     Greedy,
@@ -36,16 +44,19 @@ from .policies import (
     Policy,
     ResettingWindow,
     Window,
-    parse_policy,
 )
+from .replay import replay
+from .report import Report
 from .scheduler import Scheduler
 from .server import Server, serve, servers, stop_all
+from .simulator import simulate
 from .stats import Distribution, Queue, Stats
 from .waiting import by_length, mates
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Adaptive",
     "BadRequest",
     "Batch",
     "BatchRecord",
@@ -53,6 +64,9 @@ __all__ = [
     "BodyTooSlow",
     "CircuitOpen",
     "CoDel",
+    "Comparison",
+    "CostAware",
+    "CostModel",
     "DeadlineExceeded",
     "Decision",
     "Distribution",
@@ -67,11 +81,13 @@ __all__ = [
     "NotReady",
     "OptionError",
     "Overloaded",
+    "Plan",
     "Policy",
     "PolicyError",
     "PortTaken",
     "Queue",
     "QueueFull",
+    "Report",
     "RequestError",
     "RequestRecord",
     "ResettingWindow",
@@ -86,10 +102,19 @@ __all__ = [
     "UnsupportedMediaType",
     "Window",
     "WorkerDead",
+    "aload_test",
     "by_length",
+    "calibrate",
+    "capacity",
+    "compare",
+    "load_test",
     "mates",
     "parse_policy",
+    "plan",
+    "replay",
     "serve",
     "servers",
+    "simulate",
     "stop_all",
+    "traffic",
 ]

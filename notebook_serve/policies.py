@@ -191,7 +191,7 @@ class CoDel:
         """Refuse what is late, if too much has been for too long, or ask the other policy."""
         if now < waiting[0].arrived + self.target:
             self._late_since = None
-        elif self._late_since is None:
+        elif self._late_since is None or now < self._late_since:  # another clock: a simulation's
             self._late_since = now
         elif now >= self._late_since + self.interval:
             surplus = len(waiting) - getattr(self.policy, "max_batch_size", 1)

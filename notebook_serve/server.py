@@ -9,11 +9,14 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from .cost import CostModel
 from .display import Table, duration, render
 from .engine import Answer, Engine
 from .errors import OptionError
 from .jobs import BatchRecord, RequestRecord
 from .policies import LengthAware, Policy
+from .replay import replay
+from .report import Report
 from .sockets import is_loopback, listen
 from .stats import Queue, Stats
 
@@ -334,6 +337,37 @@ class Server:
     def queue(self) -> Queue:
         """What waits now, oldest first."""
         return self._engine.queue()
+
+    # -- reckoning ----------------------------------------------------------------------
+
+    @property
+    def limits(self) -> dict[str, Any]:
+        """Whom the server refuses and when it gives up, as options of `simulate`."""
+        engine = self._engine
+        return {
+            "max_queue_size": engine.max_queue_size,
+            "timeout": engine.timeout,
+            "refuse_late": engine.refuse_late,
+        }
+
+    def fit_cost(self) -> CostModel:
+        """What a batch costs, fitted to the newest that ran; says its own error and doubts.
+
+        Raises `OptionError` before any ran.
+        """
+        return CostModel.fit(batch for batch in self.batches() if not batch.retries)
+
+    def what_if(self, policy: Policy, *, cost: CostModel | None = None, **options: Any) -> Report:
+        """The requests just served (the newest 10,000), simulated under another policy.
+
+        They arrive when they did and are as long as they were, and batches take what `cost` says,
+        which is `fit_cost` unless given. With the server's own policy it shows how far to trust
+        that. `options` are those of `simulate`, such as ``replicas=2``; queue limit, time-out and
+        refusals are this server's unless given. Raises `OptionError` before anything was served.
+        """
+        known = self.fit_cost() if cost is None else cost
+        settings = {**self.limits, **options}
+        return replay(self.records(), _checked_policy(policy), known, **settings)
 
     # -- display ------------------------------------------------------------------------
 

@@ -76,6 +76,15 @@ def test_a_slow_batch_alone_is_no_overload() -> None:
     assert dropped(policy, arrived(0.1, 0.2), 100.0) == []
 
 
+def test_it_begins_anew_on_another_clock() -> None:
+    """One that was late in a server, given to a simulation, finds its times in the future."""
+    policy = CoDel(NoBatching(), target=0.2, interval=0.5)
+    policy.decide(arrived(1000.0), 2000.0)
+
+    assert dropped(policy, arrived(0.0, 0.1), 1.0) == []
+    assert dropped(policy, arrived(0.0, 0.1), 1.5) == [1]
+
+
 def test_the_other_policy_decides_and_learns() -> None:
     """What is not dropped is the other policy's to take, and it sees every batch."""
     inner = Deaf()

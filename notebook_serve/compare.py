@@ -1,0 +1,292 @@
+"""Policies side by side: at each offered load, simulated and, if asked for, measured."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .capacity import Quantile, capacity
+from .display import Table
+from .display import duration as in_words
+from .errors import OptionError
+from .extras import require
+from .figures import comparison
+from .loadtest import load_test
+from .policies import Policy
+from .report import Report
+from .simulator import simulate
+from .traffic import Cycle, Empirical, Lengths, Poisson, as_lengths
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
+
+    from .server import Server
+
+Cost = Callable[[Sequence[int]], float]
+
+#: loads to compare at, as multiples of what one request at a time can do
+MULTIPLES = (0.25, 0.5, 0.8, 1.0, 1.2, 1.5, 2.0, 3.0)
+
+#: of the table's columns; ``lost`` is the share that was refused or ran out of time
+HEADS = (
+    *("policy", "source", "offered/s", "answered/s", "in time/s", "p50", "p99"),
+    *("batch", "padding", "busy", "lost"),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Reports of several policies at several loads: a table in a cell, a figure, and advice."""
+
+    #: each with its offered rate, in requests per second
+    reports: tuple[tuple[float, Report], ...]
+    #: what the simulations went by, which the advice goes by too
+    cost: Cost | None = None
+    lengths: Lengths | None = None
+    policies: tuple[Policy, ...] = ()
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.reports)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One plain row for each report. Times are seconds, rates per second."""
+        return [
+            {
+                "policy": report.policy,
+                "source": report.source,
+                "rate": rate,
+                "throughput": report.throughput,
+                "goodput": report.goodput,
+                **{name: getattr(report.latency, name) for name in ("p50", "p95", "p99", "mean")},
+                "batch_size": report.mean_batch_size,
+                "padding": report.padding,
+                "utilisation": report.utilisation,
+                "refused": report.shares["rejected"],
+                "expired": report.shares["expired"],
+            }
+            for rate, report in self.reports
+        ]
+
+    def to_frame(self) -> DataFrame:
+        """The rows as a pandas data frame."""
+        return require("pandas", "notebook").DataFrame(self.rows())
+
+    def to_json(self) -> str:
+        """The rows as JSON text; what is not a number is null."""
+        rows = [{key: _finite(value) for key, value in row.items()} for row in self.rows()]
+        return json.dumps(rows, indent=1)
+
+    def save(self, path: str | Path) -> None:
+        """Write the rows to a file, as JSON."""
+        Path(path).write_text(self.to_json(), "utf-8")
+
+    def recommendation(self, objective: float = 0.25, quantile: Quantile = "p99") -> str:
+        """Which policy holds a latency objective up to which load, the best first, in words.
+
+        Found by simulation (see `capacity`), not read off the loads that were compared.
+        """
+        if self.cost is None:
+            raise OptionError("a recommendation needs a cost model; give compare() one")
+        goal = f"{quantile} under {in_words(objective)}"
+        found = [
+            (self._capacity(policy, objective, quantile), repr(policy)) for policy in self.policies
+        ]
+        found.sort(key=lambda pair: -pair[0])
+        (best, said), rest = found[0], found[1:]
+        if not best:
+            return f"none of these holds {goal} at any load"
+        others = (
+            f"{other} up to {rate:.3g}" if rate else f"{other} at no load" for rate, other in rest
+        )
+        return "; ".join([f"{said} holds {goal} up to {best:.3g} requests/s", *others])
+
+    def _capacity(self, policy: Policy, objective: float, quantile: Quantile) -> float:
+        assert self.cost is not None
+        lengths = 1 if self.lengths is None else self.lengths
+        return capacity(
+            policy, self.cost, objective, quantile=quantile, lengths=lengths, **self.options
+        )
+
+    def plot(self) -> Figure:
+        """One figure against the offered load: latency, answers, batch size and padding."""
+        return comparison(self.rows())
+
+    def _table(self) -> Table:
+        rows = [
+            (
+                row["policy"],
+                row["source"],
+                f"{row['rate']:.3g}",
+                f"{row['throughput']:.3g}",
+                f"{row['goodput']:.3g}",
+                in_words(row["p50"]),
+                in_words(row["p99"]),
+                row["batch_size"],
+                _percent(row["padding"]),
+                _percent(row["utilisation"]),
+                _percent(row["refused"] + row["expired"]),
+            )
+            for row in self.rows()
+        ]
+        return Table(f"{len(rows)} runs", HEADS, rows)
+
+    def __repr__(self) -> str:
+        return str(self._table())
+
+    def _repr_html_(self) -> str:
+        return self._table()._repr_html_()
+
+
+def compare(
+    policies: Iterable[Policy],
+    *,
+    server: Server | None = None,
+    cost: Cost | None = None,
+    rates: Sequence[float] | None = None,
+    lengths: Lengths | Sequence[int] | int | None = None,
+    inputs: Sequence[Any] | None = None,
+    duration: float = 60.0,
+    measured: float = 10.0,
+    seed: int = 0,
+    progress: bool | None = None,
+    **options: Any,
+) -> Comparison:
+    """Policies under the same Poisson traffic at each of `rates`, simulated and measured.
+
+    Args:
+        policies: What to compare.
+        server: A server to learn the cost and the lengths from (what it has served), and to
+            measure on, if there are `inputs`; its policy is put back afterwards.
+        cost: Seconds of a batch, from its lengths; the server's, unless given.
+        rates: Requests per second; unless given, from a quarter of what one request at a time can
+            do to three times that.
+        lengths: Of the inputs; those that the server has served, unless given, or 1.
+        inputs: What to send to the server, in turn; without them nothing is measured.
+        duration: Seconds of traffic simulated, for each policy and rate; where there is a
+            measurement beside it, it is the same traffic as that.
+        measured: Seconds of traffic sent to the server, for each policy and rate.
+        seed: The same traffic is made of the same one.
+        progress: Whether to show a bar while measuring; by itself where it takes long.
+        **options: Further options of `simulate`. A server's queue limit, time-out and refusals are
+            taken over.
+
+    An interrupt ends the measuring, and what was measured until then is compared. Raises
+    `OptionError` without a cost or a server that has served enough to fit one.
+    """
+    chosen = tuple(policies)
+    if not chosen:
+        raise OptionError("policies are what to compare; give one at least")
+    runs: list[tuple[float, Report]] = []
+    if server is not None:
+        options = {**server.limits, **options}
+        if rates is None or inputs is None:
+            cost = cost or server.fit_cost()
+            lengths = _served(server) if lengths is None else lengths
+    elif inputs is not None:
+        raise OptionError("inputs are sent to a server; give one to measure on")
+    elif cost is None:
+        raise OptionError("compare needs a cost model, or a server that has served something")
+    if rates is None:
+        assert cost is not None
+        rates = [multiple * _one_at_a_time(cost, lengths) for multiple in MULTIPLES]
+    if server is not None and inputs is not None:
+        runs += _measure(server, chosen, rates, inputs, measured, seed, progress, options)
+        cost = cost or server.fit_cost()
+        lengths = _of_inputs(runs, len(inputs))
+        duration = measured
+    assert cost is not None
+    spread = getattr(cost, "error", 0.0)
+    options = {"noise": 0.0 if math.isnan(spread) else spread, **options}
+    asked = as_lengths(1 if lengths is None else lengths)
+    for rate, policy in product(rates, chosen):
+        traffic = Poisson(rate, seed=seed)
+        run = simulate(
+            policy, traffic, cost, lengths=asked, duration=duration, seed=seed, **options
+        )
+        runs.append((rate, run))
+    order = [repr(policy) for policy in chosen]
+    runs.sort(key=lambda pair: (pair[0], order.index(pair[1].policy)))
+    return Comparison(tuple(runs), cost, asked, chosen, options)
+
+
+def _measure(
+    server: Server,
+    policies: Sequence[Policy],
+    rates: Sequence[float],
+    inputs: Sequence[Any],
+    seconds: float,
+    seed: int,
+    progress: bool | None,
+    options: Mapping[str, Any],
+) -> list[tuple[float, Report]]:
+    """Each policy at each rate on the server, one after another."""
+    deadline = options.get("deadline", options["timeout"])
+    runs: list[tuple[float, Report]] = []
+    before = server.policy
+    try:
+        # All policies at one rate before the next, so that a machine that slows down slows all.
+        for rate, policy in product(rates, policies):
+            server.policy = policy
+            traffic = Poisson(rate, seed=seed)
+            run = load_test(
+                server,
+                inputs,
+                traffic=traffic,
+                duration=seconds,
+                deadline=deadline,
+                progress=progress,
+            )
+            if run.duration < seconds:  # interrupted
+                break
+            runs.append((rate, run))
+    finally:
+        server.policy = before
+    if not runs:
+        raise KeyboardInterrupt
+    return runs
+
+
+def _served(server: Server) -> Empirical:
+    """The lengths that a server has served."""
+    lengths = [max(1, item.length) for item in server.records() if item.started is not None]
+    if not lengths:
+        raise OptionError("the server has served nothing yet; let it serve some requests")
+    return Empirical(lengths)
+
+
+def _of_inputs(runs: Sequence[tuple[float, Report]], count: int) -> Cycle:
+    """The lengths of `count` inputs that were sent in turn, as the runs show them."""
+    found: dict[int, int] = {}
+    for log in (run.records for _, run in runs):
+        for number, (length, started) in enumerate(zip(log.length, log.started, strict=True)):
+            if started is not None:
+                found.setdefault(number % count, max(1, length))
+    if not found:
+        raise OptionError("the server answered none of the inputs, so there is nothing to compare")
+    # An input that never ran counts as one that did.
+    some = list(found.values())
+    return Cycle([found.get(n, some[n % len(some)]) for n in range(count)])
+
+
+def _one_at_a_time(cost: Cost, lengths: Lengths | Sequence[int] | int | None) -> float:
+    """Requests per second without batching."""
+    sample = as_lengths(1 if lengths is None else lengths).sample(1000)
+    seconds = sum(cost((length,)) for length in sample)
+    if not 0 < seconds < math.inf:
+        raise OptionError(f"no rates follow from {cost}; give rates")
+    return len(sample) / seconds
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _percent(share: float) -> str:
+    return "–" if math.isnan(share) else f"{share:.0%}"

@@ -1,0 +1,197 @@
+"""Policies that learn what batches cost from the batches that ran, and choose by it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import takewhile
+
+from .cost import CostModel
+from .errors import OptionError
+from .jobs import BatchRecord, Decision, Job
+from .law import Law
+from .policies import LengthAware, why_released
+from .waiting import by_length
+
+#: jobs in rising order of length, as ``(length, id, job)``
+Ranked = Sequence[tuple[int, int, Job]]
+
+#: how many times a full batch is looked at on either side of the oldest request
+REACH = 2
+#: the least share of the fixed cost that a batch is charged with which runs later: by then about
+#: as many will have come to join it as are in it now
+LATER = 0.5
+#: how many are looked at, the oldest first, for one whose batch is done in time
+TRIES = 3
+
+
+@dataclass
+class CostAware:
+    """Cut the queue, sorted by length, into the batches of least total cost; run the oldest's.
+
+    Where `LengthAware` goes by a share of padding, this goes by seconds: a law of what batches cost
+    is fitted to those that ran (see `CostModel`), and dynamic programming finds the cuts under
+    which all that waits would be through soonest. The batch that holds the oldest request runs
+    first, so nobody starves. Never waits. Until the law can be trusted it is `LengthAware`.
+
+    A batch that would run later, and is not full, is charged with only a part of its fixed cost,
+    down to half: requests still to come will join it. Without that the oldest would often be in
+    the small batch that a cut leaves over, and under overload nearly always.
+
+    A decision looks at no more than two full batches on either side of the oldest, by length, so
+    that it takes a bounded time however long the queue.
+
+    The cuts are those of optimal one-dimensional clustering by dynamic programming (Fisher, "On
+    Grouping for Maximum Homogeneity", JASA 53, 1958), with a batch's seconds in place of its
+    variance; batching like lengths by a cost that was measured is from Fang et al.,
+    "TurboTransformers" (PPoPP 2021).
+    """
+
+    max_batch_size: int = 32
+    _law: Law = field(default_factory=Law, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        self._until_then = LengthAware(self.max_batch_size)
+        self.max_batch_size = self._until_then.max_batch_size
+
+    @property
+    def cost(self) -> CostModel | None:
+        """The law that it goes by; None while there is none to trust."""
+        return self._law.trusted
+
+    def observe(self, batch: BatchRecord) -> None:
+        """Learn from a batch that ran."""
+        self._law.learn(batch)
+
+    def decide(self, waiting: Sequence[Job], now: float) -> Decision:
+        """Take the slice that holds the oldest."""
+        cost = self._law.trusted
+        if cost is None:
+            return self._until_then.decide(waiting, now)
+        return slice_around(waiting[0], waiting, cost, self.max_batch_size)
+
+
+@dataclass
+class Adaptive:
+    """Hold a latency objective at the highest load: batches as large as the most urgent can bear.
+
+    Goes by the same learned law as `CostAware`. Requests that can no longer be answered within
+    `objective` seconds of their arrival stand back for those that can: they run when no other
+    waits. Of those in time the oldest is served first, in the batch of least cost for what waits.
+    If that is not done within the oldest's time, it is not made small for the oldest's sake, which
+    would make many late: those for whom it is too late stand back too, and the next is looked at,
+    up to three times. Then only is it made as small as it has to be. Until the law can be trusted
+    it is `LengthAware`.
+
+    So under overload some are late by far, and time out, that the others be in time. It claims
+    goodput (answers within the objective per second), not the longest wait.
+
+    The objective as the bound of a batch is from Crankshaw et al., "Clipper" (NSDI 2017), which
+    finds the size by trial; to give up those who would make a batch small from Shen et al., "Nexus"
+    (SOSP 2019), which refuses them.
+    """
+
+    objective: float = 0.2
+    max_batch_size: int = 32
+    _law: Law = field(default_factory=Law, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        wrong = isinstance(self.objective, bool) or not isinstance(self.objective, (int, float))
+        if wrong or not 0 < self.objective < math.inf:
+            raise OptionError(f"objective is a number of seconds above 0, not {self.objective!r}")
+        self.objective = float(self.objective)
+        self._until_then = LengthAware(self.max_batch_size)
+        self.max_batch_size = self._until_then.max_batch_size
+
+    @property
+    def cost(self) -> CostModel | None:
+        """The law that it goes by; None while there is none to trust."""
+        return self._law.trusted
+
+    def observe(self, batch: BatchRecord) -> None:
+        """Learn from a batch that ran."""
+        self._law.learn(batch)
+
+    def decide(self, waiting: Sequence[Job], now: float) -> Decision:
+        """Take the batch around the oldest whose batch can still be in time."""
+        cost = self._law.trusted
+        if cost is None:
+            return self._until_then.decide(waiting, now)
+        due, most = now - self.objective, self.max_batch_size
+        in_time = self._in_time(waiting, due, cost)
+        if not in_time:
+            # So that whoever comes now can still be answered in time.
+            late = slice_around(waiting[0], waiting, cost, most)
+            return shortened(late, waiting[0], self.objective / 2, cost, waiting)
+        for _ in range(TRIES):
+            oldest = in_time[-1]
+            decision = slice_around(oldest, in_time, cost, most)
+            done = due + cost([job.length for job in decision.take])
+            in_time = [job for job in in_time if job.arrived >= done]
+            if oldest.arrived >= done or not in_time:
+                break
+        return shortened(decision, oldest, oldest.arrived - due, cost, waiting)
+
+    def _in_time(self, waiting: Sequence[Job], due: float, cost: CostModel) -> list[Job]:
+        """Who can still be answered within the objective if run alone, the newest first."""
+        # From the newest on, because those who are late may be many.
+        candidates = takewhile(lambda job: job.arrived > due, reversed(waiting))
+        return [job for job in candidates if job.arrived >= due + cost.seconds(1, job.length)]
+
+
+def slice_around(job: Job, waiting: Sequence[Job], cost: CostModel, most: int) -> Decision:
+    """The batch that holds `job` when its mates are cut, by length, into those of least cost."""
+    ranked, at = by_length(waiting, job)
+    low, high = max(0, at - REACH * most), min(len(ranked), at + 1 + REACH * most)
+    first, last = cuts_around(at - low, [length for length, _, _ in ranked[low:high]], cost, most)
+    take = tuple([job for _, _, job in ranked[low + first : low + last]])
+    return Decision(take, reason=why_released(len(take), most, waiting, len(ranked)))
+
+
+def cuts_around(at: int, lengths: Sequence[int], cost: CostModel, most: int) -> tuple[int, int]:
+    """Where the batch that holds the one at `at` begins and ends, under the cuts of least cost.
+
+    `lengths` rise, so the last of a batch is its longest. That batch costs its seconds, any other
+    as much but for the fixed ones, of which only the share that it fills, or `LATER` if that is
+    more, is charged.
+    """
+    later = [cost.fixed * max(LATER, size / most) for size in range(most + 1)]
+    totals, begins = [0.0], [0]
+    for end, longest in enumerate(lengths, 1):
+        each = cost.seconds(1, longest) - cost.fixed
+        low = max(0, end - most)
+        rests = [
+            totals[begin] - begin * each + (cost.fixed if begin <= at < end else later[end - begin])
+            for begin in range(low, end)
+        ]
+        best = min(rests)
+        totals.append(best + end * each)
+        begins.append(low + rests.index(best))
+    end = len(lengths)
+    while begins[end] > at:
+        end = begins[end]
+    return begins[end], end
+
+
+def shortened(
+    decision: Decision, job: Job, budget: float, cost: CostModel, waiting: Sequence[Job]
+) -> Decision:
+    """The decision, with no more taken than are through within `budget` seconds, `job` always."""
+    take = within(decision.take, job, budget, cost)
+    # It was made of those in time; that they are all does not mean that nobody waits.
+    idle = decision.reason != "idle" or len(take) == len(waiting)
+    same = len(take) == len(decision.take) and idle
+    return decision if same else Decision(take, reason="objective")
+
+
+def within(take: tuple[Job, ...], job: Job, budget: float, cost: CostModel) -> tuple[Job, ...]:
+    """As many of `take`, the shortest first and `job` always, as are through in `budget`."""
+    kept = sorted(take, key=lambda other: (other is not job, other.length))
+    longest, count = job.length, 1
+    for other in kept[1:]:
+        longest = max(longest, other.length)
+        if cost.seconds(count + 1, longest) > budget:
+            break
+        count += 1
+    return tuple(kept[:count])

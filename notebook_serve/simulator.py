@@ -1,0 +1,452 @@
+"""Discrete-event simulation: a heap of events and a virtual clock drive the server's scheduler."""
+
+from __future__ import annotations
+
+import copy
+import heapq
+import math
+import random
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count, cycle, islice, repeat
+from numbers import Real
+from typing import Any, Literal, get_args
+
+from .backlog import USABLE, Backlog
+from .errors import OptionError
+from .jobs import Batch, Job, Outcome
+from .log import BatchLog, RequestLog
+from .policies import Greedy, NoBatching, Policy
+from .report import Report
+from .scheduler import Scheduler
+from .traffic import ClosedLoop, Lengths, Traffic, as_lengths, as_traffic
+
+#: to which queue an arrival goes, where there are several replicas
+Dispatch = Literal["shared", "round_robin", "random", "shortest", "least_work"]
+
+#: seconds of traffic where neither it nor the caller says when to end
+DURATION = 60.0
+#: seconds until a client of a closed loop that was refused asks again, if it does not think longer
+RETRY = 0.1
+
+TINY, HUGE = sys.float_info.min, sys.float_info.max
+#: the least and the most that an option may be, and that in words
+RANGES = {
+    "duration": (0, HUGE, "a number of seconds from 0 up"),
+    "max_queue_size": (1, math.inf, "a number from 1 up"),
+    "timeout": (TINY, math.inf, "a number of seconds above 0"),
+    "patience": (TINY, math.inf, "a number of seconds above 0"),
+    "deadline": (TINY, math.inf, "a number of seconds above 0"),
+    "noise": (0, 100, "a number from 0 to 100"),
+}
+
+
+def simulate(
+    policy: Policy,
+    traffic: Traffic | Sequence[float] | ClosedLoop,
+    cost: Callable[[Sequence[int]], float],
+    *,
+    lengths: Lengths | Sequence[int] | int = 1,
+    groups: Sequence[str] | None = None,
+    duration: float | None = None,
+    replicas: int = 1,
+    dispatch: Dispatch = "shared",
+    max_queue_size: float = math.inf,
+    timeout: float = math.inf,
+    refuse_late: bool = False,
+    patience: float = math.inf,
+    deadline: float | None = None,
+    noise: float = 0.0,
+    warmup: float = 0.1,
+    seed: int = 0,
+) -> Report:
+    """What would become of `traffic` under `policy`, if batches took what `cost` says.
+
+    The scheduler and the policy are those of the server, on a virtual clock; the same arguments
+    give the same report. `policy` is copied, so that what it learns here stays here.
+
+    >>> from notebook_serve import CostModel, Greedy, simulate, traffic
+    >>> cost = CostModel(fixed=0.008, per_token=0.0002)
+    >>> report = simulate(Greedy(16), traffic.Poisson(100.0, n=5000), cost, lengths=20)
+    >>> round(report.throughput), round(report.mean_batch_size, 1)
+    (101, 1.7)
+
+    Args:
+        policy: Which of the waiting to run next, and when.
+        traffic: When requests arrive (seconds from the start), or a `ClosedLoop`.
+        cost: Seconds that a batch takes, from the lengths of its inputs.
+        lengths: The length of each input: a number, a sequence in turn, or a distribution.
+        groups: The group of each input, in turn; only those of one group share a batch.
+        duration: Seconds of traffic; without it all of it, or a minute of what has no end.
+        replicas: How many workers, each with a model of its own.
+        dispatch: With ``shared`` one queue feeds all workers. Else each has its own, and an arrival
+            goes to them in turn (``round_robin``), to any (``random``), to the one with the fewest
+            requests waiting or running (``shortest``), or with the least seconds of work, each
+            request's reckoned as if alone (``least_work``).
+        max_queue_size: Most requests that may wait in a queue; more are refused.
+        timeout: Seconds after which a request that is not answered expires.
+        refuse_late: Refuse who cannot be served within `timeout`, as a server does.
+        patience: Mean of the exponential time after which a client gives up, in seconds.
+        deadline: Seconds within which an answer counts as good; the timeout, unless given.
+        noise: Coefficient of variation of the service time around what `cost` says, log-normal.
+        warmup: The share of the duration that the report's statistics leave out.
+        seed: Of everything random here; traffic and lengths have seeds of their own.
+    """
+    if isinstance(policy, type) or not isinstance(policy, Policy):
+        raise OptionError(f"a policy is an object with decide(waiting, now), not {policy!r}")
+    kinds = get_args(Dispatch)
+    if dispatch not in kinds:
+        raise OptionError(f"dispatch is one of {', '.join(kinds)}, not {dispatch!r}")
+    if isinstance(replicas, bool) or not isinstance(replicas, int) or replicas < 1:
+        raise OptionError(f"replicas is a whole number from 1 up, not {replicas!r}")
+    _check_range("duration", 0.0 if duration is None else duration)
+    _check_range("max_queue_size", max_queue_size)
+    _check_range("timeout", timeout)
+    _check_range("patience", patience)
+    _check_range("deadline", timeout if deadline is None else deadline)
+    _check_range("noise", noise)
+    shared = dispatch == "shared"
+    lanes = [
+        Lane(copy.deepcopy(policy), replicas if shared else 1)
+        for _ in range(1 if shared else replicas)
+    ]
+    simulation = Simulation(lanes, cost, dispatch, seed)
+    simulation.lengths = iter(as_lengths(lengths))
+    simulation.groups = cycle(groups) if groups else repeat("")
+    simulation.max_queue_size = max_queue_size
+    simulation.timeout = timeout
+    simulation.refuse_late = refuse_late
+    simulation.tracks = refuse_late or dispatch in ("shortest", "least_work")
+    simulation.patience = patience
+    simulation.noise = math.sqrt(math.log1p(noise**2))
+    if isinstance(traffic, ClosedLoop):
+        duration = DURATION if duration is None else duration
+        simulation.run_closed(traffic, duration)
+    else:
+        arrivals, duration = _arrivals(traffic, duration)
+        unlimited = math.inf == max_queue_size == timeout == patience
+        if unlimited and replicas == 1 and not groups and type(policy) in (NoBatching, Greedy):
+            simulation.run_in_order(arrivals, getattr(policy, "max_batch_size", 1))
+        else:
+            simulation.run(arrivals)
+    return Report(
+        records=simulation.log(),
+        batches=simulation.batches,
+        duration=duration,
+        policy=repr(policy),
+        source="simulated",
+        deadline=timeout if deadline is None else deadline,
+        warmup=warmup,
+        replicas=replicas,
+        notes=tuple(str(lane.scheduler.fault) for lane in lanes if lane.scheduler.fault),
+    )
+
+
+def _check_range(name: str, value: object) -> None:
+    """Hold an option to its range."""
+    least, most, what = RANGES[name]
+    number = isinstance(value, Real) and not isinstance(value, bool)
+    if not (number and least <= value <= most):  # type: ignore[operator]
+        raise OptionError(f"{name} is {what}, not {value!r}")
+
+
+def _arrivals(
+    traffic: Traffic | Sequence[float], duration: float | None
+) -> tuple[list[float], float]:
+    """The arrival times, and the seconds that they cover."""
+    asked = as_traffic(traffic)
+    if duration is None:
+        try:
+            times = asked.times()
+            return times, times[-1] if times else 0.0
+        except OptionError:  # it has no end
+            duration = DURATION
+    return asked.times(duration), duration
+
+
+class Lane:
+    """A queue and the workers that it feeds."""
+
+    def __init__(self, policy: Policy, workers: int) -> None:
+        self.scheduler = Scheduler(policy)
+        self.observed = hasattr(policy, "observe")
+        self.workers = self.idle = workers
+        self.wake_at = math.inf
+        self.backlog = Backlog()
+        #: requests that run
+        self.running = 0
+        #: what the waiting would take, each alone, and when the running batches will be done
+        self.work = 0.0
+        self.busy_until = 0.0
+
+
+class Simulation:
+    """The events of one run, and what came of each request, as columns by its number."""
+
+    def __init__(
+        self, lanes: list[Lane], cost: Callable[[Sequence[int]], float], dispatch: str, seed: int
+    ) -> None:
+        self.lanes = lanes
+        self.cost = cost
+        self.dispatch = dispatch
+        self.lengths: Iterator[int] = iter(())
+        self.groups: Iterator[str] = repeat("")
+        self.max_queue_size = self.timeout = self.patience = math.inf
+        self.refuse_late = False
+        #: whether refusals or the dispatch go by the work that a lane holds
+        self.tracks = False
+        self.noise = 0.0
+        self.batches = BatchLog()
+        self.arrived: list[float] = []
+        self.length: list[int] = []
+        self.group: list[str] = []
+        self.started: list[float | None] = []
+        self.finished: list[float] = []
+        self.outcome: list[Outcome] = []
+        self.batch: list[int | None] = []
+        self._random = random.Random(f"service {seed}")  # noqa: S311  # no secret is made of it
+        self._serial = count()
+        #: what happens when: a time, a serial number for ties, what to call and with what
+        self._events: list[tuple[float, int, Callable[..., None], Any]] = []
+        #: when clients that are less patient than their deadline give up
+        self._leaving: dict[int, float] = {}
+        #: called with the time and the outcome when a request ends; only a closed loop asks
+        self._ended: Callable[[float, Outcome], None] | None = None
+
+    # -- the clock ------------------------------------------------------------------------
+
+    def run(self, arrivals: Sequence[float]) -> None:
+        """Let requests arrive at these times, and go on until all are answered."""
+        self._extend(arrivals)
+        events, lanes = self._events, self.lanes
+        only = lanes[0] if len(lanes) == 1 else None
+        last = len(arrivals) - 1
+        for number, at in enumerate(arrivals):
+            # What arrives at the same time is there before the worker looks.
+            while events and events[0][0] < at:
+                self._step()
+            lane = only or self._dispatch(number, at)
+            self._arrive(lane, number, at)
+            if lane.idle:
+                if number < last and arrivals[number + 1] == at:
+                    self._at(at, self._look, lane)
+                else:
+                    self._look(at, lane)
+        while events:
+            self._step()
+
+    def run_in_order(self, arrivals: Sequence[float], most: int) -> None:
+        """The same as `run`, for one worker that always takes the oldest, at most so many.
+
+        Where nobody leaves, is refused or passed over, there are no events to be kept: a batch
+        starts when the one before is done, or when somebody comes (Lindley, "The Theory of Queues
+        with a Single Server", 1952). Equal to `run` in every number, and several times as fast.
+        """
+        self._extend(arrivals)
+        lengths, cost, add, noisy = self.length, self.cost, self.batches.add, self.noise > 0
+        started, finished, batch = self.started, self.finished, self.batch
+        count, first, come, now = len(arrivals), 0, 0, 0.0
+        number = 0
+        while first < count:
+            now = max(now, arrivals[first])
+            while come < count and arrivals[come] <= now:
+                come += 1
+            last = min(come, first + most)
+            taken = tuple(lengths[first:last])
+            seconds = cost(taken)
+            if noisy or not 0 <= seconds < math.inf:
+                seconds = self._varied(seconds)
+            add("full" if last - first == most else "idle", taken, now, seconds, come - last)
+            end = now + seconds
+            for place in range(first, last):
+                started[place], finished[place], batch[place] = now, end, number
+            first, now, number = last, end, number + 1
+
+    def run_closed(self, traffic: ClosedLoop, duration: float) -> None:
+        """Let clients ask, each again when it was answered, for `duration` seconds."""
+
+        def ended(at: float, outcome: Outcome) -> None:
+            pause = max(traffic.think, RETRY) if outcome == "rejected" else traffic.think
+            if at + pause < duration:
+                self._at(at + pause, ask, None)
+
+        def ask(now: float, _: None) -> None:
+            number = len(self.arrived)
+            self._extend([now])
+            lane = self._dispatch(number, now)
+            self._arrive(lane, number, now)
+            if lane.idle:
+                self._at(now, self._look, lane)
+
+        self._ended = ended
+        for _ in range(traffic.clients):
+            self._at(0.0, ask, None)
+        while self._events:
+            self._step()
+
+    def _at(self, time: float, what: Callable[..., None], about: Any) -> None:
+        heapq.heappush(self._events, (time, next(self._serial), what, about))
+
+    def _step(self) -> None:
+        now, _, what, about = heapq.heappop(self._events)
+        what(now, about)
+
+    # -- what happens ---------------------------------------------------------------------
+
+    def _extend(self, arrivals: Sequence[float]) -> None:
+        """Make room for requests that arrive at these times."""
+        count = len(arrivals)
+        self.arrived += arrivals
+        self.length += islice(self.lengths, count)
+        self.group += islice(self.groups, count)
+        self.started += [None] * count
+        self.finished += [math.inf] * count
+        self.outcome += ["ok"] * count
+        self.batch += [None] * count
+
+    def _arrive(self, lane: Lane, number: int, now: float) -> None:
+        if not self._admits(lane, now):
+            self._end(number, now, "rejected")
+            return
+        length = self.length[number]
+        lane.scheduler.offer(Job(number, now, length, now + self.timeout, self.group[number]))
+        if self.tracks:
+            lane.backlog.add(length)
+            lane.work += self.cost((length,))
+        if self._ended is not None and self.timeout < math.inf:
+            # A client that asks again must hear of it when it happens, not when a worker looks.
+            self._at(now + self.timeout, self._expire, lane)
+        if self.patience < math.inf:
+            leaving = now + self._random.expovariate(1 / self.patience)
+            if leaving < now + self.timeout:
+                self._leaving[number] = leaving
+                self._at(leaving, self._leave, (lane, number))
+
+    def _admits(self, lane: Lane, now: float) -> bool:
+        if self.max_queue_size == math.inf and not self.refuse_late:
+            return True
+        self._expire(now, lane)
+        depth = len(lane.scheduler.waiting)
+        if depth + 1 > self.max_queue_size:
+            return False
+        if not self.refuse_late or not depth:
+            return True
+        seconds = lane.backlog.seconds(depth + 1)
+        return seconds is None or seconds <= USABLE * self.timeout * lane.workers
+
+    def _look(self, now: float, lane: Lane) -> None:
+        """A worker may be free: let it take what the policy gives it."""
+        scheduler = lane.scheduler
+        while lane.idle and scheduler.waiting:
+            self._expire(now, lane)
+            batch = scheduler.poll(now)
+            for job in scheduler.dropped():
+                self._left(lane, job)
+                self._end(job.id, now, "rejected")
+            if batch is None:
+                if now < scheduler.wake_at < math.inf and scheduler.wake_at != lane.wake_at:
+                    lane.wake_at = scheduler.wake_at
+                    self._at(lane.wake_at, self._look, lane)
+                return
+            self._start(lane, batch, now)
+
+    def _start(self, lane: Lane, batch: Batch, now: float) -> None:
+        jobs, batches = batch.jobs, self.batches
+        lengths = tuple([job.length for job in jobs])
+        seconds = self._varied(self.cost(lengths))
+        end, number = now + seconds, len(batches)
+        batches.add(batch.reason, lengths, now, seconds, batch.waiting)
+        for job in jobs:
+            self.started[job.id] = now
+            self.batch[job.id] = number
+            self._answer(job, end)
+            self._left(lane, job)
+        lane.idle -= 1
+        lane.running += len(jobs)
+        lane.busy_until = max(lane.busy_until, end)
+        self._at(end, self._finish, (lane, number))
+
+    def _varied(self, seconds: float) -> float:
+        """How long a batch runs of which the cost says `seconds`."""
+        if not 0 <= seconds < math.inf:
+            raise OptionError(f"a cost is a number of seconds from 0 up, not {seconds!r}")
+        if self.noise:
+            seconds *= self._random.lognormvariate(-(self.noise**2) / 2, self.noise)
+        return seconds
+
+    def _answer(self, job: Job, end: float) -> None:
+        """Note how a job ends whose batch runs until `end`."""
+        leaving = self._leaving.get(job.id, math.inf) if self._leaving else math.inf
+        if end < job.deadline and end < leaving:
+            self._end(job.id, end, "ok")
+        elif leaving < job.deadline:
+            self._end(job.id, leaving, "cancelled")
+        else:
+            self._end(job.id, job.deadline, "expired")
+
+    def _finish(self, now: float, about: tuple[Lane, int]) -> None:
+        lane, number = about
+        lane.idle += 1
+        if self.tracks or lane.observed:
+            record = self.batches[number]
+            lane.running -= record.size
+            lane.backlog.learn(record)
+            lane.scheduler.finish(record)
+        self._look(now, lane)
+
+    def _leave(self, now: float, about: tuple[Lane, int]) -> None:
+        """A client that still waits gives up."""
+        lane, number = about
+        del self._leaving[number]
+        job = lane.scheduler.withdraw(number)
+        if job is not None:
+            self._left(lane, job)
+            self._end(number, now, "cancelled")
+
+    def _expire(self, now: float, lane: Lane) -> None:
+        """Those who wait and whose time has run out leave."""
+        if self.timeout < math.inf:
+            for job in lane.scheduler.expire(now):
+                self._left(lane, job)
+                self._end(job.id, job.deadline, "expired")
+
+    def _left(self, lane: Lane, job: Job) -> None:
+        """A job waits no more."""
+        if self.tracks:
+            lane.backlog.discard(job.length)
+            lane.work -= self.cost((job.length,))
+
+    def _end(self, number: int, at: float, outcome: Outcome) -> None:
+        self.finished[number] = at
+        self.outcome[number] = outcome
+        if self._ended is not None:
+            self._ended(at, outcome)
+
+    def _dispatch(self, number: int, now: float) -> Lane:
+        lanes = self.lanes
+        if self.dispatch == "round_robin":
+            return lanes[number % len(lanes)]
+        if self.dispatch == "random":
+            return lanes[int(self._random.random() * len(lanes))]
+        for lane in lanes:
+            self._expire(now, lane)
+        if self.dispatch == "shortest":
+            return min(lanes, key=lambda lane: len(lane.scheduler.waiting) + lane.running)
+        return min(lanes, key=lambda lane: lane.work + max(0.0, lane.busy_until - now))
+
+    def log(self) -> RequestLog:
+        """What became of every request."""
+        count = len(self.arrived)
+        sizes = list(map(len, self.batches.lengths))
+        return RequestLog(
+            list(range(count)),
+            self.arrived,
+            self.started,
+            self.finished,
+            self.outcome,
+            self.batch,
+            [0 if number is None else sizes[number] for number in self.batch],
+            self.length,
+            self.group,
+            [""] * count,
+        )
