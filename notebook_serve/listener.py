@@ -20,6 +20,8 @@ from .protocols import MOST_HEAD, fastest
 KEEP_ALIVE = 75
 #: seconds that clients have at the end to read their answers
 GRACE = 2
+#: the same, where what waits is refused and not answered
+SHORT_GRACE = 0.5
 
 
 class _Uvicorn(uvicorn.Server):
@@ -29,6 +31,8 @@ class _Uvicorn(uvicorn.Server):
         super().__init__(config)
         self._on_started = on_started
         self.stopping = asyncio.Event()
+        #: seconds that clients have at the end to read their answers
+        self.grace: float = GRACE
         #: connections that stand still: how they stood when that began, and when it did
         self._silent: dict[Any, tuple[Any, float]] = {}
 
@@ -58,9 +62,9 @@ class _Uvicorn(uvicorn.Server):
                 connection.transport.abort()  # close() would wait until everything is read
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stop as uvicorn does, and wait no longer than `GRACE` for clients to read or to send."""
+        """Stop as uvicorn does, and wait no longer than `grace` for clients to read or to send."""
         # Sooner than uvicorn cancels requests: without its connection each ends by itself.
-        timer = asyncio.get_running_loop().call_later(GRACE, self._hang_up_on_all)
+        timer = asyncio.get_running_loop().call_later(self.grace, self._hang_up_on_all)
         await super().shutdown(sockets)
         timer.cancel()
 
@@ -111,10 +115,14 @@ class Listener:
             self._thread.join()
             raise StartError(f"the web server did not start: {self._error!r}") from self._error
 
-    def stop(self) -> None:
-        """Answer what is in flight, close every connection, and end the thread."""
+    def stop(self, drain: bool = True) -> None:
+        """Answer what is in flight, close every connection, and end the thread.
+
+        Without `drain`, clients have less time to read what they are told.
+        """
         if self._thread.is_alive():
             assert self._server is not None
+            self._server.grace = GRACE if drain else SHORT_GRACE
             with contextlib.suppress(RuntimeError):  # it ended by itself just now
                 self._loop.call_soon_threadsafe(self._server.stopping.set)
             self._thread.join()

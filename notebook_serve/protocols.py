@@ -38,6 +38,12 @@ class H11(H11Protocol):
         super().connection_made(transport)
         self.flow = Backpressure(transport, self._ahead)
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End a connection."""
+        super().connection_lost(exc)
+        # Where the client reset it, uvicorn leaves the timer, and that keeps all of it alive.
+        self._unset_keepalive_if_required()
+
     def on_response_complete(self) -> None:
         """Go on with the next request."""
         super().on_response_complete()
@@ -70,6 +76,12 @@ else:
             """Begin a connection."""
             super().connection_made(transport)
             self.flow = Backpressure(transport, lambda: bool(self.pipeline))
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            """End a connection."""
+            super().connection_lost(exc)
+            # Where the client reset it, uvicorn leaves the timer, and that keeps all of it alive.
+            self._unset_keepalive_if_required()
 
         def data_received(self, data: bytes) -> None:
             """Parse `data`; hang up on a head without an end."""

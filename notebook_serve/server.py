@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
+import logging
 import math
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import TimeoutError as FutureTimeout
 from typing import TYPE_CHECKING, Any
 
 from .cost import CostModel
@@ -26,6 +30,11 @@ if TYPE_CHECKING:
     from starlette.applications import Starlette
 
     from .listener import Listener
+
+#: seconds that what is under way has when the interpreter ends; Jupyter kills a kernel after 2.5
+AT_EXIT = 1.0
+#: seconds after which who waits in `predict` looks up, to see an interrupt
+LOOK_UP = 0.5
 
 _running: dict[str, Server] = {}
 _running_lock = threading.Lock()
@@ -207,7 +216,7 @@ class Server:
                 self._engine.stop(drain, timeout)
             finally:
                 if self._listener is not None:
-                    self._listener.stop()
+                    self._listener.stop(drain)
                 self._listener = None
                 with _running_lock:
                     if _running.get(self.name) is self:
@@ -244,7 +253,7 @@ class Server:
             raise OptionError("the model must not wait for its own queue: that would never end")
         futures, many = self._submit(inputs, parameters, timeout)
         try:
-            values = [future.result().value for future in futures]
+            values = [_wait(future).value for future in futures]
         finally:
             for future in futures:
                 future.cancel()  # if the cell was interrupted, or an item has failed
@@ -398,6 +407,14 @@ class Server:
         )
 
 
+def _wait(future: Future[Answer]) -> Answer:
+    # Python does not see an interrupt that comes just before a wait begins until the wait ends.
+    while not future.done():
+        with contextlib.suppress(FutureTimeout):
+            return future.result(LOOK_UP)
+    return future.result()
+
+
 def servers() -> list[Server]:
     """The servers that run in this process."""
     with _running_lock:
@@ -413,7 +430,11 @@ def stop_all(drain: bool = True, timeout: float = 10.0) -> None:
 @atexit.register
 def _stop_quietly() -> None:
     # Daemon threads that are still in a forward when the interpreter is torn down can crash it.
-    stop_all(drain=False, timeout=2.0)
+    # One that outlasts this all the same ends with the process: there is nothing to warn of.
+    logging.getLogger("notebook_serve").setLevel(logging.ERROR)
+    give_up = time.monotonic() + AT_EXIT
+    for server in servers():
+        server.stop(drain=False, timeout=max(0.0, give_up - time.monotonic()))
 
 
 def _checked_policy(policy: Policy) -> Policy:

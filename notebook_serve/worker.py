@@ -52,6 +52,10 @@ class Worker:
         self._host = host
         self._scheduler = Scheduler(policy)
         self._mail: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        #: the jobs that the thread has still to read of; what leaves before is not kept till then
+        self._offered: dict[int, Job] = {}
+        self._announced = False
+        self._offers = threading.Lock()
         self._paused = False
         self._closed = False
         self._shown: PolicyFault | None = None
@@ -65,11 +69,18 @@ class Worker:
 
     def offer(self, job: Job) -> None:
         """Let a job wait."""
-        self._mail.put(partial(self._scheduler.offer, job))
+        with self._offers:
+            self._offered[job.id] = job
+            if not self._announced:
+                self._mail.put(self._read_offers)
+                self._announced = True  # last: an interrupt before makes one message too many
 
     def withdraw(self, job_id: int) -> None:
         """Forget a job, if it still waits."""
-        self._mail.put(partial(self._withdraw, job_id))
+        with self._offers:
+            unread = self._offered.pop(job_id, None)
+        if unread is None:
+            self._mail.put(partial(self._withdraw, job_id))
 
     def use(self, policy: Policy) -> None:
         """Decide by `policy` from the next batch on."""
@@ -143,6 +154,12 @@ class Worker:
                 self._mail.get_nowait()()
         except queue.Empty:
             pass
+
+    def _read_offers(self) -> None:
+        with self._offers:
+            offered, self._offered, self._announced = self._offered, {}, False
+        for job in offered.values():
+            self._scheduler.offer(job)
 
     def _withdraw(self, job_id: int) -> None:
         self._scheduler.withdraw(job_id)

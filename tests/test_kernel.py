@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,9 +22,10 @@ pytestmark = [
 class Notebook:
     """Runs cells in a kernel."""
 
-    def __init__(self, manager: Any, client: Any) -> None:
+    def __init__(self, manager: Any, client: Any, errors: Path) -> None:
         self._manager = manager
         self._client = client
+        self._errors = errors
 
     def run(self, cell: str, interrupt_at: str | None = None) -> tuple[str, dict[str, str]]:
         """What a cell prints, and what it shows; fails if it raises.
@@ -47,16 +49,37 @@ class Notebook:
         assert content["status"] == "ok", "\n".join(content.get("traceback", []))
         return "".join(printed), shown
 
+    def restart(self) -> int:
+        """Restart the kernel as its menu does; the exit status of the process that was."""
+        process = self._manager.provisioner.process
+        self._manager.restart_kernel()
+        self._client.wait_for_ready(timeout=120)
+        return int(process.returncode)
+
+    def shut_down(self) -> int:
+        """Shut the kernel down as its menu does; its exit status."""
+        process = self._manager.provisioner.process
+        self._manager.shutdown_kernel()
+        return int(process.returncode)
+
+    def said(self) -> list[str]:
+        """What the kernel's process has written on its error stream, but for the kernel's own."""
+        lines = self._errors.read_text("utf-8").splitlines()
+        return [line for line in lines if not line.startswith("[IPKernelApp]")]
+
 
 @pytest.fixture
-def notebook() -> Iterator[Notebook]:
+def notebook(tmp_path: Path) -> Iterator[Notebook]:
     """A fresh kernel."""
-    manager, client = start_new_kernel(startup_timeout=120)
-    try:
-        yield Notebook(manager, client)
-    finally:
-        client.stop_channels()
-        manager.shutdown_kernel(now=True)
+    errors = tmp_path / "errors"
+    with errors.open("w") as file:  # a kernel that is restarted gets it too
+        manager, client = start_new_kernel(startup_timeout=120, stderr=file)
+        manager.shutdown_wait_time = 60.0  # seconds; half of it later it is told again, by SIGTERM
+        try:
+            yield Notebook(manager, client, errors)
+        finally:
+            client.stop_channels()
+            manager.shutdown_kernel(now=True)
 
 
 SERVE = """
@@ -164,3 +187,50 @@ def test_an_interrupted_cell_leaves_the_server_running(notebook: Notebook) -> No
         "let.set()\nprint(server.predict('after'), server.stats().outcomes['cancelled'])"
     )
     assert printed.split()[-2:] == ["after", "1"]
+
+
+#: a forward that never ends, with a client that waits for it and others in the queue
+BUSY = r"""
+import socket, threading
+from notebook_serve import NoBatching, serve
+
+begun = threading.Event()
+
+def model(inputs):
+    begun.set()
+    threading.Event().wait()
+
+server = serve(model, port=PORT, policy=NoBatching())
+client = socket.create_connection(server._address)
+client.sendall(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nnever")
+assert begun.wait(60)
+for n in range(9):
+    threading.Thread(target=server.predict, args=[n], daemon=True).start()
+while server.stats().queue_depth < 9:
+    pass
+print(server.url.rpartition(":")[2])
+"""
+
+
+def test_a_kernel_ends_by_itself_with_a_server_running(notebook: Notebook) -> None:
+    """Shut down while nothing runs, it is over without being killed and without a word."""
+    notebook.run(
+        "import httpx\n"
+        "from notebook_serve import serve\n"
+        "server = serve(lambda xs: xs, port=0)\n"
+        "client = httpx.Client()\n"
+        "assert client.post(server.url, content='x').json() == 'x'"
+    )
+
+    assert notebook.shut_down() == 0
+    assert notebook.said() == []
+
+
+def test_a_kernel_restarts_by_itself_in_the_middle_of_a_forward(notebook: Notebook) -> None:
+    """It ends without being killed and without a word, and the port is free again."""
+    port = notebook.run(BUSY.replace("PORT", "0"))[0].strip()
+
+    assert notebook.restart() == 0
+    assert notebook.run(BUSY.replace("PORT", port))[0].strip() == port
+    assert notebook.shut_down() == 0
+    assert notebook.said() == []
