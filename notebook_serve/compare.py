@@ -181,8 +181,8 @@ def compare(
     `OptionError` without a cost or a server that has served enough to fit one.
     """
     chosen = tuple(policies)
-    if not chosen:
-        raise OptionError("policies are what to compare; give one at least")
+    if not chosen or (rates is not None and not len(rates)):
+        raise OptionError("give policies to compare, and rates at which; one of each at least")
     runs: list[tuple[float, Report]] = []
     if server is not None:
         options = {**server.limits, **options}
@@ -211,8 +211,8 @@ def compare(
             policy, traffic, cost, lengths=asked, duration=duration, seed=seed, **options
         )
         runs.append((rate, run))
-    order = [repr(policy) for policy in chosen]
-    runs.sort(key=lambda pair: (pair[0], order.index(pair[1].policy)))
+    places = {repr(policy): place for place, policy in enumerate(chosen)}
+    runs.sort(key=lambda pair: (pair[0], places.get(pair[1].policy, len(places))))
     return Comparison(tuple(runs), cost, asked, chosen, options)
 
 
@@ -243,7 +243,8 @@ def _measure(
                 deadline=deadline,
                 progress=progress,
             )
-            if run.duration < seconds:  # interrupted
+            # Only an interrupt ends it early, or takes back what is in flight.
+            if run.duration < seconds or run.outcomes["cancelled"]:
                 break
             runs.append((rate, run))
     finally:

@@ -45,15 +45,15 @@ class Law:
             return
         size, longest, seconds = batch.size, max(batch.lengths), batch.seconds
         law = self.trusted or self.latest
-        expected = seconds if law is None else law.seconds(size, longest)
-        if expected > 0:
+        # Without a law, or with one of a clock too coarse to see a batch, it is as expected.
+        expected = (law and law.seconds(size, longest)) or seconds
+        if expected:
             # One batch may be held up by anything; only several tell of a change.
             self._error += NEWEST * (min(1.0, abs(seconds / expected - 1)) - self._error)
-        if self._error > MOST_ERROR:
-            self._forget()
-            expected = seconds
-        if seconds <= HELD_UP * expected:
-            self._fit.add(size, longest, seconds, expected)
+            if self._error > MOST_ERROR:
+                self._forget()
+            elif seconds <= HELD_UP * expected:
+                self._fit.add(size, longest, seconds, expected)
         self._batches += 1
         self._seconds += seconds
         if self._fit.batches >= FEW and self._batches >= BATCHES and self._seconds >= SECONDS:

@@ -14,9 +14,6 @@ from .law import Law
 from .policies import LengthAware, why_released
 from .waiting import by_length
 
-#: jobs in rising order of length, as ``(length, id, job)``
-Ranked = Sequence[tuple[int, int, Job]]
-
 #: how many times a full batch is looked at on either side of the oldest request
 REACH = 2
 #: the least share of the fixed cost that a batch is charged with which runs later: by then about
@@ -76,13 +73,13 @@ class CostAware:
 class Adaptive:
     """Hold a latency objective at the highest load: batches as large as the most urgent can bear.
 
-    Goes by the same learned law as `CostAware`. Requests that can no longer be answered within
-    `objective` seconds of their arrival stand back for those that can: they run when no other
-    waits. Of those in time the oldest is served first, in the batch of least cost for what waits.
-    If that is not done within the oldest's time, it is not made small for the oldest's sake, which
-    would make many late: those for whom it is too late stand back too, and the next is looked at,
-    up to three times. Then only is it made as small as it has to be. Until the law can be trusted
-    it is `LengthAware`.
+    Goes by the same learned law as `CostAware`. Requests that cannot be answered within `objective`
+    seconds of their arrival, no more or not at all, stand back for those that can: they run when no
+    other waits. Of those in time the oldest is served first, in the batch of least cost for what
+    waits. If that is not done within the oldest's time, it is not made small for the oldest's sake,
+    which would make many late: those for whom it is too late stand back too, and the next is looked
+    at, up to three times. Then only is it made as small as it has to be. Until the law can be
+    trusted it is `LengthAware`.
 
     So under overload some are late by far, and time out, that the others be in time. It claims
     goodput (answers within the objective per second), not the longest wait.
@@ -179,10 +176,11 @@ def shortened(
 ) -> Decision:
     """The decision, with no more taken than are through within `budget` seconds, `job` always."""
     take = within(decision.take, job, budget, cost)
-    # It was made of those in time; that they are all does not mean that nobody waits.
-    idle = decision.reason != "idle" or len(take) == len(waiting)
-    same = len(take) == len(decision.take) and idle
-    return decision if same else Decision(take, reason="objective")
+    # Made of those in time, it may say that nobody else waits where others do.
+    wrong = decision.reason == "idle" and len(take) < len(waiting)
+    if wrong or len(take) < len(decision.take):
+        return Decision(take, reason="objective")
+    return decision
 
 
 def within(take: tuple[Job, ...], job: Job, budget: float, cost: CostModel) -> tuple[Job, ...]:

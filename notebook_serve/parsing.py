@@ -9,10 +9,19 @@ from .errors import OptionError
 from .learning import Adaptive, CostAware
 from .policies import CoDel, Greedy, LengthAware, NoBatching, Policy, ResettingWindow, Window
 
-POLICIES: tuple[type[Policy], ...] = (
-    *(Adaptive, CoDel, CostAware, Greedy, LengthAware, NoBatching, ResettingWindow, Window),
-)
-BUILT_IN: dict[str, type[Policy]] = {policy.__name__: policy for policy in POLICIES}
+BUILT_IN: dict[str, type[Policy]] = {
+    policy.__name__: policy
+    for policy in (
+        Adaptive,
+        CoDel,
+        CostAware,
+        Greedy,
+        LengthAware,
+        NoBatching,
+        ResettingWindow,
+        Window,
+    )
+}
 
 
 def parse_policy(text: str) -> Policy:

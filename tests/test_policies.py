@@ -3,7 +3,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -326,7 +325,7 @@ def test_a_policy_only_looks(jobs: list[Job], policy: Policy, now: float) -> Non
     assert policy.decide(waiting, now) == first
 
 
-# -- options, repr and parsing ------------------------------------------------------------
+# -- options and repr ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -404,95 +403,6 @@ def test_a_policy_is_a_frozen_value(policy: Policy) -> None:
     for name in vars(policy):
         with pytest.raises(AttributeError):
             setattr(policy, name, 1)
-
-
-@pytest.mark.parametrize(
-    ("text", "policy"),
-    [
-        ("Greedy", Greedy()),
-        ("  Greedy  ", Greedy()),
-        ("Greedy()", Greedy()),
-        ("Greedy(4)", Greedy(4)),
-        ("Window(8, 0.01)", Window(8, 0.01)),
-        ("Window(8, max_wait=1e-3)", Window(8, 0.001)),
-        ("Window(max_wait=0)", Window(max_wait=0)),
-        ("ResettingWindow", ResettingWindow()),
-        ("NoBatching", NoBatching()),
-        ("LengthAware(max_tokens=None)", LengthAware()),
-    ],
-)
-def test_a_policy_is_read_from_its_text(text: str, policy: Policy) -> None:
-    """A name alone, or with its numbers by place or by name, is enough."""
-    assert parse_policy(text) == policy
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "   ",
-        "Nothing",
-        "greedy",
-        "Policy",
-        "8",
-        "'Greedy'",
-        "Window(",
-        "Window(8))",
-        "Window(8)(9)",
-        "Window[8]",
-        "Window(8, 0.01, 3)",
-        "Window(size=8)",
-        "Window(8, max_batch_size=8)",
-        "Window(x)",
-        "Window(*[8])",
-        "Window(**{'max_wait': 1})",
-        "Window(max_wait=-1)",
-        "Window(4 * 2)",
-        "Window([8][0])",
-        "Window(f'{8}')",
-        "Window(8); Greedy(8)",
-        "policy = Window(8)",
-        "Greedy() or Window()",
-        "lambda: Greedy()",
-        "Greedy.__init__",
-        "Greedy().decide",
-        "Greedy.__class__.__base__()",
-        "__import__('os')",
-        "__import__('os').system('true')",
-        "Greedy(__import__('os').getpid())",
-        "Greedy(().__class__.__base__.__subclasses__())",
-        "Greedy(max_batch_size=len('xx'))",
-        "Window(\0)",
-    ],
-)
-def test_what_is_no_policy_is_refused(text: str) -> None:
-    """Anything but a known name with literals raises ``OptionError``, code above all."""
-    with pytest.raises(OptionError):
-        parse_policy(text)
-
-
-def test_nothing_is_evaluated(tmp_path: Path) -> None:
-    """Code in the place of a number is not run on the way to being refused."""
-    mark = tmp_path / "run"
-
-    with pytest.raises(OptionError, match="is no policy; give one of Adaptive, CoDel, CostAware"):
-        parse_policy(f"Greedy(__import__('pathlib').Path({str(mark)!r}).touch())")
-    assert not mark.exists()
-
-
-@pytest.mark.parametrize(
-    "text", ["Greedy(" + "-" * 100_000 + "1)", "x" + ".x" * 5000], ids=["minus", "dots"]
-)
-def test_nesting_without_end_is_refused(text: str) -> None:
-    """A text too deep for Python's parser is no policy either."""
-    with pytest.raises(OptionError):
-        parse_policy(text)
-
-
-def test_an_option_given_twice_is_refused() -> None:
-    """Two values for one option raise, as they would in a cell."""
-    with pytest.raises(OptionError):
-        parse_policy("Window(max_wait=1, max_wait=2)")
 
 
 def test_of_equally_short_mates_the_oldest_goes_first() -> None:
