@@ -133,7 +133,7 @@ class Adaptive:
     def _in_time(self, waiting: Sequence[Job], due: float, cost: CostModel) -> list[Job]:
         """Who can still be answered within the objective if run alone, the newest first."""
         # From the newest on, because those who are late may be many.
-        candidates = takewhile(lambda job: job.arrived > due, reversed(waiting))
+        candidates = takewhile(lambda job: job.arrived >= due, reversed(waiting))
         return [job for job in candidates if job.arrived >= due + cost.seconds(1, job.length)]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 import threading
@@ -44,6 +45,8 @@ def no_leaks() -> Iterator[None]:
     ]
     assert not left, "threads left behind:\n" + "\n".join(stacks)
     assert listening() <= ports, f"sockets left listening: {listening() - ports}"
+    # It changes asyncio for every later test: what applies it belongs into a process of its own.
+    assert not hasattr(asyncio, "_nest_patched"), "nest_asyncio was applied in this process"
 
 
 @pytest.fixture

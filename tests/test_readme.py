@@ -6,6 +6,7 @@ import ast
 import asyncio
 import inspect
 import re
+from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +26,18 @@ def test_the_python_blocks_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("notebook_serve.sockets.USUAL_PORT", 0)  # whatever else uses 8000 here
     names: dict[str, Any] = {"__name__": "readme"}
 
-    async def run_all() -> None:
-        for block in blocks():
-            flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
-            made = eval(compile(block, str(README), "exec", flags=flags), names)
-            if inspect.isawaitable(made):
-                await made
+    async def finish(awaitable: Awaitable[None]) -> None:
+        await awaitable
 
     assert len(blocks()) >= 5
     try:
-        asyncio.run(run_all())
+        for block in blocks():
+            flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+            made = eval(compile(block, str(README), "exec", flags=flags), names)
+            # A loop only for what awaits: in one that runs, `load_test` has nest_asyncio change
+            # asyncio for the rest of the process. Real cells are in test_notebook.
+            if inspect.isawaitable(made):
+                asyncio.run(finish(made))
         assert names["app"].routes
     finally:
         stop_all()
