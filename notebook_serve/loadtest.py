@@ -21,14 +21,13 @@ from .notebook import run_sync
 from .progress import Show, progress_bar
 from .report import Report
 from .server import Server
+from .simulator import RETRY
 from .stats import KEEP_BATCHES, Distribution
 from .targets import CLIENT, QueueTarget, Reply, Target, UrlTarget
-from .traffic import TINY, ClosedLoop, Traffic, as_traffic
+from .traffic import TINY, ClosedLoop, Traffic, bounded
 
 #: seconds of traffic where neither it nor the caller says when to end
 DURATION = 10.0
-#: seconds until a user of a closed loop that was refused asks again, if it does not think longer
-RETRY = 0.1
 #: connections that stand before an open loop begins; it makes more when it needs them
 CONNECTIONS = 32
 #: requests that are begun in one go where many are due, before others have their turn
@@ -432,14 +431,7 @@ def _plan(
         raise OptionError("think is for users, so it needs concurrency")
     if isinstance(traffic, ClosedLoop):
         return traffic, DURATION if duration is None else duration
-    asked = as_traffic(traffic)
-    if duration is None:
-        try:
-            times = asked.times()
-            return times, times[-1] if times else 0.0
-        except OptionError:  # it has no end
-            duration = DURATION
-    return asked.times(duration), duration
+    return bounded(traffic, duration, DURATION)
 
 
 def _checked_inputs(inputs: Sequence[Any]) -> list[Any]:

@@ -284,6 +284,21 @@ def as_traffic(value: object) -> Traffic:
     )
 
 
+def bounded(value: object, duration: float | None, otherwise: float) -> tuple[list[float], float]:
+    """The arrival times that were meant, and the seconds that they cover.
+
+    Without a `duration` that is all of them, or `otherwise` seconds of what has no end.
+    """
+    traffic = as_traffic(value)
+    if duration is None:
+        try:
+            times = traffic.times()
+            return times, times[-1] if times else 0.0
+        except OptionError:  # it has no end
+            duration = otherwise
+    return traffic.times(duration), duration
+
+
 def _times(traffic: Iterable[float], duration: float | None, n: int | None) -> list[float]:
     if duration is None:
         if n is None:

@@ -32,8 +32,9 @@ from notebook_serve import (
     Unavailable,
 )
 from notebook_serve.extras import MissingExtra
-from notebook_serve.loadtest import RETRY, aload_test, bottleneck, load_test
+from notebook_serve.loadtest import aload_test, bottleneck, load_test
 from notebook_serve.report import Report
+from notebook_serve.simulator import RETRY
 from notebook_serve.targets import UrlTarget, outcome_of
 from notebook_serve.traffic import ClosedLoop, Constant, Poisson
 
