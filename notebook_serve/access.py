@@ -11,7 +11,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from .errors import Forbidden, ServeError, Unauthorized
-from .headers import header
+from .headers import header, is_own_page
 from .replies import error_response
 
 COOKIE = "notebook_serve"
@@ -62,13 +62,12 @@ class Access:
                 "allow_hosts=[...]) lets others in"
             )
         origin = header(scope, b"origin")
-        if origin and scope["method"] not in ("GET", "HEAD"):
-            own = origin.partition("://")[2].lower() == host.lower()
-            if not own and origin not in self._origins:
-                return Forbidden(
-                    f"a page from {origin} may not ask this server; serve(..., "
-                    "allow_origins=[...]) lets it"
-                )
+        asks = scope["method"] not in ("GET", "HEAD")
+        if origin and asks and not is_own_page(origin, host) and origin not in self._origins:
+            return Forbidden(
+                f"a page from {origin} may not ask this server; serve(..., "
+                "allow_origins=[...]) lets it"
+            )
         if self._token is None or scope["path"] == "/health" or self._may_enter(Request(scope)):
             return None
         return Unauthorized("this server has a token; send Authorization: Bearer TOKEN")

@@ -17,12 +17,11 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from .access import Access
 from .bodies import FORM, body_of, client_of, content_type_of, from_json, from_text, timeout_of
-from .display import render
 from .engine import Answer, Engine
 from .errors import (
     InvalidInput,
@@ -32,6 +31,7 @@ from .errors import (
     UnsupportedMediaType,
     WorkerDead,
 )
+from .page import Page
 from .replies import error_response, headers_of, json_response, request_id, without_places
 from .stats import Stats
 
@@ -80,6 +80,7 @@ def create_app(engine: Engine, options: HttpOptions) -> Starlette:
             Route("/health", handlers.health),
             Route("/ready", handlers.ready),
             Route("/stats", handlers.stats),
+            *handlers.page.routes,
         ],
         exception_handlers={
             ServeError: handlers.failed,
@@ -108,21 +109,13 @@ class Handlers:
     def __init__(self, engine: Engine, options: HttpOptions) -> None:
         self._engine = engine
         self._options = options
+        self.page = Page(engine, self._said, trusted=options.token is not None)
 
     async def root(self, request: Request) -> Response:
-        """``POST``: ask the model. ``GET``: a page about the server."""
+        """``POST``: ask the model. ``GET``: the dashboard."""
         if request.method == "POST":
             return await self._ask(request)
-        stats = await self._stats()
-        page = render(
-            "page.html",
-            name=self._engine.name,
-            state=stats.state,
-            model=stats.model,
-            stats=stats,
-            url=request.base_url,
-        )
-        return HTMLResponse(page)
+        return await self.page.page(request)
 
     async def health(self, request: Request) -> Response:
         """Whether the process answers and its worker lives."""
@@ -144,11 +137,13 @@ class Handlers:
     async def _stats(self) -> Stats:
         # Sorting thousands of records is not for the event loop.
         stats = await asyncio.to_thread(self._engine.stats)
-        if not stats.error:
-            return stats
-        hidden = "the server's log says what is wrong"
-        shown = without_places(stats.error) if self._options.expose_errors else hidden
-        return replace(stats, error=shown)
+        return replace(stats, error=self._said(stats.error))
+
+    def _said(self, error: str) -> str:
+        """What a client may read of what is wrong with the server."""
+        if error and not self._options.expose_errors:
+            return "the server's log says what is wrong"
+        return without_places(error)
 
     # -- asking -------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .capacity import Quantile, capacity
-from .display import Table
+from .display import Table, percent, without_addresses
 from .display import duration as in_words
 from .errors import OptionError
 from .extras import require
@@ -33,6 +33,8 @@ Cost = Callable[[Sequence[int]], float]
 #: loads to compare at, as multiples of what one request at a time can do
 MULTIPLES = (0.25, 0.5, 0.8, 1.0, 1.2, 1.5, 2.0, 3.0)
 
+#: a longer table shows the first and the last of them only
+MOST_ROWS = 200
 #: of the table's columns; ``lost`` is the share that was refused or ran out of time
 HEADS = (
     *("policy", "source", "offered/s", "answered/s", "in time/s", "p50", "p99"),
@@ -96,7 +98,8 @@ class Comparison:
             raise OptionError("a recommendation needs a cost model; give compare() one")
         goal = f"{quantile} under {in_words(objective)}"
         found = [
-            (self._capacity(policy, objective, quantile), repr(policy)) for policy in self.policies
+            (self._capacity(policy, objective, quantile), without_addresses(repr(policy)))
+            for policy in self.policies
         ]
         found.sort(key=lambda pair: -pair[0])
         (best, said), rest = found[0], found[1:]
@@ -119,23 +122,7 @@ class Comparison:
         return comparison(self.rows())
 
     def _table(self) -> Table:
-        rows = [
-            (
-                row["policy"],
-                row["source"],
-                f"{row['rate']:.3g}",
-                f"{row['throughput']:.3g}",
-                f"{row['goodput']:.3g}",
-                in_words(row["p50"]),
-                in_words(row["p99"]),
-                row["batch_size"],
-                _percent(row["padding"]),
-                _percent(row["utilisation"]),
-                _percent(row["refused"] + row["expired"]),
-            )
-            for row in self.rows()
-        ]
-        return Table(f"{len(rows)} runs", HEADS, rows)
+        return Table.of(f"{len(self)} runs", HEADS, self.rows(), _cells, MOST_ROWS)
 
     def __repr__(self) -> str:
         return str(self._table())
@@ -285,9 +272,22 @@ def _one_at_a_time(cost: Cost, lengths: Lengths | Sequence[int] | int | None) ->
     return len(sample) / seconds
 
 
+def _cells(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """A row as the table shows it."""
+    return (
+        row["policy"],
+        row["source"],
+        f"{row['rate']:.3g}",
+        f"{row['throughput']:.3g}",
+        f"{row['goodput']:.3g}",
+        in_words(row["p50"]),
+        in_words(row["p99"]),
+        row["batch_size"],
+        percent(row["padding"]),
+        percent(row["utilisation"]),
+        percent(row["refused"] + row["expired"]),
+    )
+
+
 def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _percent(share: float) -> str:
-    return "–" if math.isnan(share) else f"{share:.0%}"

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, fields
 from itertools import combinations
 from typing import Any, Protocol
 
+from .display import described
 from .errors import OptionError
 
 #: the terms of the law, in the order in which they are preferred where the data cannot tell
@@ -42,7 +43,8 @@ class CostModel:
 
     For `n` inputs, padded to the longest of them, that is ``fixed + per_item * n + per_token * n *
     longest + per_square * n * longest**2``: what every call costs, what every input costs, the
-    layers that see one token at a time, and attention.
+    layers that see one token at a time, and attention. A server takes `turnaround` and `handling`
+    besides, which a simulation adds and a batch's own seconds do not have.
 
     >>> cost = CostModel(fixed=0.005, per_token=0.0002)
     >>> round(cost([10, 40]), 6)
@@ -53,6 +55,10 @@ class CostModel:
     per_item: float = 0.0
     per_token: float = 0.0
     per_square: float = 0.0
+    #: seconds between two batches of which the second waited for the first
+    turnaround: float = 0.0
+    #: seconds until a request may run though nobody is before it
+    handling: float = 0.0
     #: the typical (root mean square) error as a share of a batch's seconds; not-a-number where
     #: the model was not fitted
     error: float = math.nan
@@ -62,7 +68,7 @@ class CostModel:
     warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in TERMS:
+        for name in (*TERMS, "turnaround", "handling"):
             value = getattr(self, name)
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
             if not number or not 0 <= value < math.inf:
@@ -133,7 +139,15 @@ class CostModel:
         text = " + ".join(terms) or "nothing"
         if self.batches:
             text += f" (typical error {self.error:.0%} over {self.batches} batches)"
+        if self.turnaround or self.handling:
+            text += (
+                f"; and {self.turnaround * 1e3:.2g} ms between two batches, "
+                f"{self.handling * 1e3:.2g} ms to take a request in"
+            )
         return "\n".join([text, *(f"warning: {said}" for said in self.warnings)])
+
+    def _repr_mimebundle_(self, **options: Any) -> dict[str, str]:
+        return described(type(self).__name__, *str(self).splitlines())
 
 
 UNITS = {

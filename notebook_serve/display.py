@@ -7,56 +7,169 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
 from string import Template
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+#: of a long table as many rows are shown, half of them its first and half its last
+MOST_ROWS = 20
+#: characters of a cell that are shown
+MOST_TEXT = 1000
+#: where something lies in memory, as Python says it of what has no repr of its own
+ADDRESS = re.compile(r" (?:object )?at 0x[0-9a-fA-F]+")
+#: a number, with or without a unit
+QUANTITY = re.compile(r"–|-?\d[\d.,]*(e[+-]\d+)?( ?(%|/s|µs|ms|s)| min \d+ s)?")
 
 
 class Table:
-    """Rows under column names: reads well printed, and as HTML in a cell."""
+    """Rows under column names: reads well printed, and as HTML in a cell.
 
-    def __init__(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    `left_out` is how many rows there are besides those given, in the middle of them.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        columns: Sequence[str],
+        rows: Iterable[Sequence[Any]],
+        left_out: int = 0,
+    ) -> None:
         self.title = title
         self.columns = [str(column) for column in columns]
         self.rows = [[cell(value) for value in row] for row in rows]
+        self.gap = f"… {left_out} more …" if left_out else ""
+
+    @classmethod
+    def of(
+        cls,
+        title: str,
+        columns: Sequence[str],
+        items: Sequence[T],
+        row: Callable[[T], Sequence[Any]],
+        most: int = MOST_ROWS,
+    ) -> Table:
+        """A row for each of `items`; of more than `most` only the first and the last are shown."""
+        left_out = max(0, len(items) - most)
+        ends = [*items[: most // 2], *items[-(most // 2) :]] if left_out else items
+        return cls(title, columns, map(row, ends), left_out)
 
     def __str__(self) -> str:
         lines = [self.columns, *self.rows] if any(self.columns) else self.rows
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         text = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]
+        if self.gap:
+            text.insert(len(text) - len(self.rows) // 2, self.gap)
         return "\n".join([self.title, *text] if self.title else text)
 
     __repr__ = __str__
 
     def markup(self) -> Markup:
         """As HTML."""
-        head = "".join(f"<th>{html.escape(column)}</th>" for column in self.columns)
-        body = ("".join(f"<td>{html.escape(value)}</td>" for value in row) for row in self.rows)
-        text = render(
-            "table.html",
-            title=self.title,
-            head=Markup(head if any(self.columns) else ""),
-            body=Markup("".join(f"<tr>{row}</tr>" for row in body)),
-        )
-        return Markup(text)
+        numeric = [self._is_numeric(n) for n in range(len(self.columns))]
+        rows = [_row("td", row, numeric) for row in self.rows]
+        if self.gap:
+            gap = f'<tr><td colspan="{len(self.columns)}">{html.escape(self.gap)}</td></tr>'
+            rows.insert(len(rows) - len(rows) // 2, gap)
+        head = f"<thead>{_row('th', self.columns, numeric)}</thead>" if any(self.columns) else ""
+        return render("table.html", title=self.title, head=Markup(head), body=Markup("".join(rows)))
+
+    def _is_numeric(self, column: int) -> bool:
+        """Whether a column has a name, and numbers only."""
+        cells = [row[column] for row in self.rows] if self.columns[column] else []
+        return bool(cells) and all(map(QUANTITY.fullmatch, cells))
 
     def _repr_html_(self) -> str:
         return self.markup()
+
+    def bundle(self) -> dict[str, str]:
+        """What a cell shows, as text and as HTML."""
+        return {"text/plain": str(self), "text/html": self.markup()}
+
+
+def _row(tag: str, cells: Iterable[str], numeric: Iterable[bool]) -> str:
+    # An attribute, not a style: a page that hosts code drops styles.
+    sides = (' align="right"' if right else "" for right in numeric)
+    pairs = zip(cells, sides, strict=True)
+    inner = "".join(f"<{tag}{side}>{html.escape(text)}</{tag}>" for text, side in pairs)
+    return f"<tr>{inner}</tr>"
+
+
+@dataclass(frozen=True)
+class Card:
+    """A server at one moment: what it is about, its figures, and its settings to be unfolded."""
+
+    name: str
+    #: ``new, loading, ready, paused, stopping, stopped, failed`` or ``dead``
+    state: str
+    #: where it answers; empty where it does not
+    url: str
+    figures: Table
+    settings: Table
+
+    def __str__(self) -> str:
+        where = f" · {self.url}" if self.url else ""
+        _, is_so, hint = STATES[self.state]
+        return f"{self.name} {is_so}{where}{hint}\n{self.figures}\n\nsettings\n{self.settings}"
+
+    def markup(self) -> Markup:
+        """As HTML."""
+        colour, is_so, hint = STATES[self.state]
+        link = render("link.html", url=self.url) if self.url else ""
+        return render(
+            "server.html",
+            colour=colour,
+            name=self.name,
+            is_so=is_so,
+            where=link,
+            hint=hint,
+            figures=self.figures.markup(),
+            settings=self.settings.markup(),
+        )
+
+    def bundle(self) -> dict[str, str]:
+        """What a cell shows, as text and as HTML."""
+        return {"text/plain": str(self), "text/html": self.markup()}
+
+
+GOOD, BUSY = "var(--jp-success-color1, #43a047)", "var(--jp-warn-color1, #f9a825)"
+BAD, OFF = "var(--jp-error-color1, #e53935)", "var(--jp-ui-font-color3, #9e9e9e)"
+#: how a state is shown: its colour, in words, and what can be done about it
+STATES = {
+    "new": (OFF, "is new", " · start() starts it"),
+    "loading": (BUSY, "is loading", ""),
+    "ready": (GOOD, "is ready", ""),
+    "paused": (BUSY, "is paused", " · resume() lets it go on"),
+    "stopping": (BUSY, "is stopping", ""),
+    "stopped": (OFF, "is stopped", " · start() starts it again"),
+    "failed": (BAD, "has failed", " · start() tries again"),
+    "dead": (BAD, "is dead", " · start() makes a new worker"),
+}
+
+
+def described(value: str, *lines: str) -> dict[str, str]:
+    """What a cell shows of a small value, as text and as HTML: how it is written, and `lines`."""
+    rest = Markup("".join(f"<br>{html.escape(line)}" for line in lines))
+    markup = render("value.html", value=value, rest=rest)
+    return {"text/plain": "\n".join([value, *lines]), "text/html": markup}
 
 
 class Markup(str):
     """Text that is HTML already."""
 
 
-def render(template: str, /, **values: object) -> str:
+def render(template: str, /, **values: object) -> Markup:
     """The file `template` with `values` put in, escaped unless they are `Markup`."""
     safe = {
         key: value if isinstance(value, Markup) else html.escape(str(value))
         for key, value in values.items()
     }
-    return _template(template).substitute(safe)
+    return Markup(_template(template).substitute(safe))
 
 
 @lru_cache
@@ -65,10 +178,33 @@ def _template(name: str) -> Template:
 
 
 def cell(value: Any) -> str:
-    """A value as a table shows it: a dash for what is not there, three digits for a float."""
+    """A value as a table shows it: a dash for what is not there, three digits for a float.
+
+    Text is on one line, and cut where it is long.
+    """
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return "–"
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    text = " ".join(without_addresses(str(value)).splitlines())
+    return text if len(text) <= MOST_TEXT else text[:MOST_TEXT] + "…"
+
+
+def without_addresses(text: str) -> str:
+    """A repr without what it says of memory: ``<Mine object at 0x7f>`` becomes ``<Mine>``."""
+    return ADDRESS.sub("", text)
+
+
+def percent(share: float, digits: int = 0) -> str:
+    """A share from 0 to 1 as a person reads it: ``12%``."""
+    return "–" if math.isnan(share) else f"{share:.{digits}%}"
+
+
+def per_second(rate: float) -> str:
+    """A rate as a person reads it: ``0.25/s``, ``16.7/s``, ``1250/s``."""
+    if math.isnan(rate):
+        return "–"
+    return f"{rate:.3g}/s" if rate < 100 else f"{rate:.0f}/s"
 
 
 def duration(seconds: float) -> str:

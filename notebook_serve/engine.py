@@ -49,7 +49,7 @@ from .models import Model, Prepared
 from .pipelines import as_model
 from .policies import Policy
 from .scheduler import FALLBACK, PolicyFault
-from .stats import Queue, Recorder, Stats
+from .stats import News, Queue, Recorder, Stats, Unfinished
 from .worker import Worker
 
 logger = logging.getLogger("notebook_serve")
@@ -596,7 +596,6 @@ class Engine:
         with self._lock:
             recorder = self._recorder.copy()
             running_since = self._running_since
-        error = self._cause or self._fault
         return recorder.stats(
             now,
             running_since=running_since,
@@ -605,8 +604,23 @@ class Engine:
             policy=repr(self.policy),
             breaker=self.breaker.state,
             memory_ceiling=None if self.ceiling.limit == math.inf else int(self.ceiling.limit),
-            error="" if error is None else str(error),
+            error=self.error,
         )
+
+    @property
+    def error(self) -> str:
+        """Why it failed or died, or what the policy did wrong; empty when all is well."""
+        error = self._cause or self._fault
+        return "" if error is None else str(error)
+
+    def news(self, seen: tuple[int, int, float]) -> News:
+        """What has ended since a look that had `seen` so much, and who is not through."""
+        with self._lock:
+            unfinished = [
+                Unfinished(e.id, e.arrived, e.started, e.batch_id, e.batch_size)
+                for e in self._open.values()
+            ]
+            return self._recorder.since(seen, unfinished)
 
     def records(self) -> list[RequestRecord]:
         """The newest request records, oldest first."""

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle, islice
 from typing import TYPE_CHECKING, Any
 
+from .display import per_second
 from .extras import require
 
 if TYPE_CHECKING:
@@ -135,13 +136,6 @@ def _first_of_each_batch(ran: Mapping[int, RequestRecord]) -> dict[int | None, i
     for n in sorted(ran, key=lambda n: (ran[n].started or 0.0, n)):
         first.setdefault(ran[n].batch_id, n)
     return first
-
-
-def per_second(rate: float) -> str:
-    """A rate as a person reads it: ``0.25/s``, ``16.7/s``, ``1250/s``."""
-    if math.isnan(rate):
-        return "–"
-    return f"{rate:.3g}/s" if rate < 100 else f"{rate:.0f}/s"
 
 
 # -- both ---------------------------------------------------------------------------------

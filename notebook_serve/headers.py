@@ -14,3 +14,8 @@ def header(scope: MutableMapping[str, Any], name: bytes) -> str:
     if found is None:
         found = scope[_KNOWN] = dict(scope["headers"])
     return found.get(name, b"").decode("latin-1")
+
+
+def is_own_page(origin: str, host: str) -> bool:
+    """Whether a page from `origin` is one of the server that was asked as `host`."""
+    return origin.partition("://")[2].lower() == host.lower()

@@ -6,12 +6,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
+from typing import Any
 
 from .cost import CostModel
 from .errors import OptionError
 from .jobs import BatchRecord, Decision, Job
 from .law import Law
-from .policies import LengthAware, why_released
+from .policies import LengthAware, in_a_cell, why_released
 from .waiting import by_length
 
 #: how many times a full batch is looked at on either side of the oldest request
@@ -60,6 +61,9 @@ class CostAware:
     def observe(self, batch: BatchRecord) -> None:
         """Learn from a batch that ran."""
         self._law.learn(batch)
+
+    def _repr_mimebundle_(self, **options: Any) -> dict[str, str]:
+        return in_a_cell(self, _learnt(self.cost))
 
     def decide(self, waiting: Sequence[Job], now: float) -> Decision:
         """Take the slice that holds the oldest."""
@@ -110,6 +114,9 @@ class Adaptive:
         """Learn from a batch that ran."""
         self._law.learn(batch)
 
+    def _repr_mimebundle_(self, **options: Any) -> dict[str, str]:
+        return in_a_cell(self, _learnt(self.cost))
+
     def decide(self, waiting: Sequence[Job], now: float) -> Decision:
         """Take the batch around the oldest whose batch can still be in time."""
         cost = self._law.trusted
@@ -135,6 +142,10 @@ class Adaptive:
         # From the newest on, because those who are late may be many.
         candidates = takewhile(lambda job: job.arrived >= due, reversed(waiting))
         return [job for job in candidates if job.arrived >= due + cost.seconds(1, job.length)]
+
+
+def _learnt(cost: CostModel | None) -> str:
+    return f"It goes by {cost}" if cost else "It goes by no law yet, so it is LengthAware."
 
 
 def slice_around(job: Job, waiting: Sequence[Job], cost: CostModel, most: int) -> Decision:

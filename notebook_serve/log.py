@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, overload
 
+from .display import Table, duration, percent
 from .jobs import BatchRecord, Outcome, RequestRecord
 
 
@@ -58,6 +59,9 @@ class RequestLog(Sequence[RequestRecord]):
     def __repr__(self) -> str:
         return f"<RequestLog: {len(self)} requests>"
 
+    def _repr_mimebundle_(self, **options: Any) -> dict[str, str]:
+        return requests_table(self).bundle()
+
 
 class BatchLog(Sequence[BatchRecord]):
     """Reads as a sequence of `BatchRecord`, numbered from 0; each is made when it is looked at."""
@@ -100,3 +104,56 @@ class BatchLog(Sequence[BatchRecord]):
 
     def __repr__(self) -> str:
         return f"<BatchLog: {len(self)} batches>"
+
+    def _repr_mimebundle_(self, **options: Any) -> dict[str, str]:
+        return batches_table(self).bundle()
+
+
+# -- as tables ----------------------------------------------------------------------------
+
+REQUEST_HEADS = (
+    *("id", "arrived", "queue_time", "inference_time", "latency"),
+    *("outcome", "batch", "size", "length", "parameters", "client"),
+)
+BATCH_HEADS = ("id", "started", "seconds", "reason", "size", "longest", "padding", "waiting")
+
+
+def requests_table(records: Sequence[RequestRecord]) -> Table:
+    """What became of each request; arrivals count from the first one's."""
+    first = records[0].arrived if records else 0.0
+
+    def row(record: RequestRecord) -> tuple[Any, ...]:
+        return (
+            record.id,
+            duration(record.arrived - first),
+            duration(record.queue_time),
+            duration(record.inference_time),
+            duration(record.latency),
+            record.outcome,
+            record.batch_id,
+            record.batch_size or None,
+            record.length,
+            record.group or "default",
+            record.client,
+        )
+
+    return Table.of(f"{len(records)} requests", REQUEST_HEADS, records, row)
+
+
+def batches_table(batches: Sequence[BatchRecord]) -> Table:
+    """Each batch that ran; starts count from the first one's."""
+    first = batches[0].started if batches else 0.0
+
+    def row(batch: BatchRecord) -> tuple[Any, ...]:
+        return (
+            batch.id,
+            duration(batch.started - first),
+            duration(batch.seconds),
+            batch.reason,
+            batch.size,
+            max(batch.lengths, default=0),
+            percent(batch.padding),
+            batch.waiting,
+        )
+
+    return Table.of(f"{len(batches)} batches", BATCH_HEADS, batches, row)

@@ -13,8 +13,9 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice, takewhile
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
+from .display import described, without_addresses
 from .errors import OptionError
 from .jobs import BatchRecord, Decision, Job
 from .waiting import by_length, mates
@@ -37,6 +38,12 @@ class Policy(Protocol):
         """
 
 
+def in_a_cell(policy: Policy, *more: str, **options: Any) -> dict[str, str]:
+    """What a cell shows of a policy: its repr, what it does in one sentence, and `more`."""
+    said = (type(policy).__doc__ or "").strip().partition("\n")[0]
+    return described(without_addresses(repr(policy)), said, *more)
+
+
 @dataclass(frozen=True)
 class NoBatching:
     """One request at a time, in the order of arrival."""
@@ -44,6 +51,8 @@ class NoBatching:
     def decide(self, waiting: Sequence[Job], now: float) -> Decision:
         """Take the oldest."""
         return Decision((waiting[0],), reason="full")
+
+    _repr_mimebundle_ = in_a_cell
 
 
 @dataclass(frozen=True)
@@ -64,6 +73,8 @@ class ResettingWindow:
         if now < quiet_at:
             return Decision(wake_at=quiet_at)
         return Decision(tuple(mates(waiting)), reason="deadline")
+
+    _repr_mimebundle_ = in_a_cell
 
 
 @dataclass(frozen=True)
@@ -90,6 +101,8 @@ class Window:
             return Decision(wake_at=deadline)
         return Decision(tuple(take), reason="deadline")
 
+    _repr_mimebundle_ = in_a_cell
+
 
 @dataclass(frozen=True)
 class Greedy:
@@ -104,6 +117,8 @@ class Greedy:
         """Take the oldest and its oldest mates."""
         take = mates(waiting, limit=self.max_batch_size)
         return Decision(tuple(take), reason=why_released(len(take), self.max_batch_size, waiting))
+
+    _repr_mimebundle_ = in_a_cell
 
 
 @dataclass(frozen=True)
@@ -157,6 +172,8 @@ class LengthAware:
             return False
         return padded - total <= self.max_padding * padded
 
+    _repr_mimebundle_ = in_a_cell
+
 
 @dataclass
 class CoDel:
@@ -206,6 +223,8 @@ class CoDel:
         observe = getattr(self.policy, "observe", None)
         if observe is not None:
             observe(batch)
+
+    _repr_mimebundle_ = in_a_cell
 
 
 def _oldest_first(

@@ -8,13 +8,13 @@ import statistics
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from functools import cached_property
+from functools import cached_property, partial
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import figures
-from .display import Table, duration
+from .display import Table, duration, per_second, percent
 from .errors import OptionError
 from .extras import require
 from .jobs import OUTCOMES, BatchRecord
@@ -289,17 +289,17 @@ class Report:
             ("source", f"{self.source}{replicas}"),
             ("duration", f"{duration(self.duration)}, warm-up {duration(self.start)}"),
             ("requests", _listed(self.outcomes, str)),
-            ("after warm-up", _listed(self.shares, _percent)),
-            ("offered", figures.per_second(self.offered)),
-            ("throughput", _unsure(self.throughput, sure["throughput"], figures.per_second)),
-            ("goodput", f"{figures.per_second(self.goodput)} {within}"),
+            ("after warm-up", _listed(self.shares, _share)),
+            ("offered", per_second(self.offered)),
+            ("throughput", _unsure(self.throughput, sure["throughput"], per_second)),
+            ("goodput", f"{per_second(self.goodput)} {within}"),
             ("latency", self._latency_in_words(sure)),
             ("queue_time", _percentiles(self.queue_time)),
             ("inference_time", _percentiles(self.inference_time)),
             ("mean waiting", self.mean_waiting),
             ("mean batch size", self.mean_batch_size),
-            ("padding", _percent(self.padding)),
-            ("worker busy", _percent(self.utilisation)),
+            ("padding", _share(self.padding)),
+            ("worker busy", _share(self.utilisation)),
         ]
         if self.lateness is not None:
             rows.append(("generator late", _percentiles(self.lateness)))
@@ -430,8 +430,8 @@ def _unsure(value: float, interval: Interval, show: Callable[[float], str]) -> s
     return show(value) + (f" ±{half / value:.0%}" if half > SHOWN * value else "")
 
 
-def _percent(share: float) -> str:
-    return "–" if math.isnan(share) else f"{share:.1%}"
+#: of a run there is more to say than of a moment
+_share = partial(percent, digits=1)
 
 
 def _percentiles(times: Distribution) -> str:

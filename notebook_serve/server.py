@@ -14,10 +14,12 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from typing import TYPE_CHECKING, Any
 
 from .cost import CostModel
-from .display import Table, duration, render
+from .display import Card, Table, duration, per_second, without_addresses
 from .engine import Answer, Engine
 from .errors import OptionError
+from .extras import require
 from .jobs import BatchRecord, RequestRecord
+from .overheads import with_overheads
 from .policies import LengthAware, Policy
 from .replay import replay
 from .report import Report
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from starlette.applications import Starlette
 
     from .listener import Listener
+    from .widget import Dashboard
 
 #: seconds that what is under way has when the interpreter ends; Jupyter kills a kernel after 2.5
 AT_EXIT = 1.0
@@ -347,6 +350,17 @@ class Server:
         """What waits now, oldest first."""
         return self._engine.queue()
 
+    def dashboard(self) -> Dashboard:
+        """What happens just now, live in a cell, with controls; ``GET /`` is the same as a page.
+
+        It comes through the kernel's own channel, so it works where the browser cannot reach the
+        server, and moves while a cell runs. Raises `MissingExtra` without the extra ``notebook``.
+        """
+        require("anywidget", "notebook")
+        from .widget import Dashboard
+
+        return Dashboard(self._engine, self.stats)
+
     # -- reckoning ----------------------------------------------------------------------
 
     @property
@@ -362,9 +376,12 @@ class Server:
     def fit_cost(self) -> CostModel:
         """What a batch costs, fitted to the newest that ran; says its own error and doubts.
 
+        What the server takes besides, between batches and for each request, is measured too.
+
         Raises `OptionError` before any ran.
         """
-        return CostModel.fit(batch for batch in self.batches() if not batch.retries)
+        batches = [batch for batch in self.batches() if not batch.retries]
+        return with_overheads(CostModel.fit(batches), self.records(), batches)
 
     def what_if(self, policy: Policy, *, cost: CostModel | None = None, **options: Any) -> Report:
         """The requests just served (the newest 10,000), simulated under another policy.
@@ -381,30 +398,48 @@ class Server:
     # -- display ------------------------------------------------------------------------
 
     def __repr__(self) -> str:
-        where = f" at {self.url}" if self._listener is not None else ""
-        return f"<Server {self.name!r}: {self.state}{where}, {self.policy!r}>"
+        where = f" at {self.url}" if self._answers() else ""
+        return without_addresses(f"<Server {self.name!r}: {self.state}{where}, {self.policy!r}>")
 
     def _repr_html_(self) -> str:
+        return self._card().markup()
+
+    def _repr_mimebundle_(self, **options: Any) -> dict[str, str]:
+        return self._card().bundle()
+
+    def _answers(self) -> bool:
+        return self._listener is not None and self._listener.is_alive()
+
+    def _card(self) -> Card:
         stats = self.stats()
-        colours = {"ready": "#2e7d32", "loading": "#f9a825", "paused": "#f9a825"}
         rows = [
             ("model", stats.model),
             ("policy", stats.policy),
             ("queue", f"{stats.queue_depth} waiting, {stats.queue_peak} at most"),
+            ("throughput", per_second(stats.throughput)),
             ("answered", stats.outcomes["ok"]),
             ("latency p50", duration(stats.latency.p50)),
         ]
         if stats.error:
             rows.append(("error", stats.error))
-        shown = "" if self._listener is None else self.url
-        return render(
-            "server.html",
-            name=self.name,
-            state=stats.state,
-            colour=colours.get(stats.state, "#c62828" if stats.error else "#757575"),
-            url=shown,
-            table=Table("", ("", ""), rows).markup(),
+        return Card(
+            self.name,
+            stats.state,
+            self.url if self._answers() else "",
+            Table("", ("", ""), rows),
+            Table("", ("", ""), self._settings()),
         )
+
+    def _settings(self) -> list[tuple[str, object]]:
+        engine, endless = self._engine, self._engine.timeout == math.inf
+        return [
+            ("queue limit", f"{engine.max_queue_size} requests"),
+            ("time-out", "none" if endless else duration(engine.timeout)),
+            ("who would be late", "refused at once" if engine.refuse_late else "may wait"),
+            ("body limit", f"{self._max_body_size:,} bytes"),
+            ("token", "none" if self._token is None else "needed; a browser opens /?token=..."),
+            ("errors", "told in full" if self._expose_errors else "told in general words"),
+        ]
 
 
 def _wait(future: Future[Answer]) -> Answer:

@@ -76,7 +76,8 @@ def simulate(
     Args:
         policy: Which of the waiting to run next, and when.
         traffic: When requests arrive (seconds from the start), or a `ClosedLoop`.
-        cost: Seconds that a batch takes, from the lengths of its inputs.
+        cost: Seconds that a batch takes, from the lengths of its inputs. Of a `CostModel` its
+            `turnaround` and `handling` count as well.
         lengths: The length of each input: a number, a sequence in turn, or a distribution.
         groups: The group of each input, in turn; only those of one group share a batch.
         duration: Seconds of traffic; without it all of it, or a minute of what has no end.
@@ -176,6 +177,11 @@ class Simulation:
     ) -> None:
         self.lanes = lanes
         self.cost = cost
+        #: Seconds that every request takes to be handled. What happens to it happens so much later
+        #: than it would without, and so it is noted; the queue need not know.
+        self.handling = getattr(cost, "handling", 0.0)
+        #: seconds until a worker is free again after a batch
+        self.turnaround = getattr(cost, "turnaround", 0.0)
         self.dispatch = dispatch
         self.lengths: Iterator[int] = iter(())
         self.groups: Iterator[str] = repeat("")
@@ -234,7 +240,7 @@ class Simulation:
         lengths, cost, add, noisy = self.length, self.cost, self.batches.add, self.noise > 0
         started, finished, batch = self.started, self.finished, self.batch
         count, first, come, now = len(arrivals), 0, 0, 0.0
-        number = 0
+        number, handling, turnaround = 0, self.handling, self.turnaround
         while first < count:
             now = max(now, arrivals[first])
             while come < count and arrivals[come] <= now:
@@ -244,11 +250,12 @@ class Simulation:
             seconds = cost(taken)
             if noisy or not 0 <= seconds < math.inf:
                 seconds = self._varied(seconds)
-            add("full" if last - first == most else "idle", taken, now, seconds, come - last)
-            end = now + seconds
+            begun, end = now + handling, now + seconds
+            add("full" if last - first == most else "idle", taken, begun, seconds, come - last)
+            answered = end + handling
             for place in range(first, last):
-                started[place], finished[place], batch[place] = now, end, number
-            first, now, number = last, end, number + 1
+                started[place], finished[place], batch[place] = begun, answered, number
+            first, now, number = last, end + turnaround, number + 1
 
     def run_closed(self, traffic: ClosedLoop, duration: float) -> None:
         """Let clients ask, each again when it was answered, for `duration` seconds."""
@@ -343,16 +350,18 @@ class Simulation:
         lengths = tuple([job.length for job in jobs])
         seconds = self._varied(self.cost(lengths))
         end, number = now + seconds, len(batches)
-        batches.add(batch.reason, lengths, now, seconds, batch.waiting)
+        begun, answered = now + self.handling, end + self.handling
+        batches.add(batch.reason, lengths, begun, seconds, batch.waiting)
         for job in jobs:
-            self.started[job.id] = now
+            self.started[job.id] = begun
             self.batch[job.id] = number
-            self._answer(job, end)
+            self._answer(job, answered)
             self._left(lane, job)
         lane.idle -= 1
         lane.running += len(jobs)
-        lane.busy_until = max(lane.busy_until, end)
-        self._at(end, self._finish, (lane, number))
+        free = end + self.turnaround
+        lane.busy_until = max(lane.busy_until, free)
+        self._at(free, self._finish, (lane, number))
 
     def _varied(self, seconds: float) -> float:
         """How long a batch runs of which the cost says `seconds`."""

@@ -7,11 +7,13 @@ import statistics
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from itertools import takewhile
-from typing import Any
+from itertools import islice, takewhile
+from typing import Any, TypeVar
 
-from .display import Table, duration
+from .display import Table, duration, percent
 from .jobs import OUTCOMES, BatchRecord, Job, RequestRecord
+
+T = TypeVar("T")
 
 #: how many of the newest records are kept
 KEEP_REQUESTS = 10_000
@@ -99,8 +101,8 @@ class Stats:
             ("batch sizes", _counts(dict(sorted(self.batch_sizes.items())))),
             ("mean batch size", self.mean_batch_size),
             ("released because", _counts(self.reasons)),
-            ("padding", _percent(self.padding)),
-            ("worker busy", _percent(self.utilisation)),
+            ("padding", percent(self.padding)),
+            ("worker busy", percent(self.utilisation)),
         ]
         if self.breaker != "closed":
             rows.append(("breaker", self.breaker))
@@ -120,12 +122,13 @@ class Stats:
 TIMES = ("latency", "queue_time", "inference_time")
 
 
+def _newest(records: deque[T], count: int) -> list[T]:
+    """The last `count` of them, oldest first."""
+    return list(islice(reversed(records), count))[::-1]
+
+
 def _percentiles(times: Distribution) -> str:
     return ", ".join(f"{name} {duration(getattr(times, name))}" for name in ("p50", "p90", "p99"))
-
-
-def _percent(share: float) -> str:
-    return "–" if math.isnan(share) else f"{share:.0%}"
 
 
 def _counts(counts: Mapping[Any, int]) -> str:
@@ -157,26 +160,55 @@ class Queue:
         return self.jobs[index]
 
     def _table(self) -> Table:
-        rows = [
-            (
-                job.id,
-                duration(self.now - job.arrived),
-                job.length,
-                job.group or "default",
-                duration(job.deadline - self.now),
-            )
-            for job in self.jobs
-        ]
         title = f"{len(self.jobs)} waiting" + (
             f", {self.preparing} being prepared" if self.preparing else ""
         )
-        return Table(title, ("id", "waits since", "length", "parameters", "time left"), rows)
+        heads = ("id", "waits since", "length", "parameters", "time left")
+        return Table.of(title, heads, self.jobs, self._row)
+
+    def _row(self, job: Job) -> tuple[Any, ...]:
+        return (
+            job.id,
+            duration(self.now - job.arrived),
+            job.length,
+            job.group or "default",
+            duration(job.deadline - self.now),
+        )
 
     def __repr__(self) -> str:
         return str(self._table())
 
     def _repr_html_(self) -> str:
         return self._table()._repr_html_()
+
+
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """A request that has no record yet: it waits, or it runs."""
+
+    id: int
+    arrived: float
+    started: float | None
+    batch_id: int | None
+    batch_size: int
+    finished: None = None
+    outcome: str = "unfinished"
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What was recorded since somebody last looked, and who is not through."""
+
+    requests: list[RequestRecord]
+    batches: list[BatchRecord]
+    #: of all requests since the start
+    outcomes: Mapping[str, int]
+    #: how many requests and batches had been recorded by now; to be shown at the next look
+    seen: tuple[int, int, float]
+    #: whether the records began anew, and these are all
+    anew: bool
+    #: oldest first
+    unfinished: list[Unfinished]
 
 
 @dataclass
@@ -204,6 +236,20 @@ class Recorder:
             outcomes=self.outcomes.copy(),
             batch_sizes=self.batch_sizes.copy(),
             reasons=self.reasons.copy(),
+        )
+
+    def since(self, seen: tuple[int, int, float], unfinished: list[Unfinished]) -> News:
+        """What was recorded since a look that had `seen` so much: the newest, as far as kept."""
+        now = self.outcomes.total(), self.batch_sizes.total(), self.born
+        anew = seen[2] != self.born
+        requests, batches = (0, 0) if anew else seen[:2]
+        return News(
+            requests=_newest(self.requests, now[0] - requests),
+            batches=_newest(self.batches, now[1] - batches),
+            outcomes=dict(self.outcomes),
+            seen=now,
+            anew=anew,
+            unfinished=unfinished,
         )
 
     def enqueued(self, count: int) -> None:

@@ -1,8 +1,9 @@
 """Synthetic traffic: when requests arrive, how long their inputs are, and texts to send.
 
 Arrival times are seconds from the start, rates are arrivals per second, lengths are whole numbers
-of tokens or words. Everything here is a frozen value whose ``repr`` pastes back. Iterating always
-starts from the beginning, and the same seed gives the same traffic on every version of Python.
+of tokens or words. Everything here is a frozen value whose ``repr`` pastes back, unless it holds
+more than 50 recorded numbers. Iterating always starts from the beginning, and the same seed gives
+the same traffic on every version of Python.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 #: the least positive number that can still be divided by
 TINY = sys.float_info.min
+#: recorded numbers that a repr still lists
+MOST_SHOWN = 50
 
 # -- when requests arrive -----------------------------------------------------------------
 
@@ -210,6 +213,9 @@ class Trace:
         object.__setattr__(self, "arrivals", _rising(times))
 
     def __repr__(self) -> str:
+        count = len(self.arrivals)
+        if count > MOST_SHOWN:
+            return f"<Trace: {count} arrivals from {self.arrivals[0]:g} to {self.arrivals[-1]:g} s>"
         return f"Trace({list(self.arrivals)})"
 
     @classmethod
@@ -444,6 +450,9 @@ class Empirical:
         draw, data, size = _draws("lengths", self.seed), self.data, len(self.data)
         return (data[int(draw() * size)] for _ in repeat(None))
 
+    def __repr__(self) -> str:
+        return f"Empirical({_shown(self.data)}, seed={self.seed})"
+
     def sample(self, n: int) -> list[int]:
         """The first `n` lengths."""
         return _sample(self, n)
@@ -465,6 +474,9 @@ class Cycle:
 
     def __iter__(self) -> Iterator[int]:
         return cycle(self.data)
+
+    def __repr__(self) -> str:
+        return f"Cycle({_shown(self.data)})"
 
     def sample(self, n: int) -> list[int]:
         """The first `n` lengths."""
@@ -488,6 +500,12 @@ def as_lengths(value: object) -> Lengths:
     raise OptionError(
         f"lengths are such as LogNormal(20, 0.8), a whole number or a sequence, not {value!r}"
     )
+
+
+def _shown(data: Sequence[int]) -> str:
+    if len(data) > MOST_SHOWN:
+        return f"<{len(data)} lengths from {min(data)} to {max(data)}>"
+    return f"data={data}"
 
 
 def _sample(lengths: Iterable[int], n: int) -> list[int]:

@@ -306,7 +306,7 @@ def test_no_folder_of_this_machine_is_told(make: Make, client: httpx.Client) -> 
     def model(inputs: list[Any]) -> list[Any]:
         raise RuntimeError("cannot read /home/alice/models/weights.bin and/or C:\\alice\\x.bin")
 
-    answers = [client.get(failed.url + path) for path in ("/ready", "/stats", "/")]
+    answers = [client.get(failed.url + path) for path in ("/ready", "/stats", "/live")]
     answers += [client.post(failed.url, content="x"), client.post(make(model).url, content="x")]
     for answer in answers:
         assert "alice" not in answer.text
@@ -513,13 +513,8 @@ def test_a_client_that_leaves_is_not_computed(make: Make, client: httpx.Client) 
 
 
 def test_pages_about_the_server(make: Make, client: httpx.Client) -> None:
-    """/stats is JSON, and the page shows the same, with what is user's text escaped."""
-
-    def model(inputs: list[Any]) -> list[Any]:
-        return inputs
-
-    model.__name__ = "<b>bold</b>"
-    server = make(model)
+    """/stats is JSON, and the page is HTML, with what is user's text escaped."""
+    server = make(echo, name="<b>bold</b>")
     client.post(server.url, content="x")
     stats = client.get(server.url + "/stats").json()
     assert stats["outcomes"]["ok"] == 1
@@ -537,7 +532,8 @@ def test_pages_about_the_server(make: Make, client: httpx.Client) -> None:
 def test_a_token_is_asked_on_every_route_but_health(make: Make, client: httpx.Client) -> None:
     """Without the token nothing but /health answers; with it everything does."""
     server = make(echo, token="s3cret")
-    for method, path in [("POST", "/"), ("GET", "/"), ("GET", "/stats"), ("GET", "/ready")]:
+    looking = ["/", "/stats", "/ready", "/live", "/static/dashboard.js"]
+    for method, path in [("POST", "/"), *(("GET", path) for path in looking)]:
         for headers in ({}, {"authorization": "Bearer wrong"}, {"authorization": "Basic s3cret"}):
             response = client.request(method, server.url + path, headers=headers)
             assert error_of(response) == (401, "Unauthorized")

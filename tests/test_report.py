@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 
+from notebook_serve.display import per_second
 from notebook_serve.errors import OptionError
-from notebook_serve.figures import LOST, MOST_POINTS, MOST_REASONS, PALETTE, per_second
+from notebook_serve.figures import LOST, MOST_POINTS, MOST_REASONS, PALETTE
 from notebook_serve.jobs import OUTCOMES, BatchRecord, Outcome, RequestRecord
 from notebook_serve.log import RequestLog
 from notebook_serve.report import NEEDED, STRETCHES, STUDENT, Report

@@ -1,0 +1,111 @@
+"""The dashboard's page: what a browser is given, and what its controls may do."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import json
+import shlex
+from collections.abc import Callable
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import Route
+
+from .bodies import body_of
+from .dashboard import script, source
+from .display import render
+from .engine import Engine
+from .errors import BadRequest, Forbidden, InvalidInput, OptionError
+from .headers import header, is_own_page
+from .live import Live, steer
+from .replies import json_response
+
+#: most bytes that a control has to say
+MOST_ASKED = 4000
+#: everything comes from this server, and no other page may put this one into a frame
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src data:; "
+    "connect-src 'self'; frame-ancestors 'self'; base-uri 'none'; form-action 'none'"
+)
+#: what the page needs, by name
+PARTS: dict[str, tuple[str, Callable[[], str]]] = {
+    "dashboard.js": ("text/javascript", script),
+    "dashboard.css": ("text/css", lambda: source("dashboard.css")),
+    "page.js": ("text/javascript", lambda: source("page.js")),
+}
+
+
+class Page:
+    """The endpoints behind the dashboard's page.
+
+    `said` is what may be told of an error (see `serve`), and `trusted` whether whoever gets here
+    has shown a token.
+    """
+
+    def __init__(self, engine: Engine, said: Callable[[str], str], trusted: bool) -> None:
+        self._engine = engine
+        self._live = Live(engine)
+        self._said = said
+        self._trusted = trusted
+        self.routes = [
+            Route("/live", self.live),
+            Route("/control", self.control, methods=["POST"]),
+            Route("/static/{name}", self.part),
+        ]
+
+    async def page(self, request: Request) -> Response:
+        """The page itself."""
+        url = shlex.quote(str(request.base_url))  # it goes into a line for a shell
+        shown = ' -H "Authorization: Bearer $TOKEN"' if self._trusted else ""
+        text = render("page.html", name=self._engine.name, url=url, header=shown)
+        return HTMLResponse(text, headers={"Content-Security-Policy": POLICY})
+
+    async def part(self, request: Request) -> Response:
+        """A script or a style sheet."""
+        name = request.path_params["name"]
+        if name not in PARTS:
+            raise HTTPException(404)
+        kind, text = PARTS[name]
+        return Response(text(), media_type=kind, headers={"Cache-Control": "no-cache"})
+
+    async def live(self, request: Request) -> Response:
+        """What happens just now."""
+        return json_response(await self._picture(request))
+
+    async def control(self, request: Request) -> Response:
+        """Pause, resume, or set a policy; answered with what happens then."""
+        if not self._may_steer(request):
+            raise Forbidden("the controls work on this machine only, or with a token")
+        body = await body_of(request, MOST_ASKED, self._engine.timeout)
+        try:
+            action = json.loads(body)
+        except (ValueError, RecursionError) as error:
+            raise BadRequest(f"the body is not JSON: {error}") from error
+        try:
+            steer(self._engine, action)
+        except OptionError as error:
+            raise InvalidInput(error.message) from error
+        return json_response(await self._picture(request))
+
+    async def _picture(self, request: Request) -> dict[str, Any]:
+        # The first has ten thousand records to go through, which is not for the event loop.
+        picture = await asyncio.to_thread(self._live.picture)
+        error = self._said(picture["error"])
+        return {**picture, "error": error, "steers": self._may_steer(request)}
+
+    def _may_steer(self, request: Request) -> bool:
+        origin = header(request.scope, b"origin")
+        if origin and not is_own_page(origin, header(request.scope, b"host")):
+            return False
+        return self._trusted or (request.client is not None and _is_here(request.client.host))
+
+
+def _is_here(address: str) -> bool:
+    """Whether an address is of this machine."""
+    try:
+        return ipaddress.ip_address(address.partition("%")[0]).is_loopback
+    except ValueError:
+        return False

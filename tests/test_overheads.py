@@ -1,0 +1,113 @@
+"""What a server takes besides waiting and running: measured from records, and simulated."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from notebook_serve import (
+    BatchRecord,
+    CostModel,
+    Greedy,
+    NoBatching,
+    Report,
+    RequestRecord,
+    simulate,
+    traffic,
+)
+from notebook_serve.overheads import FEW, with_overheads
+from notebook_serve.policies import LengthAware, Policy, Window
+
+COST = CostModel(fixed=0.010, per_token=0.0002)
+BESIDES = replace(COST, turnaround=0.003, handling=0.002)
+
+
+def simulated(policy: Policy, cost: CostModel, rate: float, **options: Any) -> Report:
+    return simulate(policy, traffic.Poisson(rate, n=2000), cost, lengths=10, **options)
+
+
+@pytest.mark.parametrize("policy", [NoBatching(), Greedy(4), LengthAware(8)])
+def test_what_was_simulated_is_found_again(policy: Policy) -> None:
+    """From the records of a run, as from a server's."""
+    report = simulated(policy, BESIDES, 60.0)
+    found = with_overheads(COST, report.records, report.batches)
+
+    assert found.turnaround == pytest.approx(BESIDES.turnaround)
+    assert found.handling == pytest.approx(BESIDES.handling)
+
+
+def test_a_policy_that_waits_is_not_taken_for_handling() -> None:
+    """What a window holds back is its decision."""
+    report = simulated(Window(16, 0.050), BESIDES, 20.0)
+
+    assert with_overheads(COST, report.records, report.batches).handling < 0.01
+
+
+@pytest.mark.parametrize("count", [FEW, FEW + 1])
+def test_few_cases_say_nothing(count: int) -> None:
+    """Less than `FEW` are taken for none."""
+    seconds = [float(n) for n in range(count)]
+    batches = [
+        BatchRecord(n, "idle", (1,), started=at, seconds=0.5) for n, at in enumerate(seconds)
+    ]
+    idle = [RequestRecord(n, at - 0.25, at, at + 0.5, "ok", n) for n, at in enumerate(seconds)]
+    busy = [RequestRecord(n, at - 0.75, at, at + 0.5, "ok", n) for n, at in enumerate(seconds)]
+
+    assert with_overheads(COST, idle, batches).handling == (0.25 if count > FEW else 0.0)
+    assert with_overheads(COST, busy, batches).turnaround == (0.5 if count > FEW else 0.0)
+    assert with_overheads(COST, [], batches).turnaround == 0.0
+
+
+def test_handling_is_waited_by_everybody_and_holds_nobody_up() -> None:
+    """Every answer comes so much later; as many are given."""
+    before, after = (
+        simulated(Greedy(8), COST, 50.0),
+        simulated(Greedy(8), replace(COST, handling=0.005), 50.0),
+    )
+
+    assert after.latency.p50 == pytest.approx(before.latency.p50 + 0.005)
+    assert after.queue_time.p99 == pytest.approx(before.queue_time.p99 + 0.005)
+    assert after.inference_time.mean == pytest.approx(before.inference_time.mean)
+    assert after.throughput == pytest.approx(before.throughput, rel=0.01)
+
+
+def test_turnaround_lowers_what_can_be_done() -> None:
+    """Swamped, a worker runs a batch in its seconds and the turnaround."""
+    report = simulated(NoBatching(), replace(COST, turnaround=0.004), 1000.0)
+
+    assert report.throughput == pytest.approx(1 / (0.012 + 0.004), rel=0.01)
+    assert report.inference_time.mean == pytest.approx(0.012)
+
+
+@given(st.floats(0, 0.02), st.floats(0, 0.02), st.sampled_from([NoBatching(), Greedy(3)]))
+def test_both_ways_through_the_simulator_agree(slow: float, handled: float, policy: Policy) -> None:
+    """With events (a queue limit that is never met) and without."""
+    cost = replace(COST, turnaround=slow, handling=handled)
+    events, recursion = (
+        simulated(policy, cost, 70.0, max_queue_size=limit) for limit in (1e9, math.inf)
+    )
+
+    assert events.records.finished == pytest.approx(recursion.records.finished)
+    assert events.records.started == pytest.approx(recursion.records.started)
+    assert list(events.batches) == list(recursion.batches)
+
+
+def test_a_closed_loop_feels_both() -> None:
+    """One client asks again when it has its answer."""
+    report = simulate(NoBatching(), traffic.ClosedLoop(1), BESIDES, lengths=10, duration=30.0)
+
+    assert report.throughput == pytest.approx(1 / (0.012 + 0.003 + 0.002), rel=0.2)
+    assert report.latency.p50 == pytest.approx(0.012 + 0.002, abs=0.0031)
+
+
+def test_they_are_said_and_kept() -> None:
+    """In words, and in JSON."""
+    assert "3 ms between two batches, 2 ms to take a request in" in str(BESIDES)
+    again = CostModel.from_json(BESIDES.to_json())
+    assert (again.turnaround, again.handling) == (0.003, 0.002)
+    assert "between" not in str(COST)
