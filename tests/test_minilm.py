@@ -50,10 +50,10 @@ def minilm() -> Any:
 
 @cache
 def sentences() -> list[str]:
-    """200 sentences of 3 to 200 words, from Python's help topics."""
+    """48 sentences of 3 to 100 words, from Python's help topics."""
     words = " ".join(demo.sentences(400, seed=7)).replace("[MASK]", "it").split()
     rng = random.Random(7)
-    lengths = [3, 200, *(rng.randint(3, 200) for _ in range(198))]
+    lengths = [3, 100, *(rng.randint(3, 100) for _ in range(46))]
     starts = (rng.randrange(len(words) - length) for length in lengths)
     return [" ".join(words[at : at + length]) for at, length in zip(starts, lengths, strict=True)]
 
