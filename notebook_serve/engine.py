@@ -329,13 +329,20 @@ class Engine:
             return closed
         depth = self._recorder.depth
         if depth + count > self.max_queue_size:
-            wait = retry_after(depth, self._recorder.drain_rate(now))
+            wait = self._back_in(depth, now)
             return QueueFull(
                 f"{depth} requests wait, and the queue holds {self.max_queue_size}; "
                 f"try again in {wait} s",
                 wait,
             )
         return self._overload(depth, count, patience)
+
+    def _back_in(self, depth: int, now: float) -> int:
+        """Whole seconds after which what waits is through; the lock is held."""
+        seconds = self._backlog.seconds(depth)
+        # The rate of the last seconds counts those in which there was nothing to do.
+        rate = self._recorder.drain_rate(now) if seconds is None else depth / max(seconds, 1e-9)
+        return retry_after(depth, rate)
 
     def _overload(self, depth: int, count: int, patience: float) -> Overloaded | None:
         """A refusal if `count` requests behind `depth` others cannot be through in their time."""
@@ -543,7 +550,7 @@ class Engine:
         now = time.monotonic()
         with self._lock:
             found = [self._open.get(job_id) for job_id in job_ids]
-            wait = retry_after(self._recorder.depth, self._recorder.drain_rate(now))
+            wait = self._back_in(self._recorder.depth, now)
         self._close(
             (entry, "rejected", _gave_up(entry, now, wait)) for entry in found if entry is not None
         )

@@ -1,13 +1,67 @@
 from __future__ import annotations
 
+import contextlib
+import inspect
 import math
+from collections.abc import Iterator, Sequence
 from html.parser import HTMLParser
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
+from IPython.core.formatters import DisplayFormatter
 
-from notebook_serve.display import Markup, Table, cell, duration, render
+import notebook_serve
+from notebook_serve import (
+    Adaptive,
+    CoDel,
+    CostAware,
+    CostModel,
+    Decision,
+    Greedy,
+    Job,
+    LoaderFailed,
+    NoBatching,
+    Queue,
+    ServeError,
+    compare,
+    errors,
+    parse_policy,
+    plan,
+    serve,
+    servers,
+    simulate,
+)
+from notebook_serve.display import (
+    MOST_ROWS,
+    MOST_TEXT,
+    STATES,
+    Card,
+    Markup,
+    Table,
+    cell,
+    duration,
+    render,
+)
+from notebook_serve.engine import State
+from notebook_serve.jobs import Batch
+from notebook_serve.log import RequestLog
+from notebook_serve.parsing import BUILT_IN
+from notebook_serve.traffic import (
+    Bursty,
+    ClosedLoop,
+    Constant,
+    Cycle,
+    Empirical,
+    Fixed,
+    LogNormal,
+    Poisson,
+    Ramp,
+    Trace,
+    Uniform,
+)
+
+from .gate import eventually
 
 
 class Reader(HTMLParser):
@@ -188,3 +242,216 @@ def test_a_duration_is_rounded_before_its_unit_is_chosen(seconds: float, expecte
 def test_a_time_gone_by_has_the_same_unit(seconds: float, expected: str) -> None:
     """A request that is overdue by two seconds is not overdue by 2000000 µs."""
     assert duration(seconds) == expected
+
+
+# -- long tables, long texts ----------------------------------------------------------------
+
+
+def test_a_long_table_is_cut_in_the_middle() -> None:
+    """Its first and last rows are shown, and how many more there are, in text and in HTML."""
+    table = Table.of("Numbers", ("n", "square"), range(1000), lambda n: (n, n * n))
+    lines, read = str(table).splitlines(), Reader(table.markup())
+
+    assert len(lines) == MOST_ROWS + 3
+    assert lines[2 + MOST_ROWS // 2] == f"… {1000 - MOST_ROWS} more …"
+    assert lines[-1].split() == ["999", "998001"]
+    assert " ".join(read.texts["td"]) == " ".join(" ".join(lines[2:]).split())
+
+
+def test_a_table_that_fits_is_shown_whole() -> None:
+    """Nothing is left out for the sake of a line that says so."""
+    lines = str(Table.of("", ("n",), range(MOST_ROWS), lambda n: (n,))).splitlines()
+
+    assert lines == ["n", *map(str, range(MOST_ROWS))]
+
+
+def test_numbers_stand_on_the_right() -> None:
+    """A column of numbers does, with units or without; one that has a word in it does not."""
+    rows = [(1, "1.5 ms", "3%", "a"), (1000, None, "12%", "7")]
+    markup = Table("", ("id", "took", "padding", "group"), rows).markup()
+
+    assert markup.count('<th align="right">') == 3
+    assert '<td align="right">1.5 ms</td><td align="right">3%</td><td>a</td>' in markup
+    assert "<td>7</td>" in markup
+
+
+def test_a_text_of_many_lines_or_many_letters_keeps_the_table() -> None:
+    """An error of a library may have both."""
+    assert cell("one\ntwo") == "one two"
+    assert cell("x" * 10_000) == "x" * MOST_TEXT + "…"
+
+
+# -- the card -------------------------------------------------------------------------------
+
+
+def test_every_state_is_told(make: Any) -> None:
+    """In words and by a colour; none is missing."""
+    assert set(STATES) == {*get_args(State), "paused"}
+    for state, (colour, is_so, hint) in STATES.items():
+        card = Card("demo", state, "", Table("", ("", ""), []), Table("", ("", ""), []))
+
+        assert state in is_so
+        assert f"demo {is_so}{hint}" in str(card)
+        assert colour in card.markup()
+        assert "href" not in card.markup()
+
+
+def test_a_card_leads_to_the_dashboard_while_there_is_one(make: Any) -> None:
+    """A server that has stopped, or never started, has no link."""
+    server = make(lambda inputs: inputs, start=False)
+    assert server._repr_mimebundle_()["text/plain"].startswith("test 0 is new · start() starts it")
+    server.start()
+    server.pause()
+    bundle = server._repr_mimebundle_()
+    assert f"is paused · {server.url} · resume()" in bundle["text/plain"]
+    assert f'<a href="{server.url}/" target="_blank" rel="noopener">' in bundle["text/html"]
+    server.stop()
+    bundle = server._repr_mimebundle_()
+    assert bundle["text/plain"].startswith("test 0 is stopped · start()")
+    assert "http" not in bundle["text/plain"] + bundle["text/html"]
+
+
+def test_a_card_keeps_the_token_to_itself(make: Any) -> None:
+    """A notebook is saved with what its cells show."""
+    server = make(lambda inputs: inputs, token="s3cret")
+    shown = repr(server) + "".join(server._repr_mimebundle_().values())
+
+    assert "s3cret" not in shown
+    assert "needed" in shown
+
+
+# -- everything that can end a cell -----------------------------------------------------------
+
+
+class Nameless:
+    """A policy without a repr of its own, as a person writes it in a cell."""
+
+    def decide(self, waiting: Sequence[Job], now: float) -> Decision:
+        """Take the oldest."""
+        return Decision((waiting[0],), reason="mine")
+
+
+def everything() -> Iterator[Any]:
+    """An object of each public class, and of each kind that a method returns."""
+    with serve(lambda inputs: inputs, port=0, name="<b>x", policy=CoDel(Nameless())) as server:
+        server.predict(["<i>", "b"] * 30, timeout=30.0)
+        yield from (server, servers(), server.stats(), server.stats().latency, server.limits)
+        yield from (server.policy, server.records(), server.batches(), server.fit_cost())
+        yield from (server.records()[0], server.batches()[0])
+        server.pause()
+        server._submit(["<script>"] * 1000, {}, None)
+        eventually(lambda: len(server.queue()) == 1000, "all are prepared")
+        yield server.queue()
+        server.resume()
+    yield server
+    yield from laboratory()
+    yield from failures()
+
+
+def laboratory() -> Iterator[Any]:
+    """What simulations take and give."""
+    cost = CostModel(fixed=0.005, per_item=0.001, per_token=0.0002)
+    long = Trace(n / 100 for n in range(10_000))
+    some = (Constant(5.0), Poisson(5.0), Bursty(5.0, 50.0), Ramp(1.0, 9.0), Trace([1.0]), long)
+    sizes = (Fixed(3), Uniform(1, 9), LogNormal(20, 0.8), Empirical([3]), Cycle([3]))
+    yield from (cost, ClosedLoop(3), *some, *sizes)
+    yield from (Empirical(range(1, 10_000)), Cycle(range(1, 10_000)))
+    report = simulate(Nameless(), long, cost, lengths=LogNormal(20, 0.8))
+    yield from (report, report.summary(), report.records, report.batches, report.records[:3])
+    yield compare([Nameless(), Greedy(8)], cost=cost, rates=[20, 50], duration=20.0)
+    yield plan(NoBatching(), cost, 50.0, 0.5, requests=500)
+    yield plan(Nameless(), cost, 50.0, 0.001, requests=500)
+    for learning in (CostAware(), Adaptive(0.2)):
+        yield learning
+        for batch in simulate(Greedy(8), long, cost, lengths=LogNormal(20, 0.8)).batches:
+            learning.observe(batch)
+        assert learning.cost is not None
+        yield learning
+    yield from (kind() for kind in BUILT_IN.values())
+    job = Job(1, 0.5, group="<b>")
+    yield from (job, Decision((job,)), Batch(1, (job,), "full", 3), Queue((), 1.0))
+    yield from (RequestLog.of([]), parse_policy("CoDel(Window(8))"))
+
+
+def failures() -> Iterator[Any]:
+    """Servers that failed, and every exception."""
+
+    def loader() -> Any:
+        raise OSError("no <script>\nfor " + "this " * 2000)
+
+    with serve(loader=loader, port=0, name="failing") as failing:
+        with contextlib.suppress(LoaderFailed):
+            failing.wait_ready()
+        yield from (failing, failing.stats())
+    yield serve(lambda inputs: inputs, start=False, policy=Nameless())
+    for kind in vars(errors).values():
+        if isinstance(kind, type) and issubclass(kind, ServeError):
+            yield kind("no <script>")
+
+
+class Page(HTMLParser):
+    """The words of a page, without those of its style; fails if an element is not closed."""
+
+    def __init__(self, markup: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.words: list[str] = []
+        self.elements: set[str] = set()
+        self.feed(markup)
+        self.close()
+        assert not self.open, f"never closed: {self.open}"
+
+    def handle_starttag(self, tag: str, attrs: Any) -> None:
+        """An element begins."""
+        self.elements.add(tag)
+        if tag != "br":
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        """An element ends: that which was opened last."""
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        """Text."""
+        if "style" not in self.open:
+            self.words += data.split()
+
+
+#: what the displays are made of; an input, a name or an error adds nothing to it
+ELEMENTS = {
+    *("div", "span", "b", "a", "code", "br", "style", "details", "summary"),
+    *("table", "caption", "thead", "tbody", "tr", "th", "td"),
+}
+#: public, but nothing that a person would look at: the protocol, and the simulator's own parts
+NOT_SHOWN = {"Policy", "Scheduler"}
+
+
+def test_everything_reads_well() -> None:
+    """No address in memory, nothing endless, HTML that is sound and says what the text says."""
+    in_a_cell: Any = DisplayFormatter()
+    seen, with_html = set(), set()
+    for value in everything():
+        shown, _ = in_a_cell.format(value)
+        name = type(value).__name__
+        seen.add(name)
+        for text in (repr(value), str(value), *shown.values()):
+            # The repr of a value that holds a person's own object has that one's.
+            assert " at 0x" not in text or "Nameless object at 0x" in repr(value), (name, text)
+        assert not any(" at 0x" in text for text in shown.values()), (name, shown)
+        if not isinstance(value, list):  # which a notebook cuts by itself
+            assert len(shown["text/plain"]) < 5_000, (name, len(shown["text/plain"]))
+            assert len(repr(value)) < 5_000, (name, len(repr(value)))
+        if "text/html" in shown:
+            with_html.add(name)
+            page = Page(shown["text/html"])
+            assert page.elements <= ELEMENTS, name
+            assert [word for word in page.words if word != "■"] == shown["text/plain"].split()
+
+    classes = {name for name in notebook_serve.__all__ if _is_class(name)}
+    assert classes - seen == NOT_SHOWN
+    assert with_html >= {"Server", "Stats", "Queue", "Report", "Comparison", "Table"}
+    assert with_html >= {"CostModel", "RequestLog", "BatchLog", *BUILT_IN}
+
+
+def _is_class(name: str) -> bool:
+    return inspect.isclass(getattr(notebook_serve, name))

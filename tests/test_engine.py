@@ -164,6 +164,23 @@ def test_retry_after_is_the_time_to_drain_the_queue(depth: int, rate: float, sec
     assert retry_after(depth, rate) == seconds
 
 
+def test_time_with_nothing_to_do_does_not_lengthen_the_wait(engine: MakeEngine) -> None:
+    """Who is refused is told by what batches took, not by how few there were to run of late."""
+    gate = Gate()
+    one = engine(gate, max_queue_size=40)
+    for number in range(20):
+        one._backlog.learn(BatchRecord(number, "idle", (1,), started=number * 60.0, seconds=0.1))
+    running = ask(one, 0)
+    assert gate.begun.wait(30)
+    waiting = one.submit(list(range(40)), {})
+    with pytest.raises(QueueFull) as caught:
+        ask(one, "too many")
+    gate.opened.set()
+
+    assert caught.value.retry_after == 4
+    assert len([future.result(30) for future in [running, *waiting]]) == 41
+
+
 def test_a_request_whose_time_is_up_is_answered_and_never_run(engine: MakeEngine) -> None:
     """While the model is busy, a waiting request expires on time and is not computed later."""
     gate = Gate()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -68,10 +70,9 @@ class Notebook:
         return [line for line in lines if not line.startswith("[IPKernelApp]")]
 
 
-@pytest.fixture
-def notebook(tmp_path: Path) -> Iterator[Notebook]:
-    """A fresh kernel."""
-    errors = tmp_path / "errors"
+@contextmanager
+def kernel(errors: Path) -> Iterator[Notebook]:
+    """A kernel, whose process writes on `errors`."""
     with errors.open("w") as file:  # a kernel that is restarted gets it too
         manager, client = start_new_kernel(startup_timeout=120, stderr=file)
         manager.shutdown_wait_time = 60.0  # seconds; half of it later it is told again, by SIGTERM
@@ -82,6 +83,27 @@ def notebook(tmp_path: Path) -> Iterator[Notebook]:
             manager.shutdown_kernel(now=True)
 
 
+@pytest.fixture
+def notebook(tmp_path: Path) -> Iterator[Notebook]:
+    """A fresh kernel."""
+    with kernel(tmp_path / "errors") as fresh:
+        yield fresh
+
+
+@pytest.fixture(scope="module")
+def only(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Notebook]:
+    """The kernel of those tests that need none of their own: to start one takes seconds."""
+    with kernel(tmp_path_factory.mktemp("kernel") / "errors") as started:
+        yield started
+
+
+@pytest.fixture
+def shared(only: Notebook) -> Notebook:
+    """That kernel, without the servers of the test before."""
+    only.run("import notebook_serve\nnotebook_serve.stop_all(drain=False)")
+    return only
+
+
 SERVE = """
 from notebook_serve import serve, servers, Greedy, NoBatching, demo
 server = serve(pipe, port=0)
@@ -89,21 +111,22 @@ server
 """
 
 
-def test_the_flow_of_a_notebook(notebook: Notebook) -> None:
-    """Serve, ask, await, look, swap the policy under load, stop, and run the cell again."""
-    notebook.run("from notebook_serve import demo\npipe = demo.pipeline()")
-    _, card = notebook.run(SERVE)
+def test_the_flow_of_a_notebook(shared: Notebook) -> None:
+    """Serve, ask, await, look, swap the policy under load, and stop."""
+    shared.run("from notebook_serve import demo\npipe = demo.pipeline()")
+    _, card = shared.run(SERVE)
     assert "ready" in card["text/plain"]
     assert "http://127.0.0.1:" in card["text/html"]
+    assert "queue limit" in card["text/plain"]  # as much as in the other
 
-    printed, _ = notebook.run(
+    printed, _ = shared.run(
         "import httpx\n"
         "answer = httpx.post(server.url, content='raise a [MASK] if the key is missing').json()\n"
         "print(len(answer), sorted(answer[0]))"
     )
     assert printed.strip() == "5 ['score', 'sequence', 'token', 'token_str']"
 
-    printed, _ = notebook.run(
+    printed, _ = shared.run(
         "same = await server.apredict('raise a [MASK] if the key is missing')\n"
         "async with httpx.AsyncClient() as client:\n"
         "    third = (await client.post(server.url, content='return the [MASK]')).json()\n"
@@ -111,11 +134,11 @@ def test_the_flow_of_a_notebook(notebook: Notebook) -> None:
     )
     assert printed.strip() == "True 5"
 
-    _, table = notebook.run("server.stats()")
+    _, table = shared.run("server.stats()")
     assert "ok: 3" in table["text/plain"]
     assert "<table" in table["text/html"]
 
-    printed, _ = notebook.run(
+    printed, _ = shared.run(
         "import asyncio\n"
         "texts = demo.sentences(60)\n"
         "server.policy = NoBatching()\n"
@@ -128,24 +151,41 @@ def test_the_flow_of_a_notebook(notebook: Notebook) -> None:
     )
     assert printed.strip() == "60 1 8"
 
-    notebook.run("server.stop()")
-    printed, _ = notebook.run("import threading\nprint([t.name for t in threading.enumerate()])")
+    shared.run("server.stop()")
+    printed, _ = shared.run("import threading\nprint([t.name for t in threading.enumerate()])")
     assert "notebook-serve" not in printed
 
-    notebook.run(SERVE)
-    old_url = notebook.run("print(server.url)")[0]
-    notebook.run("old = server")
-    notebook.run(SERVE)
-    printed, _ = notebook.run(
-        "print(len(servers()), old.state, server.predict('a [MASK]') is not None)"
+
+def test_a_cell_run_twice_leaves_one_server(shared: Notebook) -> None:
+    """The new one takes the place of the old, and its port where that is the usual one."""
+    usual = f"import notebook_serve.sockets\nnotebook_serve.sockets.USUAL_PORT = {free_port()}\n"
+    again = "from notebook_serve import serve, servers\nserver = serve(lambda xs: xs)\nserver"
+    shared.run(usual + again)
+    url = shared.run("old = server\nprint(server.url)")[0].strip()
+    _, card = shared.run(again)
+    printed, _ = shared.run(
+        "import psutil\n"
+        "mine = psutil.Process().net_connections('tcp')\n"
+        "listens = [item.laddr.port for item in mine if item.status == psutil.CONN_LISTEN]\n"
+        "print(servers() == [server], old.state, server.predict('x'))\n"
+        "print(listens.count(int(server.url.rpartition(':')[2])), 'object at 0x' in str(servers()))"
     )
-    assert printed.strip() == "1 stopped True"
-    assert old_url.startswith("http://127.0.0.1:")
+    assert printed.split() == ["True", "stopped", "x", "1", "False"]
+    assert url in card["text/plain"]
+    assert f'<a href="{url}/"' in card["text/html"]
+    _, card = shared.run("old")
+    assert url not in card["text/plain"] + card["text/html"]
 
 
-def test_a_failure_to_start_is_read_in_the_cell(notebook: Notebook) -> None:
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
+def test_a_failure_to_start_is_read_in_the_cell(shared: Notebook) -> None:
     """A taken port and a failing loader raise in the cell that asked."""
-    printed, _ = notebook.run(
+    printed, _ = shared.run(
         "from notebook_serve import serve, PortTaken, LoaderFailed\n"
         "one = serve(lambda xs: xs, port=0, name='one')\n"
         "try:\n"
@@ -164,57 +204,93 @@ def test_a_failure_to_start_is_read_in_the_cell(notebook: Notebook) -> None:
     assert "weights are missing" in printed
 
 
-def test_an_interrupted_cell_leaves_the_server_running(notebook: Notebook) -> None:
+#: a server whose model waits at a slow input, and a thread that prints when it has come to that:
+#: a thread's words appear in the cell that started it, and the worker's in this one
+SLOW = """
+import asyncio, threading
+from notebook_serve import NoBatching, load_test, serve
+
+def slow(inputs):
+    if inputs[0] == "slow":
+        begun.set()
+        assert let.wait(60)
+    return inputs
+
+def tell():
+    assert begun.wait(60)
+    print("begun", flush=True)
+
+let, begun = threading.Event(), threading.Event()
+server = serve(slow, port=0, policy=NoBatching())
+"""
+TELL = "threading.Thread(target=tell).start()\n"
+
+
+def test_an_interrupted_cell_leaves_the_server_running(shared: Notebook) -> None:
     """Interrupting a cell that waits for an answer takes its request back, and nothing else."""
-    notebook.run(
-        "import threading\n"
-        "from notebook_serve import serve\n"
-        "let = threading.Event()\n"
-        "def slow(xs):\n"
-        "    print('begun', flush=True); assert let.wait(60)\n"
-        "    return xs\n"
-        "server = serve(slow, port=0)"
-    )
-    printed, _ = notebook.run(
-        "try:\n"
-        "    server.predict('never read')\n"
+    shared.run(SLOW)
+    printed, _ = shared.run(
+        TELL + "try:\n"
+        "    server.predict('slow')\n"
         "except KeyboardInterrupt:\n"
         "    print('interrupted')",
         interrupt_at="begun",
     )
     assert printed.split() == ["begun", "interrupted"]
-    printed, _ = notebook.run(
+    printed, _ = shared.run(
         "let.set()\nprint(server.predict('after'), server.stats().outcomes['cancelled'])"
     )
-    assert printed.split()[-2:] == ["after", "1"]
+    assert printed.split() == ["after", "1"]
 
 
-#: a forward that never ends, with a client that waits for it and others in the queue
-BUSY = r"""
-import socket, threading
-from notebook_serve import NoBatching, serve
+def test_run_sync_in_cells(shared: Notebook) -> None:
+    """In plain cells and in cells that await; an interrupted one goes on with what there is."""
+    printed, _ = shared.run(
+        "import asyncio\n"
+        "from notebook_serve.notebook import run_sync\n"
+        "async def wait():\n"
+        "    print('waits', flush=True)\n"
+        "    try:\n"
+        "        await asyncio.Event().wait()\n"
+        "    except asyncio.CancelledError:\n"
+        "        return 'stopped'\n"
+        "print(run_sync(asyncio.sleep(0, 'plain')))"
+    )
+    assert printed.split() == ["plain"]
+    printed, _ = shared.run("print(run_sync(wait()))", interrupt_at="waits")
+    assert printed.split() == ["waits", "stopped"]
+    printed, _ = shared.run(
+        "await asyncio.sleep(0)\nprint(run_sync(wait()))\nprint('next')", interrupt_at="waits"
+    )
+    assert printed.split() == ["waits", "stopped", "next"]
+    printed, _ = shared.run("await asyncio.sleep(0.01, 'still here')\nprint('done')")
+    assert printed.split() == ["done"]
 
-begun = threading.Event()
 
-def model(inputs):
-    begun.set()
-    threading.Event().wait()
+def test_a_load_test_in_a_cell_that_awaits(shared: Notebook) -> None:
+    """It runs there too; interrupted, it returns what there is, and the server answers on."""
+    shared.run(SLOW)
+    printed, _ = shared.run(
+        "await asyncio.sleep(0)\n"
+        "print(load_test(server, ['x'], traffic=[0.0] * 5, progress=False).outcomes['ok'])"
+    )
+    assert printed.split() == ["5"]
+    shared.run(
+        TELL + "await asyncio.sleep(0)\n"
+        "report = load_test(server, ['x', 'slow'], traffic=[0.0] * 50, progress=False)",
+        interrupt_at="begun",
+    )
+    printed, _ = shared.run(
+        "let.set()\n"
+        "print(report.outcomes['ok'], report.outcomes['cancelled'])\n"
+        "print(server.state, server.predict('after'))"
+    )
+    assert printed.split() == ["1", "49", "ready", "after"]
 
-server = serve(model, port=PORT, policy=NoBatching())
-client = socket.create_connection(server._address)
-client.sendall(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nnever")
-assert begun.wait(60)
-for n in range(9):
-    threading.Thread(target=server.predict, args=[n], daemon=True).start()
-while server.stats().queue_depth < 9:
-    pass
-print(server.url.rpartition(":")[2])
-"""
 
-
-def test_a_kernel_ends_by_itself_with_a_server_running(notebook: Notebook) -> None:
+def test_a_kernel_ends_by_itself_with_a_server_running(shared: Notebook) -> None:
     """Shut down while nothing runs, it is over without being killed and without a word."""
-    notebook.run(
+    shared.run(
         "import httpx\n"
         "from notebook_serve import serve\n"
         "server = serve(lambda xs: xs, port=0)\n"
@@ -222,15 +298,41 @@ def test_a_kernel_ends_by_itself_with_a_server_running(notebook: Notebook) -> No
         "assert client.post(server.url, content='x').json() == 'x'"
     )
 
-    assert notebook.shut_down() == 0
-    assert notebook.said() == []
+    assert shared.shut_down() == 0  # nothing may come after it in this kernel
+    assert shared.said() == []
+
+
+#: a forward that never ends, with a client that waits for it and others in the queue
+BUSY = r"""
+import socket, threading
+from notebook_serve import NoBatching, serve, servers, sockets
+
+sockets.USUAL_PORT = FREE
+begun = threading.Event()
+
+def model(inputs):
+    begun.set()
+    threading.Event().wait()
+
+server = serve(model, policy=NoBatching())
+client = socket.create_connection(server._address)
+client.sendall(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nnever")
+assert begun.wait(60)
+for n in range(9):
+    threading.Thread(target=server.predict, args=[n], daemon=True).start()
+while server.stats().queue_depth < 9:
+    pass
+print(server.url.rpartition(":")[2], len(servers()))
+"""
 
 
 def test_a_kernel_restarts_by_itself_in_the_middle_of_a_forward(notebook: Notebook) -> None:
-    """It ends without being killed and without a word, and the port is free again."""
-    port = notebook.run(BUSY.replace("PORT", "0"))[0].strip()
+    """It ends without being killed and without a word, and the next gets the usual port back."""
+    port = str(free_port())
+    busy = BUSY.replace("FREE", port)
+    assert notebook.run(busy)[0].split() == [port, "1"]
 
     assert notebook.restart() == 0
-    assert notebook.run(BUSY.replace("PORT", port))[0].strip() == port
+    assert notebook.run(busy)[0].split() == [port, "1"]
     assert notebook.shut_down() == 0
     assert notebook.said() == []

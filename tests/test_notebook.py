@@ -12,12 +12,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from notebook_serve import Report, Server, load_test
 from notebook_serve.notebook import run_sync
-
-from .test_kernel import Notebook, notebook
-from .test_kernel import pytestmark as in_a_kernel
-
-__all__ = ["notebook"]
 
 
 async def answer(seconds: float = 0.001) -> int:
@@ -127,6 +123,19 @@ def handler() -> Iterator[None]:
 def test_it_returns_what_the_coroutine_returns(call: Callable[..., object]) -> None:
     """From a script, from a thread, and where a loop runs that cannot nest."""
     assert call(lambda: run_sync(answer())) == 42
+
+
+@pytest.mark.parametrize("call", WAYS)
+def test_a_load_test_runs_there_too(
+    call: Callable[..., object], make: Callable[..., Server]
+) -> None:
+    """Plain `load_test` needs no other form for any of them."""
+    server = make(lambda inputs: inputs)
+
+    report = call(lambda: load_test(server, ["x"], traffic=[0.0] * 5, progress=False))
+
+    assert isinstance(report, Report)
+    assert report.outcomes["ok"] == 5
 
 
 @pytest.mark.parametrize("call", WAYS)
@@ -267,30 +276,3 @@ def test_a_running_loop_goes_on_meanwhile() -> None:
     if sys.version_info < (3, 14):  # from then on nothing nests, and the thread does it
         assert printed.pop(0) == "True True"
         assert printed == ["lost", "cancelled in a coroutine", "42 cancelled afterwards"]
-
-
-@in_a_kernel[0]
-@in_a_kernel[1]
-@in_a_kernel[2]
-def test_a_cell(notebook: Notebook) -> None:
-    """In plain cells and in cells that await; an interrupted one goes on with what there is."""
-    printed, _ = notebook.run(
-        "import asyncio\n"
-        "from notebook_serve.notebook import run_sync\n"
-        "async def wait():\n"
-        "    print('waits', flush=True)\n"
-        "    try:\n"
-        "        await asyncio.Event().wait()\n"
-        "    except asyncio.CancelledError:\n"
-        "        return 'stopped'\n"
-        "print(run_sync(asyncio.sleep(0, 'plain')))"
-    )
-    assert printed.split() == ["plain"]
-    printed, _ = notebook.run("print(run_sync(wait()))", interrupt_at="waits")
-    assert printed.split() == ["waits", "stopped"]
-    printed, _ = notebook.run(
-        "await asyncio.sleep(0)\nprint(run_sync(wait()))\nprint('next')", interrupt_at="waits"
-    )
-    assert printed.split() == ["waits", "stopped", "next"]
-    printed, _ = notebook.run("await asyncio.sleep(0.01, 'still here')\nprint('done')")
-    assert printed.split() == ["done"]

@@ -8,6 +8,7 @@ Object.assign(Chart.defaults.font, { family: "system-ui, sans-serif", size: 11 }
 // Colours that can be told apart with any kind of sight (Okabe and Ito), as in figures.py.
 const PALETTE = ["#0072B2", "#E69F00", "#009E73", "#56B4E9", "#CC79A7"];
 const [BLUE, ORANGE, GREEN, SKY] = PALETTE;
+const PALE = `${ORANGE}55`;
 const LOST = "#D55E00";
 const STATES = { ready: GREEN, loading: ORANGE, paused: ORANGE, failed: LOST, dead: LOST };
 const WHY_NONE =
@@ -35,7 +36,8 @@ function duration(seconds) {
 
 const total = (values) => values.reduce((sum, value) => sum + value, 0);
 const pairs = (counts) => Object.entries(counts).map(([name, n]) => `${name}: ${n}`).join(", ");
-const hasBegun = ({ outcomes, timeline }) => timeline.length > 0 || total(Object.values(outcomes)) > 0;
+const hasBegun = ({ outcomes, timeline }) =>
+  timeline.length > 0 || total(Object.values(outcomes)) > 0;
 
 // -- head and tiles ---------------------------------------------------------------------------
 
@@ -46,7 +48,10 @@ function head() {
   const error = make("p", "ns-error");
   square.setAttribute("aria-hidden", "true");
   error.setAttribute("role", "alert");
-  const facts = [make("span", "ns-fact", "model ", model), make("span", "ns-fact", "policy ", policy)];
+  const facts = [
+    make("span", "ns-fact", "model ", model),
+    make("span", "ns-fact", "policy ", policy),
+  ];
   const show = (picture) => {
     square.style.color = STATES[picture.state] ?? "#80868B";
     write(name, picture.name);
@@ -56,14 +61,15 @@ function head() {
     write(error, picture.error);
     error.hidden = !picture.error;
   };
-  return { node: make("header", "", make("p", "ns-head", square, name, state, ...facts), error), show };
+  const title = make("p", "ns-head", square, name, state, ...facts);
+  return { node: make("header", "", title, error), show };
 }
 
 function tiles() {
-  const node = make("dl", "ns-tiles");
+  const node = make("div", "ns-tiles"); // no <dl>: JupyterLab has its own idea of one
   const show = (picture) => {
     while (node.children.length < picture.tiles.length) {
-      node.append(make("div", "ns-tile", make("dt"), make("dd")));
+      node.append(make("div", "ns-tile", make("div"), make("div")));
     }
     picture.tiles.forEach(([name, value], n) => {
       const [term, figure] = node.children[n].children;
@@ -203,7 +209,15 @@ const bare = { grid: { display: false } };
 const seconds = { ...bare, ticks: { autoSkip: false, maxRotation: 0, callback: everyQuarter } };
 const key = { display: true, align: "end", labels: { boxWidth: 10, boxHeight: 2, padding: 8 } };
 const noKey = { display: false };
-const line = { pointRadius: 0, borderWidth: 2, tension: 0 };
+const lineOf = (label, data, colour, more = {}) => ({
+  label,
+  data,
+  borderColor: colour,
+  backgroundColor: colour,
+  borderWidth: 2,
+  pointRadius: 0,
+  ...more,
+});
 const bar = { maxBarThickness: 34, borderRadius: 2 };
 
 function everyQuarter(n) {
@@ -216,14 +230,14 @@ const rates = {
   name: "rates",
   type: "line",
   title: "Requests per second",
-  options: { scales: { x: seconds, y: whole }, plugins: { legend: key } },
+  options: { scales: { x: seconds, y: whole }, plugins: { legend: { ...key, reverse: true } } },
   draw: ({ history }) => ({
-    says: ["arrived", "answered", "lost"].map((name) => `${history[name].at(-1)} ${name}`).join(", "),
+    says: `${history.arrived.at(-1)} arrived, ${history.answered.at(-1)} answered`,
     labels: ago(history),
-    datasets: [
-      { ...line, label: "lost", data: history.lost, borderColor: LOST, backgroundColor: LOST },
-      { ...line, label: "answers", data: history.answered, borderColor: GREEN, backgroundColor: GREEN },
-      { ...line, label: "arrivals", data: history.arrived, borderColor: BLUE, backgroundColor: BLUE },
+    datasets: [ // the first is drawn on top
+      lineOf("lost", history.lost, LOST),
+      lineOf("answers", history.answered, GREEN),
+      lineOf("arrivals", history.arrived, BLUE),
     ],
   }),
 };
@@ -236,25 +250,23 @@ const waiting = {
   draw: ({ history }) => ({
     says: `${history.waiting.at(-1)} wait`,
     labels: ago(history),
-    datasets: [
-      { ...line, label: "waiting", data: history.waiting, borderColor: ORANGE, backgroundColor: `${ORANGE}55`, fill: true },
-    ],
+    datasets: [lineOf("waiting", history.waiting, ORANGE, { fill: true, backgroundColor: PALE })],
   }),
 };
 
 const times = {
   name: "times",
   type: "bar",
-  title: ({ times: { latency } }) => `How long answers take (${latency.p99 >= 1 ? "s" : "ms"})`,
+  title: ({ times: { latency } }) => `Time to answer (${latency.p99 >= 1 ? "s" : "ms"})`,
   none: "no answer in the last minute",
   options: { scales: { x: bare, y: { beginAtZero: true } }, plugins: { legend: key } },
   draw: ({ times: all }) => {
     const names = all.latency.p50 === null ? [] : ["wait", "run", "latency"];
     const scale = all.latency.p99 >= 1 ? 1 : 1e3;
     const of = (level) => names.map((name) => all[name][level] * scale);
-    const column = (label, backgroundColor) => ({ ...bar, label, backgroundColor, data: of(label) });
+    const column = (label, colour) => ({ ...bar, label, data: of(label), backgroundColor: colour });
     return {
-      says: names.map((name) => `${name} p50 ${duration(all[name].p50)}, p99 ${duration(all[name].p99)}`).join("; "),
+      says: names.map((name) => `${name} ${duration(all[name].p50)} at p50`).join(", "),
       labels: names,
       datasets: [column("p50", "#9CCBEA"), column("p90", "#3E97D1"), column("p99", BLUE)],
     };
@@ -279,7 +291,7 @@ const sizes = {
 const reasons = {
   name: "reasons",
   type: "bar",
-  title: "Batches by reason of release",
+  title: "Batches by reason",
   none: "no batch in the last minute",
   options: { indexAxis: "y", scales: { x: whole, y: bare }, plugins: { legend: noKey } },
   draw: counted("reasons", "batches", SKY),
@@ -287,21 +299,38 @@ const reasons = {
 
 // -- time line --------------------------------------------------------------------------------
 
+const FEW = 24;
+const requestOf = (item) => item.dataset.requests[item.dataIndex];
+const fromNow = (at) => (at ? `${at < 0 ? "−" : "+"}${Math.abs(+at.toPrecision(6))} s` : "now");
 const isLost = ({ outcome }) => outcome !== "ok" && outcome !== "unfinished";
 const bars = { grouped: false, barPercentage: 1, categoryPercentage: 0.84, maxBarThickness: 14 };
 
 function explain(item) {
-  const request = item.dataset.requests[item.dataIndex];
-  const { arrived, started, finished, batch, size, reason, outcome } = request;
+  const { arrived, started, finished, batch, size, reason, outcome } = requestOf(item);
   const lines = [outcome, `waited ${duration((started ?? finished ?? 0) - arrived)}`];
   if (started === null) return lines;
   const why = reason ? `, released: ${reason}` : "";
-  return [...lines, `ran ${duration((finished ?? 0) - started)}`, `batch ${batch} of ${size}${why}`];
+  const ran = `ran ${duration((finished ?? 0) - started)}`;
+  return [...lines, ran, `batch ${batch}, of ${size}${why}`];
+}
+
+// A few stand at the top, rather than far apart.
+function rowsOf(requests) {
+  const ids = requests.map(({ id }) => String(id));
+  return [...ids, ...Array(Math.max(0, FEW - ids.length)).fill("")];
+}
+
+// Up to now while somebody waits; where it is quiet, up to the last answer.
+function spanOf(requests) {
+  const first = Math.min(...requests.map(({ arrived }) => arrived));
+  const last = Math.max(...requests.map(({ finished }) => finished ?? 0));
+  const margin = Math.max(0.005 * (last - first), 0.0005);
+  return [first - margin, last + margin];
 }
 
 function requestBars(requests, colours) {
   const lost = requests.filter(isLost);
-  const runs = requests.map(({ started, finished }) => started !== null && [started, finished ?? 0]);
+  const run = ({ started, finished }) => (started === null ? null : [started, finished ?? 0]);
   return [
     {
       ...bars,
@@ -312,7 +341,7 @@ function requestBars(requests, colours) {
     {
       ...bars,
       requests,
-      data: runs.map((run) => run || null),
+      data: requests.map(run),
       backgroundColor: requests.map(({ batch }) => PALETTE[(batch ?? 0) % PALETTE.length]),
       minBarLength: 2,
     },
@@ -337,23 +366,23 @@ const timeline = {
     indexAxis: "y",
     interaction: { mode: "nearest", axis: "y", intersect: false },
     scales: {
-      x: { type: "linear", ticks: { includeBounds: false, callback: (at) => (at ? `${+at.toFixed(6)} s`.replace("-", "−") : "now") } },
+      x: { type: "linear", ticks: { includeBounds: false, callback: fromNow } },
       y: { type: "category", ...bare, title: { display: true, text: "request" } },
     },
     plugins: {
       legend: noKey,
-      tooltip: { callbacks: { title: ([item]) => `request ${item.dataset.requests[item.dataIndex].id}`, label: explain } },
+      tooltip: {
+        displayColors: false,
+        filter: (item, n) => n === 0, // its wait and its run are one request
+        callbacks: { title: ([item]) => `request ${requestOf(item).id}`, label: explain },
+      },
     },
   },
   draw: ({ timeline: requests }, colours) => ({
     says: `${requests.length} requests, ${requests.filter(isLost).length} of them lost`,
-    labels: requests.map(({ id }) => String(id)),
+    labels: rowsOf(requests),
     datasets: requestBars(requests, colours),
-    // Up to now while there is something to wait for; where it is quiet, up to the last answer.
-    span: [
-      Math.min(...requests.map(({ arrived }) => arrived)),
-      Math.max(...requests.map(({ finished }) => finished ?? 0)),
-    ],
+    span: spanOf(requests),
   }),
 };
 
@@ -395,7 +424,8 @@ function chartCard({ name, type, title, note = "last minute", none = "", options
     nothing.hidden = labels.length > 0;
     chart.data.labels = labels;
     // The same objects, or what a person has hidden by the legend would come back.
-    datasets.forEach((set, n) => (chart.data.datasets[n] = Object.assign(chart.data.datasets[n] ?? {}, set)));
+    const shown = chart.data.datasets;
+    datasets.forEach((set, n) => (shown[n] = Object.assign(shown[n] ?? {}, set)));
     if (span) [chart.options.scales.x.min, chart.options.scales.x.max] = span;
     chart.update();
   };
@@ -403,7 +433,7 @@ function chartCard({ name, type, title, note = "last minute", none = "", options
 }
 
 function outcomesCard() {
-  const list = make("dl", "ns-outcomes");
+  const list = make("div", "ns-outcomes");
   const node = card("Requests by outcome", "since the start", list);
   const show = ({ outcomes }) => {
     const all = total(Object.values(outcomes));
@@ -411,8 +441,9 @@ function outcomesCard() {
     const rows = seen.map(([name, count]) => {
       const square = make("span", "ns-square", "■ ");
       square.style.color = name === "ok" ? GREEN : LOST;
-      const share = all ? `${((100 * count) / all).toFixed(1)}%` : "";
-      return [make("dt", "", square, name), make("dd", "", count.toLocaleString()), make("dd", "", share)];
+      const share = `${((100 * count) / all).toFixed(1)}%`;
+      const figures = [count.toLocaleString(), share].map((text) => make("span", "", text));
+      return [make("span", "", square, name), ...figures];
     });
     list.replaceChildren(...rows.flat());
   };
@@ -421,7 +452,8 @@ function outcomesCard() {
 
 function cards() {
   const nothing = make("p", "ns-empty", WHY_NONE);
-  const parts = [...[rates, waiting, times, sizes, reasons].map(chartCard), outcomesCard(), chartCard(timeline)];
+  const small = [rates, waiting, times, sizes, reasons].map(chartCard);
+  const parts = [...small, outcomesCard(), chartCard(timeline)];
   const grid = make("div", "ns-grid", ...parts.map((part) => part.node));
   const show = (picture, colours) => {
     const begun = hasBegun(picture);
@@ -429,7 +461,8 @@ function cards() {
     grid.hidden = !begun;
     if (begun) parts.forEach((part) => part.show(picture, colours));
   };
-  return { node: make("div", "", nothing, grid), show, remove: () => parts.forEach((part) => part.remove?.()) };
+  const remove = () => parts.forEach((part) => part.remove?.());
+  return { node: make("div", "", nothing, grid), show, remove };
 }
 
 // -- whether it is seen, and what it says when nothing comes ------------------------------------
@@ -449,7 +482,7 @@ function watchSight(node, changed) {
   };
 }
 
-// A canvas knows no CSS: its colours are read again when the system's theme or JupyterLab's changes.
+// A canvas knows no CSS: it is drawn anew when a theme changes, the system's or JupyterLab's.
 function watchTheme(changed) {
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const observer = new MutationObserver(changed);
@@ -476,7 +509,8 @@ function news(root, patience) {
     const silent = Math.floor((performance.now() - last) / 1000);
     const stale = silent >= patience;
     root.classList.toggle("ns-stale", stale);
-    write(node, stale ? `no news for ${silent} s: the server or its kernel is gone, or out of reach` : "");
+    const said = `no news for ${silent} s: the server or its kernel is gone, or out of reach`;
+    write(node, stale ? said : "");
   };
   const came = () => {
     last = performance.now();

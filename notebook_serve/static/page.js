@@ -5,6 +5,19 @@ import dashboard from "./dashboard.js";
 // A request that hangs must not keep the next from being sent, in milliseconds.
 const PATIENCE = 10_000;
 
+// The picture that the server answers with, or the sentence with which it refuses. Addresses are
+// relative: the page may stand behind a proxy's prefix.
+async function ask(address, options = {}) {
+  try {
+    const response = await fetch(address, { ...options, signal: AbortSignal.timeout(PATIENCE) });
+    const said = await response.json();
+    return response.ok ? { picture: said } : { refusal: said.error };
+  } catch {
+    return {}; // out of reach, or somebody else answers in its place
+  }
+}
+
+// What anywidget gives the dashboard in a notebook.
 class Model {
   #values = { picture: null, every: 1 };
   #listeners = {};
@@ -29,38 +42,25 @@ class Model {
   async #look() {
     if (this.#looking) return;
     this.#looking = true;
-    try {
-      await this.#ask("live");
-    } finally {
-      this.#looking = false;
-    }
+    const { picture, refusal } = await ask("live");
+    this.#looking = false;
+    if (picture) this.#show(picture);
+    // Where nobody answers the dashboard says so itself: it hears no news.
+    else if (refusal) this.#fire("msg:custom", { error: refusal });
   }
 
   async #steer(action) {
     const headers = { "Content-Type": "application/json" };
     const body = JSON.stringify(action);
-    if (await this.#ask("control", { method: "POST", headers, body })) {
-      this.#fire("msg:custom", { done: true });
-    }
+    const { picture, refusal } = await ask("control", { method: "POST", headers, body });
+    if (picture) this.#fire("msg:custom", { done: true });
+    else this.#fire("msg:custom", { error: refusal ?? "the server cannot be reached" });
+    if (picture) this.#show(picture);
   }
 
-  // Whether a picture came. Addresses are relative: the page may stand behind a proxy's prefix.
-  async #ask(address, options = {}) {
-    try {
-      const response = await fetch(address, { ...options, signal: AbortSignal.timeout(PATIENCE) });
-      const said = await response.json();
-      if (!response.ok) throw new Error(said.error);
-      this.#values.picture = said;
-    } catch (error) {
-      // That a look finds nobody is told by the dashboard itself, which hears no news.
-      const unreached = error instanceof TypeError || error instanceof DOMException;
-      if (address === "live" && unreached) return false;
-      const message = unreached ? "the server cannot be reached" : error.message;
-      this.#fire("msg:custom", { error: message });
-      return false;
-    }
+  #show(picture) {
+    this.#values.picture = picture;
     this.#fire("change:picture");
-    return true;
   }
 
   #fire(event, content) {

@@ -1,0 +1,458 @@
+"""The package where it is meant to be used: JupyterLab in a browser, driven as a person would."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import matplotlib as mpl
+import nbformat
+import psutil
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+from .browser import Visit, a_browser, visiting  # noqa: F401 (fixtures)
+from .gate import eventually
+from .notebooks import FOLDER, METADATA
+
+pytestmark = pytest.mark.timeout(300)
+
+TOKEN = "of this test"
+#: milliseconds that nothing here should need
+LIMIT = 120_000
+WINDOW = {"width": 1400, "height": 1200}
+
+#: what else a fresh JupyterLab would do is ask the network for news
+SETTINGS = {"fetchNews": "false", "checkForUpdates": False}
+OPTIONS = [
+    "--no-browser",
+    "--allow-root",
+    "--ServerApp.port_retries=0",
+    f"--IdentityProvider.token={TOKEN}",
+    "--LabApp.extension_manager=readonly",
+    "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+    "--LabApp.expose_app_in_browser=True",
+]
+
+
+@dataclass
+class Lab:
+    """A JupyterLab with a folder of notebooks, and the process that serves it."""
+
+    url: str
+    folder: Path
+    process: psutil.Popen
+
+    def ask(self, method: str, path: str) -> httpx.Response:
+        """Its answer over HTTP."""
+        headers = {"Authorization": f"token {TOKEN}"}
+        return httpx.request(method, self.url + path, headers=headers, timeout=60)
+
+    def answers(self) -> bool:
+        """Whether it has started."""
+        assert self.process.poll() is None, "JupyterLab ended by itself"
+        try:
+            return self.ask("GET", "/api").is_success
+        except httpx.TransportError:
+            return False
+
+    def kernels(self) -> list[psutil.Process]:
+        """The processes of the notebooks that are open, the newest last."""
+        children = self.process.children(recursive=True)
+        return sorted(children, key=psutil.Process.create_time)
+
+    def shut_down(self) -> list[psutil.Process]:
+        """End it by its own means; the processes that it leaves behind."""
+        processes = [self.process, *self.process.children(recursive=True)]
+        self.ask("POST", "/api/shutdown").raise_for_status()
+        _, left = psutil.wait_procs(processes, timeout=60)
+        return list(left)
+
+
+def environment(home: Path) -> dict[str, str]:
+    """That of a user who has never started Jupyter."""
+    places = ("HOME", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR")
+    return {
+        **os.environ,
+        **{name: str(home / name) for name in places},
+        "MPLCONFIGDIR": mpl.get_cachedir(),  # its list of fonts takes long to make
+        "NOTEBOOK_SERVE_FAST": "1",
+    }
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """A fresh JupyterLab; when it ends, no kernel and no server may outlive it."""
+    home = tmp_path_factory.mktemp("lab")
+    told = home / "JUPYTER_CONFIG_DIR/lab/user-settings/@jupyterlab/apputils-extension"
+    told.mkdir(parents=True)
+    (told / "notification.jupyterlab-settings").write_text(json.dumps(SETTINGS), "utf-8")
+    folder = Path(shutil.copytree(FOLDER, home / "notebooks"))
+    port = free_port()
+    command = [sys.executable, "-m", "jupyterlab", *OPTIONS, f"--port={port}"]
+    with (home / "log").open("w") as log:
+        process = psutil.Popen(
+            [*command, f"--ServerApp.root_dir={folder}"],
+            env=environment(home),
+            cwd=home,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    lab = Lab(f"http://127.0.0.1:{port}", folder, process)
+    try:
+        eventually(lab.answers, "JupyterLab has started", seconds=60)
+        yield lab
+        left = lab.shut_down()
+        assert not left, f"still running: {left}"
+    finally:
+        for item in [*process.children(recursive=True), process] if process.is_running() else []:
+            item.kill()
+        process.wait()
+
+
+# -- a notebook in the browser ----------------------------------------------------------------
+
+PANEL = "jupyterapp.shell.currentWidget"
+IS_IDLE = f"() => {PANEL}?.sessionContext?.session?.kernel?.status === 'idle'"
+CELLS = f"() => {PANEL}.content.model.toJSON().cells"
+SELECT = f"""async (n) => {{
+  {PANEL}.content.activeCellIndex = n;
+  await {PANEL}.content.scrollToCell({PANEL}.content.widgets[n], "start");
+}}"""
+HAVE_RUN = f"""(ids) => {PANEL}.content.widgets
+  .filter(({{ model }}) => ids.includes(model.id))
+  .every(({{ prompt }}) => /\\d/.test(prompt))"""
+
+
+class Notebook:
+    """A notebook that is open, and the menus above it."""
+
+    def __init__(self, visit: Visit, lab: Lab, name: str) -> None:
+        self.page: Page = visit(
+            f"{lab.url}/lab/tree/{name}?reset&token={TOKEN}", _prepare, viewport=WINDOW
+        )
+        self.wait(IS_IDLE)
+
+    def wait(self, condition: str, value: object = None) -> None:
+        """Until a function in the page says yes."""
+        self.page.wait_for_function(condition, arg=value, timeout=LIMIT, polling=100)
+
+    def menu(self, *path: str) -> None:
+        """Choose with the mouse, from a menu to what is in it."""
+        for name in path:
+            self.page.get_by_role("menuitem", name=name, exact=True).click()
+
+    def cells(self) -> list[Any]:
+        """All that it holds now, as its file would."""
+        return list(self.page.evaluate(CELLS))
+
+    def ids(self) -> list[str]:
+        """Those of the cells with code, in order."""
+        return [cell["id"] for cell in self.cells() if cell["cell_type"] == "code"]
+
+    def select(self, cell: str) -> None:
+        """Make it the current one."""
+        self.page.evaluate(SELECT, [item["id"] for item in self.cells()].index(cell))
+
+    def ran(self, *cells: str) -> None:
+        """Wait until those cells are through: all if none is named."""
+        self.wait(HAVE_RUN, list(cells) or self.ids())
+
+    def run(self, cell: str) -> str:
+        """Run one cell, and wait; what it shows, as text."""
+        self.select(cell)
+        self.menu("Run", "Run Selected Cell and Do not Advance")
+        self.ran(cell)
+        return self.shown(cell)
+
+    def shown(self, cell: str) -> str:
+        """What a cell shows, as text."""
+        outputs = next(item["outputs"] for item in self.cells() if item["id"] == cell)
+        return "\n".join(_text(output) for output in outputs)
+
+    def complaints(self) -> list[str]:
+        """The errors of all cells, and what they write on the error stream."""
+        outputs = [output for cell in self.cells() for output in cell.get("outputs", [])]
+        bad = [item for item in outputs if "error" in item["output_type"] + item.get("name", "")]
+        return [json.dumps(item) for item in bad]
+
+    @property
+    def card(self) -> Locator:
+        """The server's."""
+        return self.page.locator(".jp-OutputArea-output", has_text="is ready").first
+
+    @property
+    def dashboard(self) -> Locator:
+        """Where it is drawn."""
+        return self.page.locator(".notebook-serve-live")
+
+    def tile(self, name: str) -> Locator:
+        """One of the dashboard's figures."""
+        return self.dashboard.locator(".ns-tile", has_text=name).locator("dd")
+
+
+def _text(output: Any) -> str:
+    text = output["text"] if "text" in output else output["data"]["text/plain"]
+    return text if isinstance(text, str) else "".join(text)
+
+
+def _prepare(page: Page) -> None:
+    page.set_default_timeout(LIMIT)
+    page.on("request", lambda r: print("ASK", r.url[:150]) if not r.url.startswith("http://127.0.0.1") else None)
+    page.on("console", lambda r: print("CONSOLE", r.type, r.text[:500], r.location) if r.type in ("warning", "error") else None)
+
+
+# -- what a person sees -----------------------------------------------------------------------
+
+#: Texts that are hard to read on what is behind them, as the Web Content Accessibility Guidelines
+#: count: contrast of at least 4.5, for all but what cannot be used just now.
+HARD_TO_READ = """(selector) => {
+  const paint = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+  const mixed = (colours) => {
+    paint.clearRect(0, 0, 1, 1);
+    for (const colour of ["#fff", ...colours]) {
+      paint.fillStyle = colour;
+      paint.fillRect(0, 0, 1, 1);
+    }
+    return [...paint.getImageData(0, 0, 1, 1).data].slice(0, 3);
+  };
+  const light = (rgb) => {
+    const linear = (v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+    const [r, g, b] = rgb.map((v) => linear(v / 255));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const behind = (node) =>
+    node ? [...behind(node.parentElement), getComputedStyle(node).backgroundColor] : [];
+  const contrast = (node, colour) => {
+    const ground = behind(node);
+    const [a, b] = [light(mixed(ground)), light(mixed([...ground, colour]))];
+    return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+  };
+  const found = [];
+  const look = (node, colour, text) => {
+    const value = contrast(node, colour);
+    if (value < 4.5) found.push(`${value.toFixed(2)} ${text}`);
+  };
+  let seen = 0;
+  for (const root of document.querySelectorAll(selector)) {
+    const texts = document.createTreeWalker(root, NodeFilter.SHOW_TEXT);
+    while (texts.nextNode()) {
+      const { parentElement: node, data } = texts.currentNode;
+      if (!/\\w/.test(data) || !node.checkVisibility()) continue;
+      if (node.closest("style, :disabled")) continue;
+      seen += 1;
+      look(node, getComputedStyle(node).color, data);
+    }
+    for (const canvas of root.querySelectorAll("canvas")) {
+      for (const scale of Object.values(Chart.getChart(canvas)?.scales ?? {})) {
+        seen += 1;
+        look(canvas, scale.options.ticks.color, `${canvas.dataset.chart} ${scale.id}`);
+      }
+    }
+  }
+  return { seen, found };
+}"""
+#: what the package shows in cells
+OURS = ".notebook-serve-live, .jp-OutputArea-output:has(table.notebook-serve)"
+
+
+def wear(notebook: Notebook, theme: str) -> None:
+    """Change JupyterLab's theme with the mouse."""
+    notebook.menu("Settings", "Theme", f"JupyterLab {theme}")
+    light = str(theme == "Light").lower()
+    notebook.wait("(light) => document.body.dataset.jpThemeLight === light", light)
+
+
+def look(notebook: Notebook, theme: str, folder: Path) -> None:
+    """Everything can be read, and is kept as pictures."""
+    wear(notebook, theme)
+    for name, place in (("card", notebook.card), ("dashboard", notebook.dashboard)):
+        place.scroll_into_view_if_needed()
+        notebook.page.screenshot(path=folder / f"{name} {theme}.png")
+    read = notebook.page.evaluate(HARD_TO_READ, OURS)
+
+    assert read["seen"] > 50
+    assert read["found"] == []
+
+
+TILES = "document.querySelector('.notebook-serve-live .ns-tiles').innerText"
+CHART = "document.querySelector('.notebook-serve-live [data-chart=rates]').toDataURL()"
+
+
+def moves(notebook: Notebook) -> None:
+    """Wait until the dashboard's figures and the picture of its first chart are others than now."""
+    expect(notebook.dashboard.locator("[data-chart=rates]")).to_be_visible(timeout=LIMIT)
+    now = notebook.page.evaluate(f"() => [{TILES}, {CHART}]")
+    notebook.wait(f"([tiles, chart]) => {TILES} !== tiles && {CHART} !== chart", now)
+
+
+def refuses(url: str) -> bool:
+    """Whether nobody listens there."""
+    address = httpx.URL(url)
+    with socket.socket() as asking:
+        return asking.connect_ex((address.host, address.port)) != 0
+
+
+def test_the_quickstart_as_a_new_user_goes_through_it(
+    visit: Visit, lab: Lab, tmp_path: Path
+) -> None:
+    """To a policy that is changed with the mouse, in light and in dark, to the end: no error."""
+    notebook = Notebook(visit, lab, "00_quickstart.ipynb")
+    cells = notebook.ids()
+    click = cells.index("which-policy")
+    notebook.select("which-policy")
+    notebook.menu("Run", "Run All Above Selected Cell")
+    notebook.dashboard.scroll_into_view_if_needed()
+    notebook.ran(*cells[:click])
+    assert notebook.complaints() == []
+    url = notebook.card.get_by_role("link").get_attribute("href")
+    assert url is not None
+    assert "BertForMaskedLM" in (notebook.card.text_content() or "")
+
+    notebook.dashboard.scroll_into_view_if_needed()
+    moves(notebook)
+    for theme in ("Light", "Dark"):
+        look(notebook, theme, tmp_path)
+    notebook.page.get_by_label("policy", exact=True).select_option("Greedy")
+    notebook.page.get_by_label("max_batch_size").fill("2")
+    notebook.page.get_by_role("button", name="Apply").click()
+    notebook.page.get_by_text("The next batch is chosen by Greedy(max_batch_size=2).").wait_for()
+    assert notebook.run("which-policy") == "Greedy(max_batch_size=2)"
+    notebook.dashboard.scroll_into_view_if_needed()
+    notebook.page.get_by_role("button", name="Pause").click()
+    expect(notebook.tile("waiting")).to_have_text("16", timeout=LIMIT)
+    notebook.page.get_by_role("button", name="Resume").click()
+    expect(notebook.tile("waiting")).not_to_have_text("16", timeout=LIMIT)
+
+    notebook.select("which-policy")
+    notebook.menu("Run", "Run Selected Cell and All Below")
+    notebook.ran()
+    assert "is stopped" in notebook.shown("stop")
+    assert notebook.complaints() == []
+    assert refuses(url)
+
+
+# -- a smaller notebook, whose server tells which threads its kernel has ------------------------
+
+LIVE = {
+    "the-card": """\
+import threading
+from notebook_serve import serve, servers
+
+def threads(inputs):
+    return [sorted(thread.name for thread in threading.enumerate()) for _ in inputs]
+
+server = serve(threads, port=PORT)
+server""",
+    # Sooner tired than it is by itself, which saves the test many seconds.
+    "the-dashboard": """\
+from notebook_serve import widget
+
+widget.UNSEEN = 2.0
+dashboard = server.dashboard()
+dashboard.every = 0.5
+dashboard""",
+    "busy": """\
+from pathlib import Path
+
+while not Path("enough").exists():
+    server.predict("x")""",
+    "what-is-left": "len(servers()), server.url",
+}
+
+
+@pytest.fixture(scope="module")
+def live(lab: Lab) -> str:
+    """Where the server of ``live.ipynb`` is, once that has run."""
+    port = free_port()
+    cells = [
+        nbformat.v4.new_code_cell(source.replace("PORT", str(port)), id=name)
+        for name, source in LIVE.items()
+    ]
+    # So tall that nothing above is in sight from its end.
+    cells.append(nbformat.v4.new_markdown_cell("the end\n\n" + "<br>" * 200, id="the-end"))
+    notebook = nbformat.v4.new_notebook(cells=cells, metadata=METADATA)
+    nbformat.write(notebook, lab.folder / "live.ipynb")
+    return f"http://127.0.0.1:{port}"
+
+
+def seen_to_move(notebook: Notebook, enough: Path) -> None:
+    """The dashboard moves while a cell is busy, which then ends, as do all others."""
+    moves(notebook)
+    assert not enough.exists()
+    enough.touch()
+    notebook.ran()
+    enough.unlink()
+
+
+def test_a_restart_leaves_one_server_on_one_port(visit: Visit, lab: Lab, live: str) -> None:
+    """Run again after a restart, all is as before; what moves, moves while a cell runs too."""
+    enough = lab.folder / "enough"
+    notebook = Notebook(visit, lab, "live.ipynb")
+    notebook.menu("Run", "Run All Cells")
+    seen_to_move(notebook, enough)
+    left = notebook.shown("what-is-left")
+    assert left == f"(1, '{live}')"
+    kernel = lab.kernels()[-1]
+
+    notebook.menu("Kernel", "Restart Kernel and Run All Cells…")
+    notebook.page.get_by_role("button", name="Confirm Kernel Restart").click()
+    eventually(lambda: not kernel.is_running(), "the old kernel is gone")
+    seen_to_move(notebook, enough)
+    assert notebook.shown("what-is-left") == left
+    assert notebook.complaints() == []
+    assert len(lab.kernels()) == 1
+
+
+def watchers(url: str) -> list[str]:
+    """The threads of dashboards in the kernel whose server is at `url`."""
+    names = httpx.post(url, content="x").raise_for_status().json()
+    return [name for name in names if "dashboard" in name]
+
+
+def test_a_dashboard_out_of_sight_rests_and_a_closed_notebook_leaves_nothing(
+    visit: Visit, lab: Lab, live: str
+) -> None:
+    """Its thread ends when it is out of sight, cleared or closed; with the kernel goes the rest."""
+    enough = lab.folder / "enough"
+    enough.touch()
+    notebook = Notebook(visit, lab, "live.ipynb")
+    notebook.menu("Run", "Run All Cells")
+    notebook.ran()
+    notebook.select("the-dashboard")
+    eventually(lambda: len(watchers(live)) == 1, "it is in sight")
+    notebook.select("the-end")
+    eventually(lambda: not watchers(live), "it is out of sight")
+    notebook.select("the-dashboard")
+    eventually(lambda: len(watchers(live)) == 1, "it is in sight again")
+
+    notebook.menu("Edit", "Clear Cell Output")
+    expect(notebook.dashboard).to_have_count(0)
+    eventually(lambda: not watchers(live), "it is cleared")
+    notebook.run("the-dashboard")
+    eventually(lambda: len(watchers(live)) == 1, "there is another")
+    notebook.menu("File", "Save Notebook")
+    notebook.menu("File", "Close Tab")
+    eventually(lambda: not watchers(live), "it is closed")
+
+    kernels = lab.kernels()
+    notebook.menu("Kernel", "Shut Down All Kernels…")
+    notebook.page.get_by_role("button", name="Shut Down All").click()
+    _, running = psutil.wait_procs(kernels, timeout=60)
+    assert running == []
+    assert refuses(live)
