@@ -109,6 +109,26 @@ class BatchLog(Sequence[BatchRecord]):
         return batches_table(self).bundle()
 
 
+class Requests(list[RequestRecord]):
+    """A list that reads as a table."""
+
+    def __repr__(self) -> str:
+        return str(requests_table(self))
+
+    def _repr_html_(self) -> str:
+        return requests_table(self).markup()
+
+
+class Batches(list[BatchRecord]):
+    """A list that reads as a table."""
+
+    def __repr__(self) -> str:
+        return str(batches_table(self))
+
+    def _repr_html_(self) -> str:
+        return batches_table(self).markup()
+
+
 # -- as tables ----------------------------------------------------------------------------
 
 REQUEST_HEADS = (

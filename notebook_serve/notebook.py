@@ -12,6 +12,9 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+#: seconds after which who waits for a thread looks up, to see an interrupt
+LOOK_UP = 0.5
+
 
 def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
     """What `coroutine` returns, be there a running event loop or not.
@@ -124,7 +127,9 @@ def _run_in_thread(loop: asyncio.AbstractEventLoop, task: asyncio.Task[T]) -> T:
     thread = threading.Thread(target=run, name="notebook-serve run_sync", daemon=True)
     thread.start()
     try:
-        thread.join()
+        # Python does not see an interrupt that comes just before a wait begins until it ends.
+        while thread.is_alive():
+            thread.join(LOOK_UP)
     except BaseException:  # interrupted twice
         with contextlib.suppress(RuntimeError):  # it has just ended by itself
             loop.call_soon_threadsafe(task.cancel)

@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from .display import without_addresses
 from .errors import PolicyError
 from .jobs import Batch, BatchRecord, Decision, Job
 from .policies import Greedy, Policy
@@ -139,6 +140,9 @@ class Scheduler:
     def drain(self) -> None:
         """From now on release whatever waits, even where the policy would wait or drop."""
         self._draining = True
+
+    def __repr__(self) -> str:
+        return without_addresses(f"<Scheduler: {len(self.waiting)} waiting, {self._policy!r}>")
 
     def _decide(self, now: float) -> Decision:
         try:

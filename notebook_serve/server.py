@@ -19,6 +19,7 @@ from .engine import Answer, Engine
 from .errors import OptionError
 from .extras import require
 from .jobs import BatchRecord, RequestRecord
+from .log import Batches, Requests
 from .overheads import with_overheads
 from .policies import LengthAware, Policy
 from .replay import replay
@@ -340,11 +341,11 @@ class Server:
 
     def records(self) -> list[RequestRecord]:
         """What became of each of the newest requests, oldest first."""
-        return self._engine.records()
+        return Requests(self._engine.records())
 
     def batches(self) -> list[BatchRecord]:
         """The newest batches that ran, oldest first."""
-        return self._engine.batches()
+        return Batches(self._engine.batches())
 
     def queue(self) -> Queue:
         """What waits now, oldest first."""

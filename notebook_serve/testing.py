@@ -48,6 +48,12 @@ class Faulty:
         self.die_on = die_on
         self.miscount_on = miscount_on
 
+    def __repr__(self) -> str:
+        names = ("fail_on", "out_of_memory_over", "slow_on", "die_on", "miscount_on")
+        given = {name: getattr(self, name) for name in names}
+        said = "".join(f", {name}={value!r}" for name, value in given.items() if value is not None)
+        return f"<Faulty: {self._model.name}{said}>"
+
     def split(self, inputs: Any, parameters: Mapping[str, Any]) -> list[Any] | None:
         """As the model does."""
         return self._model.split(inputs, parameters)

@@ -23,6 +23,7 @@ from notebook_serve import (
     LoaderFailed,
     NoBatching,
     Queue,
+    Scheduler,
     ServeError,
     compare,
     errors,
@@ -47,6 +48,7 @@ from notebook_serve.engine import State
 from notebook_serve.jobs import Batch
 from notebook_serve.log import RequestLog
 from notebook_serve.parsing import BUILT_IN
+from notebook_serve.testing import Faulty
 from notebook_serve.traffic import (
     Bursty,
     ClosedLoop,
@@ -371,6 +373,7 @@ def laboratory() -> Iterator[Any]:
     job = Job(1, 0.5, group="<b>")
     yield from (job, Decision((job,)), Batch(1, (job,), "full", 3), Queue((), 1.0))
     yield from (RequestLog.of([]), parse_policy("CoDel(Window(8))"))
+    yield from (Scheduler(Nameless()), Faulty(list, fail_on="poison"))
 
 
 def failures() -> Iterator[Any]:
@@ -422,8 +425,8 @@ ELEMENTS = {
     *("div", "span", "b", "a", "code", "br", "style", "details", "summary"),
     *("table", "caption", "thead", "tbody", "tr", "th", "td"),
 }
-#: public, but nothing that a person would look at: the protocol, and the simulator's own parts
-NOT_SHOWN = {"Policy", "Scheduler"}
+#: of this there are no objects
+NOT_SHOWN = {"Policy"}
 
 
 def test_everything_reads_well() -> None:
@@ -450,7 +453,7 @@ def test_everything_reads_well() -> None:
     classes = {name for name in notebook_serve.__all__ if _is_class(name)}
     assert classes - seen == NOT_SHOWN
     assert with_html >= {"Server", "Stats", "Queue", "Report", "Comparison", "Table"}
-    assert with_html >= {"CostModel", "RequestLog", "BatchLog", *BUILT_IN}
+    assert with_html >= {"CostModel", "RequestLog", "BatchLog", "Requests", "Batches", *BUILT_IN}
 
 
 def _is_class(name: str) -> bool:

@@ -169,7 +169,7 @@ def test_time_with_nothing_to_do_does_not_lengthen_the_wait(engine: MakeEngine) 
     gate = Gate()
     one = engine(gate, max_queue_size=40)
     for number in range(20):
-        one._backlog.learn(BatchRecord(number, "idle", (1,), started=number * 60.0, seconds=0.1))
+        one._backlog.learn(BatchRecord(number, "idle", (1,), started=number * 60.0, seconds=0.09))
     running = ask(one, 0)
     assert gate.begun.wait(30)
     waiting = one.submit(list(range(40)), {})

@@ -674,11 +674,14 @@ def test_in_cells(notebook: Notebook) -> None:
         "import threading\n"
         "from notebook_serve import NoBatching, serve\n"
         "from notebook_serve.loadtest import aload_test, load_test\n"
-        "let = threading.Event()\n"
+        "let, begun = threading.Event(), threading.Event()\n"
         "def model(xs):\n"
         "    if xs[0] == 'slow':\n"
-        "        print('begun', flush=True); assert let.wait(60)\n"
+        "        begun.set(); assert let.wait(60)\n"
         "    return xs\n"
+        "def tell():\n"
+        "    assert begun.wait(60)\n"
+        "    print('begun', flush=True)\n"
         "server = serve(model, port=0, policy=NoBatching())"
     )
     printed, _ = notebook.run(
@@ -704,7 +707,10 @@ def test_in_cells(notebook: Notebook) -> None:
     )
     assert "0.1/0.1 s, 1 ended, 0 in flight" in printed.replace("\\u2007", " ")
     printed, _ = notebook.run(
-        "report = load_test(server, ['x', 'slow'], traffic=[0.0] * 50)", interrupt_at="begun"
+        # A thread's words appear in the cell that started it, and the worker's in the first.
+        "threading.Thread(target=tell).start()\n"
+        "report = load_test(server, ['x', 'slow'], traffic=[0.0] * 50)",
+        interrupt_at="begun",
     )
     assert printed.split() == ["begun"]
     printed, _ = notebook.run(
