@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from .display import duration as in_words
-from .display import without_addresses
 from .errors import OptionError
 from .policies import Policy
 from .report import Report
@@ -94,7 +93,7 @@ class Plan:
     report: Report
 
     def __repr__(self) -> str:
-        policy, load = without_addresses(self.report.policy), f"{self.rate:g} requests/s"
+        policy, load = self.report.policy, f"{self.rate:g} requests/s"
         goal = f"{self.quantile} under {in_words(self.objective)}"
         if self.replicas is None:
             return f"no number of replicas of {policy} holds {goal} at {load}"

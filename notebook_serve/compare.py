@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .capacity import Quantile, capacity
-from .display import Table, percent, without_addresses
+from .display import Table, percent
 from .display import duration as in_words
 from .errors import OptionError
 from .extras import require
 from .figures import comparison
 from .loadtest import load_test
-from .policies import Policy
+from .policies import Policy, label
 from .report import Report
 from .simulator import simulate
 from .traffic import Cycle, Empirical, Lengths, Poisson, as_lengths
@@ -98,8 +98,7 @@ class Comparison:
             raise OptionError("a recommendation needs a cost model; give compare() one")
         goal = f"{quantile} under {in_words(objective)}"
         found = [
-            (self._capacity(policy, objective, quantile), without_addresses(repr(policy)))
-            for policy in self.policies
+            (self._capacity(policy, objective, quantile), label(policy)) for policy in self.policies
         ]
         found.sort(key=lambda pair: -pair[0])
         (best, said), rest = found[0], found[1:]
@@ -170,6 +169,13 @@ def compare(
     chosen = tuple(policies)
     if not chosen or (rates is not None and not len(rates)):
         raise OptionError("give policies to compare, and rates at which; one of each at least")
+    labels = [label(policy) for policy in chosen]
+    if len(set(labels)) < len(labels):
+        twice = next(text for text in labels if labels.count(text) > 1)
+        raise OptionError(
+            f"two of the policies read {twice}; leave one out, or give their class a __repr__ "
+            "that tells them apart (a dataclass has one)"
+        )
     runs: list[tuple[float, Report]] = []
     if server is not None:
         options = {**server.limits, **options}
@@ -198,7 +204,7 @@ def compare(
             policy, traffic, cost, lengths=asked, duration=duration, seed=seed, **options
         )
         runs.append((rate, run))
-    places = {repr(policy): place for place, policy in enumerate(chosen)}
+    places = {label(policy): place for place, policy in enumerate(chosen)}
     runs.sort(key=lambda pair: (pair[0], places.get(pair[1].policy, len(places))))
     return Comparison(tuple(runs), cost, asked, chosen, options)
 

@@ -47,7 +47,7 @@ from .jobs import Batch, BatchRecord, Job, Outcome, RequestRecord
 from .memory import Ceiling, free_memory, is_out_of_memory
 from .models import Model, Prepared
 from .pipelines import as_model
-from .policies import Policy
+from .policies import Policy, label
 from .scheduler import FALLBACK, PolicyFault
 from .stats import News, Queue, Recorder, Stats, Unfinished
 from .worker import Worker
@@ -608,7 +608,7 @@ class Engine:
             running_since=running_since,
             state=self.state,
             model="not loaded" if self.model is None else self.model.name,
-            policy=repr(self.policy),
+            policy=label(self.policy),
             breaker=self.breaker.state,
             memory_ceiling=None if self.ceiling.limit == math.inf else int(self.ceiling.limit),
             error=self.error,

@@ -16,7 +16,7 @@ from .engine import Engine
 from .errors import OptionError
 from .jobs import BatchRecord, RequestRecord
 from .parsing import BUILT_IN, parse_policy
-from .policies import Policy
+from .policies import Policy, label
 from .stats import WINDOW, Distribution, News, Unfinished
 
 #: seconds that a picture reaches back
@@ -184,7 +184,11 @@ def about(engine: Engine) -> dict[str, Any]:
         "name": engine.name,
         "state": engine.state,
         "model": "not loaded" if engine.model is None else engine.model.name,
-        "policy": {"repr": repr(policy), "name": type(policy).__name__, "options": options(policy)},
+        "policy": {
+            "repr": label(policy),
+            "name": type(policy).__name__,
+            "options": options(policy),
+        },
         "policies": {name: options(kind()) for name, kind in sorted(BUILT_IN.items())},
         "error": engine.error,
         "span": SPAN,

@@ -18,6 +18,7 @@ from .errors import OptionError
 from .jobs import BatchRecord, Outcome, RequestRecord
 from .log import RequestLog
 from .notebook import run_sync
+from .policies import label
 from .progress import Show, progress_bar
 from .report import Report
 from .server import Server
@@ -183,7 +184,7 @@ class Load:
     busy: float = 0.0
 
     def __post_init__(self) -> None:
-        self.policy = "" if self.server is None else repr(self.server.policy)
+        self.policy = "" if self.server is None else label(self.server.policy)
         #: the zero of the report's times
         self.origin = time.monotonic()
         self._numbers = count()

@@ -38,10 +38,15 @@ class Policy(Protocol):
         """
 
 
+def label(policy: Policy) -> str:
+    """What a policy is called in a table or a figure: its repr, but never an address."""
+    return without_addresses(repr(policy))
+
+
 def in_a_cell(policy: Policy, *more: str, **options: Any) -> dict[str, str]:
     """What a cell shows of a policy: its repr, what it does in one sentence, and `more`."""
     said = (type(policy).__doc__ or "").strip().partition("\n")[0]
-    return described(without_addresses(repr(policy)), said, *more)
+    return described(label(policy), said, *more)
 
 
 @dataclass(frozen=True)

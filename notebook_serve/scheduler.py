@@ -11,10 +11,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .display import without_addresses
 from .errors import PolicyError
 from .jobs import Batch, BatchRecord, Decision, Job
-from .policies import Greedy, Policy
+from .policies import Greedy, Policy, label
 from .waiting import Waiting
 
 #: what the queue goes on under when a policy breaks its contract
@@ -30,7 +29,7 @@ class PolicyFault:
 
     def __str__(self) -> str:
         try:
-            who = repr(self.policy)
+            who = label(self.policy)
         except Exception:
             who = type(self.policy).__name__
         what = str(self.error)
@@ -142,7 +141,7 @@ class Scheduler:
         self._draining = True
 
     def __repr__(self) -> str:
-        return without_addresses(f"<Scheduler: {len(self.waiting)} waiting, {self._policy!r}>")
+        return f"<Scheduler: {len(self.waiting)} waiting, {label(self._policy)}>"
 
     def _decide(self, now: float) -> Decision:
         try:

@@ -14,14 +14,14 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from typing import TYPE_CHECKING, Any
 
 from .cost import CostModel
-from .display import Card, Table, duration, per_second, without_addresses
+from .display import Card, Table, duration, per_second
 from .engine import Answer, Engine
 from .errors import OptionError
 from .extras import require
 from .jobs import BatchRecord, RequestRecord
 from .log import Batches, Requests
 from .overheads import with_overheads
-from .policies import LengthAware, Policy
+from .policies import LengthAware, Policy, label
 from .replay import replay
 from .report import Report
 from .sockets import is_loopback, listen
@@ -400,7 +400,7 @@ class Server:
 
     def __repr__(self) -> str:
         where = f" at {self.url}" if self._answers() else ""
-        return without_addresses(f"<Server {self.name!r}: {self.state}{where}, {self.policy!r}>")
+        return f"<Server {self.name!r}: {self.state}{where}, {label(self.policy)}>"
 
     def _repr_html_(self) -> str:
         return self._card().markup()

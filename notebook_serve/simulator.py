@@ -16,7 +16,7 @@ from .backlog import USABLE, Backlog
 from .errors import OptionError
 from .jobs import Batch, Job, Outcome
 from .log import BatchLog, RequestLog
-from .policies import Greedy, NoBatching, Policy
+from .policies import Greedy, NoBatching, Policy, label
 from .report import Report
 from .scheduler import Scheduler
 from .traffic import ClosedLoop, Lengths, Traffic, as_lengths, bounded
@@ -136,7 +136,7 @@ def simulate(
         records=simulation.log(),
         batches=simulation.batches,
         duration=duration,
-        policy=repr(policy),
+        policy=label(policy),
         source="simulated",
         deadline=timeout if deadline is None else deadline,
         warmup=warmup,

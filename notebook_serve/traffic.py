@@ -521,7 +521,7 @@ def _normal(draw: Callable[[], float]) -> float:
 # -- texts to send ------------------------------------------------------------------------
 
 # fmt: off
-#: plain words, each a single token to most tokenizers
+#: plain words, each a single token to most large tokenizers
 WORDS = (
     "the", "a", "of", "and", "to", "in", "on", "at", "by", "with",
     "from", "near", "over", "under", "one", "two", "red", "blue", "green", "small",
@@ -537,7 +537,8 @@ def texts(
     """`n` texts of plain English words, as many in each as `lengths` has it.
 
     With `holding`, one word of each text, at random, is that one: ``"[MASK]"`` for fill-mask.
-    A tokenizer adds its special tokens, mostly two, to the number of words.
+    A tokenizer adds its special tokens, mostly two, to the number of words; one with a small
+    vocabulary, such as the demo's, makes several tokens of some words.
 
     >>> texts(6, 2, seed=1)
     ['the green last the tree from', 'first in large to one road']

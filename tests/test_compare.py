@@ -540,3 +540,17 @@ def test_a_server_that_answers_nothing_has_nothing_to_compare(make: Make) -> Non
             measured=0.2,
             progress=False,
         )
+
+
+def test_policies_that_read_the_same_are_not_mixed_up() -> None:
+    """Two of a class without a repr cannot be told apart; one can, and shows no address."""
+
+    class Own:
+        def decide(self, waiting: Sequence[Job], now: float) -> Decision:
+            return Decision((waiting[0],))
+
+    with pytest.raises(OptionError, match=r"two of the policies read <.*Own>"):
+        compare([Own(), Own()], cost=CostModel(0.01), rates=[10.0])
+    alone = compare([Own(), Greedy(4)], cost=CostModel(0.01), rates=[10.0], duration=5.0)
+    assert "0x" not in alone.to_json()
+    assert "Own>" in alone.to_json()
