@@ -147,6 +147,8 @@ class Dashboard(anywidget.AnyWidget):
         return f"<Dashboard of {self._engine.name!r}>\n{self._describe()!r}"
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
+        # A cell that comes right after keeps the browser's first look from being heard.
+        self._watching.seen()
         # Where no widget can be drawn, as on a page that hosts code, the figures of now are read.
         shown = super()._repr_mimebundle_(**options)
         data = shown[0] if isinstance(shown, tuple) else shown

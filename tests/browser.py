@@ -61,7 +61,7 @@ def visiting(browser: Browser) -> Iterator[Visit]:
     yield visit
     for page in pages:
         page.context.close()
-    assert troubles == []
+    assert not troubles, troubles
 
 
 def _trouble(message: ConsoleMessage) -> list[str]:

@@ -184,7 +184,12 @@ function controls(model) {
   outcome.setAttribute("role", "status");
   const ask = (action, said, done = () => {}) => {
     asked.push({ said, done });
-    model.send(action);
+    write(outcome, "Asked; in a notebook it is heard once the running cell is through.");
+    try {
+      model.send(action);
+    } catch {
+      heard({ error: "the kernel was restarted: run the cell again" });
+    }
   };
   const heard = ({ done, error }) => {
     if (!done && !error) return;
@@ -541,7 +546,13 @@ function render({ model, el }) {
     draw();
   };
   let timers = [];
-  const look = () => model.send({ do: "look" });
+  const look = () => {
+    try {
+      model.send({ do: "look" });
+    } catch {
+      // The kernel was restarted; that no news comes is said soon.
+    }
+  };
   const sight = (seen) => {
     timers.forEach(clearInterval);
     timers = seen ? [setInterval(look, 1000 * every), setInterval(fresh.tick, 1000)] : [];
