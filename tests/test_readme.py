@@ -57,7 +57,7 @@ def test_its_two_commands_stand_alone() -> None:
     commands = re.findall(r"^python3 -m venv .*$", README.read_text("utf-8"), re.MULTILINE)
     assert len(commands) == 2
     assert commands[0].endswith("notebook-serve demo")
-    assert commands[1].endswith("pytest -q")
+    assert commands[1].endswith("pytest -q -n 2 --dist loadfile")
 
 
 def test_each_row_of_what_goes_wrong_is_a_test() -> None:

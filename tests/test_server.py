@@ -56,8 +56,12 @@ def test_serve_returns_when_it_answers(make: Make) -> None:
     assert server in servers()
 
 
-def test_running_the_cell_twice_leaves_one_server(make: Make) -> None:
+def test_running_the_cell_twice_leaves_one_server(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A new server takes over the name and the port of the old one, which is stopped."""
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        monkeypatch.setattr("notebook_serve.sockets.USUAL_PORT", found.getsockname()[1])
     first = make(echo, port=None, name="cell")
     url = first.url
     second = make(lambda xs: ["second" for _ in xs], port=None, name="cell")
