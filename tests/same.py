@@ -1,9 +1,11 @@
-"""Whether two answers are the same: the same shape and types, numbers to a tolerance."""
+"""What is the same: two answers of one shape, types and numbers, and a value's name in a test."""
 
 from __future__ import annotations
 
 import numbers
 from typing import Any
+
+from notebook_serve.display import without_addresses
 
 
 def assert_same(expected: Any, actual: Any, tolerance: float = 1e-4, at: str = "answer") -> None:
@@ -25,3 +27,8 @@ def assert_same(expected: Any, actual: Any, tolerance: float = 1e-4, at: str = "
         assert abs(float(expected) - float(actual)) <= tolerance, f"{at}: {expected} != {actual}"
     else:
         assert expected == actual, f"{at}: {expected!r} != {actual!r}"
+
+
+def called(value: object) -> str:
+    """What a parametrised test calls a value: the same in every process, without its address."""
+    return without_addresses(repr(value))

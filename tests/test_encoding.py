@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 
 from notebook_serve.encoding import plain, to_json
 
+from .same import called
+
 
 def never(constant: str) -> Any:
     """What strict JSON does not have."""
@@ -246,7 +248,7 @@ class Opaque:
         (Opaque(), "opaque"),
         ([math.nan, Opaque(), {5}, b"abc"], [None, "opaque", [5], "YWJj"]),
     ],
-    ids=repr,
+    ids=called,
 )
 def test_anything_has_a_json_form(value: Any, expected: Any) -> None:
     """Bytes are base64, sets lists, dataclasses objects, and the unknown is its own text."""

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from notebook_serve.errors import InvalidInput, OptionError
 from notebook_serve.models import FunctionModel, Prepared, group_name, next_alone
 
+from .same import called
+
 
 def double(inputs: list[Any]) -> list[Any]:
     """A plain batch function."""
@@ -305,7 +307,7 @@ def test_the_signature_says_which_parameters_are_allowed(
         (named, {"other": 1, "only": 2}, [(1, 2), (1, 2)]),
         (starred, {"only": 5}, [5, 5]),
     ],
-    ids=str,
+    ids=called,
 )
 def test_parameters_reach_the_function(
     function: Any, parameters: dict[str, Any], expected: list[Any]
@@ -421,7 +423,9 @@ def test_no_parameters_are_the_group_without_a_name() -> None:
     assert group_name({}) == ""
 
 
-@pytest.mark.parametrize("value", [object(), {1, 2}, b"x", np.arange(2), {1: 2, "a": 3}], ids=repr)
+@pytest.mark.parametrize(
+    "value", [object(), {1, 2}, b"x", np.arange(2), {1: 2, "a": 3}], ids=called
+)
 def test_what_cannot_be_compared_stays_alone(value: Any) -> None:
     """Of objects that only Python knows nothing says that two are equal, so none share a batch."""
     parameters: Mapping[str, Any] = {"a": value}

@@ -22,7 +22,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from statistics import median
@@ -96,13 +96,17 @@ class Other:
 
     batches: list[BatchRecord]
     requests: list[RequestRecord]
+    #: how late the generator was, of which a server knows nothing and a latency tells
+    lateness: float
 
     def __add__(self, more: Other) -> Other:
-        return Other(self.batches + more.batches, self.requests + more.requests)
+        late = (self.lateness + more.lateness) / 2
+        return Other(self.batches + more.batches, self.requests + more.requests, late)
 
     def cost(self) -> CostModel:
-        """As `Server.fit_cost`, of these."""
-        return with_overheads(CostModel.fit(self.batches), self.requests, self.batches)
+        """As `Server.fit_cost`, of these, and what the generator adds."""
+        cost = with_overheads(CostModel.fit(self.batches), self.requests, self.batches)
+        return replace(cost, handling=cost.handling + self.lateness)
 
 
 def other_traffic(server: Server, seconds: float) -> Other:
@@ -112,10 +116,11 @@ def other_traffic(server: Server, seconds: float) -> Other:
     requests = {request.id for request in server.records()}
     swing = Ramp(5, 100, period=seconds, seed=1)
     inputs = texts(OTHER, 500, seed=1)
-    load_test(server, inputs, traffic=swing, duration=seconds, progress=False)
+    report = load_test(server, inputs, traffic=swing, duration=seconds, progress=False)
     return Other(
         [batch for batch in server.batches() if batch.id not in batches],
         [request for request in server.records() if request.id not in requests],
+        report.lateness.p50,
     )
 
 
