@@ -117,6 +117,7 @@ def other_traffic(server: Server, seconds: float) -> Other:
     swing = Ramp(5, 100, period=seconds, seed=1)
     inputs = texts(OTHER, 500, seed=1)
     report = load_test(server, inputs, traffic=swing, duration=seconds, progress=False)
+    assert report.lateness is not None
     return Other(
         [batch for batch in server.batches() if batch.id not in batches],
         [request for request in server.records() if request.id not in requests],
