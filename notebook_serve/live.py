@@ -70,6 +70,8 @@ class Live:
             times = self._times()
             return {
                 **about(self._engine),
+                # So that no picture equals the last: an idle server would seem to be gone.
+                "at": now,
                 "tiles": self._tiles(news.unfinished, times["latency"], math.floor(now)),
                 "history": self._history(news.unfinished, math.floor(now)),
                 "times": {name: _percentiles(spread) for name, spread in times.items()},

@@ -203,7 +203,8 @@ class News:
     batches: list[BatchRecord]
     #: of all requests since the start
     outcomes: Mapping[str, int]
-    #: how many requests and batches had been recorded by now; to be shown at the next look
+    #: how many requests and batches had been recorded by now, and since when; to be shown at the
+    #: next look
     seen: tuple[int, int, float]
     #: whether the records began anew, and these are all
     anew: bool

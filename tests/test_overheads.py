@@ -98,11 +98,11 @@ def test_both_ways_through_the_simulator_agree(slow: float, handled: float, poli
 
 
 def test_a_closed_loop_feels_both() -> None:
-    """One client asks again when it has its answer."""
+    """One client asks again when it has its answer; the worker is free a little later."""
     report = simulate(NoBatching(), traffic.ClosedLoop(1), BESIDES, lengths=10, duration=30.0)
 
-    assert report.throughput == pytest.approx(1 / (0.012 + 0.003 + 0.002), rel=0.2)
-    assert report.latency.p50 == pytest.approx(0.012 + 0.002, abs=0.0031)
+    assert report.throughput == pytest.approx(1 / (0.012 + 0.003), rel=0.01)
+    assert report.latency.p50 == pytest.approx(0.012 + 0.003)
 
 
 def test_they_are_said_and_kept() -> None:

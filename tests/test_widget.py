@@ -130,3 +130,15 @@ def test_where_no_widget_can_be_drawn_the_figures_are_read(make: Make) -> None:
     assert "Dashboard of 'mine'" in data["text/plain"]
     assert "ok: 1" in data["text/plain"]
     dashboard.close()
+
+
+def test_an_idle_server_is_still_heard_of(make: Make) -> None:
+    """Each look brings a picture that is new, or the browser would be told of no change."""
+    dashboard = make(echo).dashboard()
+    seen = []
+    dashboard.observe(lambda change: seen.append(change["new"]["at"]), "picture")
+    for _ in range(3):
+        dashboard._heard(dashboard, {"do": "look"}, [])
+
+    assert len(seen) >= 3
+    dashboard.close()

@@ -233,7 +233,7 @@ def measure(server: Server, seconds: float, rounds: int) -> dict[str, Any]:
 def main() -> None:
     """Run it, print the table and keep it."""
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 20.0
-    rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 3
+    rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 5
     with serve(loader=classifier, port=0, name="fidelity") as server:
         server.wait_ready()
         other_traffic(server, 3.0)  # the first forwards are slow
