@@ -35,6 +35,7 @@ from .errors import (
 from .jobs import Batch, BatchRecord, Decision, Job, RequestRecord
 from .learning import Adaptive, CostAware
 from .loadtest import aload_test, load_test
+from .noise import Noise
 from .parsing import parse_policy
 from .policies import (
     CoDel,
@@ -78,6 +79,7 @@ __all__ = [
     "LoaderFailed",
     "ModelFailed",
     "NoBatching",
+    "Noise",
     "NotReady",
     "OptionError",
     "Overloaded",

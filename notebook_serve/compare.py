@@ -195,8 +195,7 @@ def compare(
         lengths = _of_inputs(runs, len(inputs))
         duration = measured
     assert cost is not None
-    spread = getattr(cost, "error", 0.0)
-    options = {"noise": 0.0 if math.isnan(spread) else spread, **options}
+    options = {"noise": getattr(cost, "noise", 0.0), **options}
     asked = as_lengths(1 if lengths is None else lengths)
     for rate, policy in product(rates, chosen):
         traffic = Poisson(rate, seed=seed)

@@ -6,12 +6,13 @@ import json
 import math
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import combinations
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from .display import described
 from .errors import OptionError
+from .noise import LIMITS, Noise, spells
 
 #: the terms of the law, in the order in which they are preferred where the data cannot tell
 TERMS = ("fixed", "per_token", "per_item", "per_square")
@@ -21,6 +22,9 @@ FEW = 20
 MOST_ERROR = 0.25
 #: what of a term must be its own, the other terms taken away, for the data to tell it from them
 OWN = 1e-4
+#: a batch that took more than so many times what it should have is no measure of the law, where
+#: no more than this share of them did
+HELD_UP, RARE = 5.0, 0.02
 #: how much better (in the logarithm of its likelihood, twice) the quadratic term must make a fit
 WORTH = 10.0
 
@@ -37,14 +41,23 @@ class Ran(Protocol):
         """How long it took."""
 
 
+@runtime_checkable
+class Started(Ran, Protocol):
+    """One of which it is known when it ran, too."""
+
+    @property
+    def started(self) -> float:
+        """When, in seconds on any clock."""
+
+
 @dataclass(frozen=True)
 class CostModel:
     """Seconds that a batch takes, from the lengths of its inputs.
 
     For `n` inputs, padded to the longest of them, that is ``fixed + per_item * n + per_token * n *
     longest + per_square * n * longest**2``: what every call costs, what every input costs, the
-    layers that see one token at a time, and attention. A server takes `turnaround` and `handling`
-    besides, which a simulation adds and a batch's own seconds do not have.
+    layers that see one token at a time, and attention. A server takes `turnaround`, `handling` and
+    `per_arrival` besides, which a simulation adds.
 
     >>> cost = CostModel(fixed=0.005, per_token=0.0002)
     >>> round(cost([10, 40]), 6)
@@ -59,16 +72,22 @@ class CostModel:
     turnaround: float = 0.0
     #: seconds until a request may run though nobody is before it
     handling: float = 0.0
+    #: seconds by which each request that comes while a batch runs holds that up: it is taken in by
+    #: the same interpreter
+    per_arrival: float = 0.0
     #: the typical (root mean square) error as a share of a batch's seconds; not-a-number where
     #: the model was not fitted
     error: float = math.nan
+    #: the share of the error that lasts from one batch to the next, and for how many seconds
+    autocorrelation: float = 0.0
+    correlation_time: float = 0.0
     #: how many batches it was fitted to
     batches: int = 0
     #: what makes the fit doubtful
     warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in (*TERMS, "turnaround", "handling"):
+        for name in (*TERMS, "turnaround", "handling", "per_arrival"):
             value = getattr(self, name)
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
             if not number or not 0 <= value < math.inf:
@@ -88,24 +107,33 @@ class CostModel:
         """The non-negative terms that come nearest to what `batches` took.
 
         Errors count relative to what a batch is expected to take (least squares, weighted again
-        after each of three rounds), so that short batches count as much as long ones. The
-        quadratic term is left out where it does not help. `error` and `warnings` tell how far to
-        trust it. Raises `OptionError` if there is nothing to fit to.
+        after each of three rounds), so that short batches count as much as long ones; those that
+        took several times what they should have were held up by something else, and are left out.
+        The quadratic term is left out where it does not help. `error` and `warnings` tell how far
+        to trust it. Where batches say when they `started`, what is left is looked through for
+        spells in which the machine was slow or fast. Raises `OptionError` if there is nothing to
+        fit to.
         """
-        ran = [
-            (len(batch.lengths), max(batch.lengths), batch.seconds)
-            for batch in batches
-            if batch.lengths
-        ]
+        ran = [batch for batch in batches if batch.lengths]
         model: CostModel | None = None
         for _ in range(3):
+            if model is not None:
+                ran = _not_held_up(model, ran)
             fit = Fit()
-            for size, longest, seconds in ran:
+            for batch in ran:
+                size, longest, seconds = len(batch.lengths), max(batch.lengths), batch.seconds
                 expected = seconds if model is None else model.seconds(size, longest)
                 fit.add(size, longest, seconds, expected)
             model = fit.solve()
         assert model is not None
-        return model
+        return _with_noise(model, ran, fit)
+
+    @property
+    def noise(self) -> Noise:
+        """How batches vary around it, as far as the fit tells; none where it was not fitted."""
+        if math.isnan(self.error):
+            return Noise()
+        return Noise(min(self.error, LIMITS["spread"]), self.autocorrelation, self.correlation_time)
 
     def to_json(self) -> str:
         """As JSON text, for `from_json`."""
@@ -144,10 +172,41 @@ class CostModel:
                 f"; and {self.turnaround * 1e3:.2g} ms between two batches, "
                 f"{self.handling * 1e3:.2g} ms to take a request in"
             )
+        if self.per_arrival:
+            text += f", which holds a running batch up by {self.per_arrival * 1e3:.2g} ms"
         return "\n".join([text, *(f"warning: {said}" for said in self.warnings)])
 
     def _repr_mimebundle_(self, **options: Any) -> dict[str, str]:
         return described(type(self).__name__, *str(self).splitlines())
+
+
+def _not_held_up(model: CostModel, batches: list[Ran]) -> list[Ran]:
+    """Without the few that something else than they themselves must have made take so long."""
+    kept = [batch for batch in batches if batch.seconds <= HELD_UP * model(batch.lengths)]
+    # Where there are many of them, they are what this model is like.
+    return kept if len(kept) >= (1 - RARE) * len(batches) else batches
+
+
+def _with_noise(model: CostModel, batches: Sequence[Ran], fit: Fit) -> CostModel:
+    """`model` with what its residuals tell: how large they are, and what of it comes in spells."""
+    # As logarithms, of which a batch that took three times as long does not drown all others.
+    if any(batch.seconds <= 0 or model(batch.lengths) <= 0 for batch in batches):
+        return model  # the clock is too coarse to say
+    logs = [math.log(batch.seconds) - math.log(model(batch.lengths)) for batch in batches]
+    error = math.sqrt(math.fsum(value * value for value in logs) / len(logs))
+    known = sorted(
+        (batch.started, value)
+        for batch, value in zip(batches, logs, strict=True)
+        if isinstance(batch, Started)
+    )
+    share, time = spells([at for at, _ in known], [value for _, value in known])
+    return replace(
+        model,
+        error=error,
+        autocorrelation=share,
+        correlation_time=time,
+        warnings=fit.warnings(error),
+    )
 
 
 UNITS = {
@@ -209,7 +268,7 @@ class Fit:
             terms, error = full, full_error
         typical = math.sqrt(max(0.0, error) / self._weight)
         return CostModel(
-            **terms, error=typical, batches=self.batches, warnings=self._warnings(typical)
+            **terms, error=typical, batches=self.batches, warnings=self.warnings(typical)
         )
 
     def _best(self, allowed: Sequence[str]) -> tuple[dict[str, float], float]:
@@ -239,7 +298,8 @@ class Fit:
     def _product(self, i: int, j: int) -> float:
         return self._products[i][j] if j <= i else self._products[j][i]
 
-    def _warnings(self, error: float) -> tuple[str, ...]:
+    def warnings(self, error: float) -> tuple[str, ...]:
+        """What makes a fit doubtful whose typical error is this."""
         said = []
         if self.batches < FEW:
             said.append(f"only {self.batches} batches; {FEW} or more are wanted")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from statistics import median
@@ -12,6 +14,12 @@ from .jobs import BatchRecord, RequestRecord
 
 #: fewer cases than this say nothing
 FEW = 10
+#: so many batches are wanted to tell what an arrival takes from one, and it must be so many
+#: standard errors from nothing
+MANY, SURE = 100, 2.0
+#: the share of a batch's expected seconds in which arrivals are counted, and the seconds on either
+#: side that say how many would have come anyway
+FIRST, AROUND = 0.8, 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,18 +36,63 @@ class Turn:
 def with_overheads(
     cost: CostModel, requests: Iterable[RequestRecord], batches: Iterable[BatchRecord]
 ) -> CostModel:
-    """The same cost, with the `handling` and the `turnaround` that these records show.
+    """The cost of `batches`, with what these records show that a server takes besides.
 
-    Both are medians, and 0 where fewer than `FEW` cases tell. Handling is how long a request waits
-    that comes while nothing runs: it is prepared and handed over. The turnaround is how long the
-    next batch is held up by the last, though somebody waits: answers are handed out, and the
-    policy decides.
+    Handling is how long a request waits that comes while nothing runs: it is prepared and handed
+    over. The turnaround is how long the next batch is held up by the last, though somebody waits:
+    answers are handed out, and the policy decides. Both are medians, and 0 where fewer than `FEW`
+    cases tell. Requests that came while a batch ran held it up by `per_arrival` each; where that
+    can be told, the law is fitted again to what batches take without.
     """
+    requests, batches = list(requests), list(batches)
     turns = _turns(requests, batches)
     handling = _median([turn.started - turn.arrived for turn in turns if turn.arrived > turn.ended])
     ready = [turn for turn in turns if turn.arrived + handling < turn.ended]
     turnaround = _median([turn.started - turn.ended for turn in ready])
-    return replace(cost, handling=handling, turnaround=turnaround)
+    arrivals = sorted(request.arrived for request in requests)
+    each = _per_arrival(cost, arrivals, batches)
+    if each:
+        alone = [
+            replace(batch, seconds=batch.seconds - each * came)
+            for batch in batches
+            if (came := _between(arrivals, batch.started, batch.seconds)) * each < batch.seconds
+        ]
+        cost = CostModel.fit(alone)
+    return replace(cost, handling=handling, turnaround=turnaround, per_arrival=each)
+
+
+def _per_arrival(
+    cost: CostModel, arrivals: Sequence[float], batches: Sequence[BatchRecord]
+) -> float:
+    """By how much one more arrival than usual makes a batch longer; 0 where that is in doubt.
+
+    Least squares of what batches took beyond their cost, over how many came in the first part of
+    each beyond what came around that time anyway.
+    """
+    across = along = 0.0
+    cases = []
+    for batch in batches:
+        expected = cost(batch.lengths)
+        # A batch that takes longer has more arrivals for that alone; its first part has not.
+        part = FIRST * expected
+        if not part or batch.seconds < part:
+            continue
+        usual = _between(arrivals, batch.started - AROUND, 2 * AROUND) * part / (2 * AROUND)
+        more = (_between(arrivals, batch.started, part) - usual) / expected
+        longer = batch.seconds / expected - 1
+        across += more * longer
+        along += more * more
+        cases.append((more, longer))
+    if len(cases) < MANY or not along:
+        return 0.0
+    slope = across / along
+    rest = math.fsum((longer - slope * more) ** 2 for more, longer in cases) / len(cases)
+    return slope if slope > SURE * math.sqrt(rest / along) else 0.0
+
+
+def _between(arrivals: Sequence[float], start: float, seconds: float) -> int:
+    """How many arrived in so many seconds from `start` on."""
+    return bisect_right(arrivals, start + seconds) - bisect_right(arrivals, start)
 
 
 def _turns(requests: Iterable[RequestRecord], batches: Iterable[BatchRecord]) -> list[Turn]:

@@ -9,6 +9,7 @@ from typing import Any
 from .cost import CostModel
 from .errors import OptionError
 from .jobs import RequestRecord
+from .noise import Noise
 from .policies import Policy
 from .report import Report
 from .simulator import simulate
@@ -20,7 +21,7 @@ def replay(
     policy: Policy,
     cost: CostModel,
     *,
-    noise: float | None = None,
+    noise: float | Noise | None = None,
     seed: int = 0,
     **options: Any,
 ) -> Report:
@@ -32,7 +33,7 @@ def replay(
     not wait for answers here: a closed loop's would have asked sooner, had they been answered
     sooner.
 
-    `noise` is how much batches vary around `cost`, and the error of its fit unless given; `options`
+    `noise` is how batches vary around `cost`, and what its fit says of that unless given; `options`
     are those of `simulate`. Raises `OptionError` if there is nothing to replay.
     """
     came = sorted(filter(_waited, records), key=lambda record: (record.arrived, record.id))
@@ -46,15 +47,13 @@ def replay(
         else (record.length, record.group)
         for record in came
     ]
-    if noise is None:
-        noise = cost.error if cost.batches else 0.0
     return simulate(
         policy,
         Trace.from_records(came),
         cost,
         lengths=[max(1, length) for length, _ in shapes],
         groups=[group for _, group in shapes],
-        noise=noise,
+        noise=cost.noise if noise is None else noise,
         seed=seed,
         **options,
     )

@@ -7,6 +7,7 @@ import heapq
 import math
 import random
 import sys
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count, cycle, islice, repeat
 from numbers import Real
@@ -16,6 +17,7 @@ from .backlog import USABLE, Backlog
 from .errors import OptionError
 from .jobs import Batch, Job, Outcome
 from .log import BatchLog, RequestLog
+from .noise import Factors, Noise
 from .policies import Greedy, NoBatching, Policy, label
 from .report import Report
 from .scheduler import Scheduler
@@ -37,7 +39,6 @@ RANGES = {
     "timeout": (TINY, math.inf, "a number of seconds above 0"),
     "patience": (TINY, math.inf, "a number of seconds above 0"),
     "deadline": (TINY, math.inf, "a number of seconds above 0"),
-    "noise": (0, 100, "a number from 0 to 100"),
 }
 
 
@@ -56,7 +57,8 @@ def simulate(
     refuse_late: bool = False,
     patience: float = math.inf,
     deadline: float | None = None,
-    noise: float = 0.0,
+    noise: float | Noise = 0.0,
+    slowdown: Callable[[float], float] | None = None,
     warmup: float = 0.1,
     seed: int = 0,
 ) -> Report:
@@ -91,7 +93,10 @@ def simulate(
         refuse_late: Refuse who cannot be served within `timeout`, as a server does.
         patience: Mean of the exponential time after which a client gives up, in seconds.
         deadline: Seconds within which an answer counts as good; the timeout, unless given.
-        noise: Coefficient of variation of the service time around what `cost` says, log-normal.
+        noise: How batches vary around what `cost` says: a coefficient of variation, each batch for
+            itself, or a `Noise`, which has spells, such as the ``noise`` of a fitted `CostModel`.
+        slowdown: By what a batch's seconds are multiplied, as a function of when it starts: a
+            machine that throttles, or one whose speed was recorded.
         warmup: The share of the duration that the report's statistics leave out.
         seed: Of everything random here; traffic and lengths have seeds of their own.
     """
@@ -107,7 +112,8 @@ def simulate(
     _check_range("timeout", timeout)
     _check_range("patience", patience)
     _check_range("deadline", timeout if deadline is None else deadline)
-    _check_range("noise", noise)
+    if not isinstance(noise, Noise):
+        noise = Noise(noise)
     shared = dispatch == "shared"
     lanes = [
         Lane(copy.deepcopy(policy), replicas if shared else 1)
@@ -121,7 +127,7 @@ def simulate(
     simulation.refuse_late = refuse_late
     simulation.tracks = refuse_late or dispatch in ("shortest", "least_work")
     simulation.patience = patience
-    simulation.noise = math.sqrt(math.log1p(noise**2))
+    simulation.vary(noise, slowdown)
     if isinstance(traffic, ClosedLoop):
         duration = DURATION if duration is None else duration
         simulation.run_closed(traffic, duration)
@@ -182,6 +188,8 @@ class Simulation:
         self.handling = getattr(cost, "handling", 0.0)
         #: seconds until a worker is free again after a batch
         self.turnaround = getattr(cost, "turnaround", 0.0)
+        #: seconds that each arrival takes from a batch that runs, of each of the workers
+        self.per_arrival = getattr(cost, "per_arrival", 0.0) / sum(lane.workers for lane in lanes)
         self.dispatch = dispatch
         self.lengths: Iterator[int] = iter(())
         self.groups: Iterator[str] = repeat("")
@@ -189,7 +197,8 @@ class Simulation:
         self.refuse_late = False
         #: whether refusals or the dispatch go by the work that a lane holds
         self.tracks = False
-        self.noise = 0.0
+        #: by what a batch is multiplied that starts then; None for no noise
+        self._factor: Callable[[float], float] | None = None
         self.batches = BatchLog()
         self.arrived: list[float] = []
         self.length: list[int] = []
@@ -237,7 +246,7 @@ class Simulation:
         with a Single Server", 1952). Equal to `run` in every number, and several times as fast.
         """
         self._extend(arrivals)
-        lengths, cost, add, noisy = self.length, self.cost, self.batches.add, self.noise > 0
+        lengths, cost, add, factor = self.length, self.cost, self.batches.add, self._factor
         started, finished, batch = self.started, self.finished, self.batch
         count, first, come, now = len(arrivals), 0, 0, 0.0
         number, handling, turnaround = 0, self.handling, self.turnaround
@@ -248,8 +257,10 @@ class Simulation:
             last = min(come, first + most)
             taken = tuple(lengths[first:last])
             seconds = cost(taken)
-            if noisy or not 0 <= seconds < math.inf:
-                seconds = self._varied(seconds)
+            if factor or not 0 <= seconds < math.inf:
+                seconds = self._varied(seconds, now)
+            if self.per_arrival:
+                seconds += self._held_up(now, seconds)
             begun, end = now + handling, now + seconds
             add("full" if last - first == most else "idle", taken, begun, seconds, come - last)
             answered = end + handling
@@ -348,7 +359,9 @@ class Simulation:
     def _start(self, lane: Lane, batch: Batch, now: float) -> None:
         jobs, batches = batch.jobs, self.batches
         lengths = tuple([job.length for job in jobs])
-        seconds = self._varied(self.cost(lengths))
+        seconds = self._varied(self.cost(lengths), now)
+        if self.per_arrival:
+            seconds += self._held_up(now, seconds)
         end, number = now + seconds, len(batches)
         begun, answered = now + self.handling, end + self.handling
         batches.add(batch.reason, lengths, begun, seconds, batch.waiting)
@@ -363,13 +376,30 @@ class Simulation:
         lane.busy_until = max(lane.busy_until, free)
         self._at(free, self._finish, (lane, number))
 
-    def _varied(self, seconds: float) -> float:
-        """How long a batch runs of which the cost says `seconds`."""
+    def vary(self, noise: Noise, slowdown: Callable[[float], float] | None) -> None:
+        """Let batches vary so."""
+        factors = Factors(noise, self._random) if noise else None
+        if factors is not None and slowdown is not None:
+            self._factor = lambda now: factors(now) * slowdown(now)
+        else:
+            self._factor = factors or slowdown
+
+    def _varied(self, seconds: float, now: float) -> float:
+        """How long a batch runs that starts `now` and of which the cost says `seconds`."""
+        if self._factor is not None:
+            seconds *= self._factor(now)
         if not 0 <= seconds < math.inf:
             raise OptionError(f"a cost is a number of seconds from 0 up, not {seconds!r}")
-        if self.noise:
-            seconds *= self._random.lognormvariate(-(self.noise**2) / 2, self.noise)
         return seconds
+
+    def _held_up(self, now: float, seconds: float) -> float:
+        """How much longer a batch takes because of those who arrive while it runs.
+
+        Only those of an open loop are known when it starts; a closed loop's clients ask again when
+        a batch is done, and then hold nothing up.
+        """
+        first = bisect_right(self.arrived, now)
+        return self.per_arrival * (bisect_right(self.arrived, now + seconds, first) - first)
 
     def _answer(self, job: Job, end: float) -> None:
         """Note how a job ends whose batch runs until `end`."""

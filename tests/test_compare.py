@@ -19,6 +19,7 @@ from notebook_serve.compare import HEADS, MULTIPLES, Comparison, compare
 from notebook_serve.cost import CostModel
 from notebook_serve.errors import OptionError
 from notebook_serve.jobs import Decision, Job
+from notebook_serve.noise import Noise
 from notebook_serve.policies import Greedy, LengthAware, NoBatching, Policy, Window
 from notebook_serve.report import Report
 from notebook_serve.simulator import simulate
@@ -102,7 +103,7 @@ def test_a_fitted_law_brings_its_error_as_noise() -> None:
         for cost, options in ((LAW, {}), (fitted, {}), (fitted, {"noise": 0.0}))
     )
 
-    assert noisy.options["noise"] == 0.2
+    assert noisy.options["noise"] == Noise(0.2)
     assert noisy.rows() != plain.rows()
     assert quiet.rows() == plain.rows()
 
@@ -299,7 +300,7 @@ def test_a_server_gives_cost_lengths_and_limits(make: Make) -> None:
     assert isinstance(found.lengths, Empirical)
     assert sorted(found.lengths.data) == sorted(LENGTHS * 5)
     assert [report.deadline for _, report in found.reports] == [7.0, 7.0]
-    assert {**server.limits, "noise": found.cost.error} == found.options
+    assert {**server.limits, "noise": found.cost.noise} == found.options
     assert server.policy == LengthAware()
 
 

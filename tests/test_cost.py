@@ -206,6 +206,19 @@ def test_a_fit_is_not_biased(law: CostModel, seed: int) -> None:
     assert predicted == pytest.approx(sum(batch.seconds for batch in batches), rel=0.01)
 
 
+@pytest.mark.parametrize("times", [10, 1000])
+def test_a_batch_that_was_held_up_says_nothing_of_the_law(times: float) -> None:
+    """By a page that was swapped out, say: neither the terms nor the error follow it."""
+    law = LAWS[0]
+    batches = timed(law, shapes(200, 3), 0.05, seed=6)
+    batches[7] = batches[7]._replace(seconds=times * batches[7].seconds)
+    fitted, without = CostModel.fit(batches), CostModel.fit(batches[:7] + batches[8:])
+
+    assert terms(fitted) == pytest.approx(terms(without))
+    assert fitted.error == pytest.approx(without.error)
+    assert fitted.batches == 199
+
+
 @pytest.mark.parametrize("seed", range(10))
 @pytest.mark.parametrize("noise", [0.0, 0.02, 0.2])
 @pytest.mark.parametrize("law", [law for law in LAWS if not law.per_square], ids=str)

@@ -25,6 +25,7 @@ from notebook_serve.policies import LengthAware, Policy, Window
 
 COST = CostModel(fixed=0.010, per_token=0.0002)
 BESIDES = replace(COST, turnaround=0.003, handling=0.002)
+HELD_UP = replace(COST, per_arrival=0.001)
 
 
 def simulated(policy: Policy, cost: CostModel, rate: float, **options: Any) -> Report:
@@ -111,3 +112,42 @@ def test_they_are_said_and_kept() -> None:
     again = CostModel.from_json(BESIDES.to_json())
     assert (again.turnaround, again.handling) == (0.003, 0.002)
     assert "between" not in str(COST)
+
+
+@pytest.mark.parametrize("policy", [NoBatching(), LengthAware(8), Window(8, 0.005)])
+def test_what_an_arrival_takes_from_a_batch_is_found_again(policy: Policy) -> None:
+    """And taken out of the law, which is then that of a batch alone."""
+    report = simulate(policy, traffic.Poisson(50.0, n=5000), HELD_UP, lengths=10, noise=0.1)
+    fitted = CostModel.fit(report.batches)
+    found = with_overheads(fitted, report.records, report.batches)
+
+    assert found.per_arrival == pytest.approx(0.001, rel=0.25)
+    for lengths in [[10], [10] * 3][: 1 if policy == NoBatching() else 2]:
+        assert fitted(lengths) > 1.02 * COST(lengths)
+        assert found(lengths) == pytest.approx(COST(lengths), rel=0.02)
+
+
+def test_where_arrivals_take_nothing_nothing_is_found() -> None:
+    """The law stays as it was."""
+    report = simulate(NoBatching(), traffic.Poisson(50.0, n=5000), COST, lengths=10, noise=0.2)
+    fitted = CostModel.fit(report.batches)
+
+    assert with_overheads(fitted, report.records, report.batches).per_arrival == 0.0
+
+
+def test_a_batch_is_held_up_by_those_who_come_while_it_runs() -> None:
+    """Not by those before or after; two workers share it."""
+    arrivals = [0.0, 0.004, 0.008, 0.5]
+    alone = simulate(Greedy(1), arrivals[:1] + arrivals[3:], HELD_UP, lengths=10)
+    one = simulate(Greedy(1), arrivals, HELD_UP, lengths=10)
+    two = simulate(Greedy(1), arrivals, HELD_UP, lengths=10, replicas=2)
+
+    assert [batch.seconds for batch in alone.batches] == pytest.approx([0.012, 0.012])
+    assert one.batches[0].seconds == pytest.approx(0.014)
+    assert two.batches[0].seconds == pytest.approx(0.013)
+
+
+def test_it_reads_as_part_of_the_law() -> None:
+    """In milliseconds, and as JSON."""
+    assert str(HELD_UP).endswith("which holds a running batch up by 1 ms")
+    assert CostModel.from_json(HELD_UP.to_json()).per_arrival == 0.001

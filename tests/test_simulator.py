@@ -39,6 +39,7 @@ from notebook_serve import (
     traffic,
 )
 from notebook_serve.log import RequestLog
+from notebook_serve.noise import Noise
 from notebook_serve.simulator import DURATION, RETRY, Dispatch
 from notebook_serve.traffic import ClosedLoop, Empirical, LogNormal, Poisson, Trace, Uniform
 
@@ -321,18 +322,19 @@ def test_groups_never_share_a_batch() -> None:
     assert ran(report) == [(0.0, [0], "idle"), (4.0, [1, 3], "group"), (8.0, [2, 4], "idle")]
 
 
-@pytest.mark.parametrize("noise", [0.0, 0.4])
+@pytest.mark.parametrize("noise", [0.0, 0.4, Noise(0.4, 0.5, 3.0)])
 @pytest.mark.parametrize("policy", [NoBatching(), Greedy(1), Greedy(3), Greedy(1000)], ids=repr)
-def test_the_short_way_is_equal_in_every_number(policy: Policy, noise: float) -> None:
+def test_the_short_way_is_equal_in_every_number(policy: Policy, noise: float | Noise) -> None:
     """Where events can be left out, the report is the one that they would have made."""
     draw = random.Random(5)
     arrivals = [0.0]
     for _ in range(500):
         arrivals.append(arrivals[-1] + draw.choice([0.0, 0.5, 0.5, draw.expovariate(1.0)]))
     options: dict[str, Any] = {"lengths": [1, 2, 3], "noise": noise}
+    cost = CostModel(fixed=0.5, turnaround=0.1, handling=0.2, per_arrival=0.05)
 
-    short = simulate(policy, arrivals, constant(0.5), **options)
-    long = simulate(Deaf(policy), arrivals, constant(0.5), **options)
+    short = simulate(policy, arrivals, cost, **options)
+    long = simulate(Deaf(policy), arrivals, cost, **options)
 
     assert columns(short) == columns(long)
 

