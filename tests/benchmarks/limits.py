@@ -1,0 +1,318 @@
+"""Against what the model and the machine allow: ``python -m tests.benchmarks.limits [ROUNDS]``.
+
+Each figure is a ratio of two things, or one added to the other, measured in turn in programs of
+their own, and the median of several rounds:
+
+- throughput: 128 clients over HTTP, beside the forward alone on the same texts, tokenised and
+  sorted by length before, at the best batch size;
+- latency: one client over HTTP, beside ``pipe(x)`` in a loop;
+- a function that does nothing, asked over 32 connections by wrk (Debian's package), beside a bare
+  Starlette handler;
+- memory that the server adds to a loaded pipeline, seconds from ``serve(pipe)`` until the first
+  answer, CPU of an idle server, and the seconds of a decision of ``LengthAware`` at 10,000 waiting.
+
+The model is that of the peers, on one torch thread. Nothing else should run meanwhile. The result
+goes to ``results/limits.json``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import platform
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from tests.benchmarks.peers.client import Client, end
+from tests.benchmarks.peers.setups import PEERS
+from tests.benchmarks.workload import classifier, inputs_of
+
+RESULT = Path(__file__).parent / "results" / "limits.json"
+SIZES = (8, 16, 32, 64)
+#: of each measurement
+SECONDS = 5.0
+
+
+# -- what runs in a program of its own ----------------------------------------------------
+
+
+def forward(kind: str) -> dict[str, float]:
+    """Texts per second by batch size: the forward alone, on texts tokenised and sorted before."""
+    import torch
+
+    pipe = classifier()
+    texts = inputs_of(kind)
+    tokens = sorted(pipe.tokenizer(texts)["input_ids"], key=len)
+    found = {}
+    with torch.inference_mode():
+        for size in SIZES:
+            batches = [
+                pipe.tokenizer.pad({"input_ids": tokens[i : i + size]}, return_tensors="pt")
+                for i in range(0, len(tokens), size)
+            ]
+            pipe.model(**batches[0])
+            done, begun, turn = 0, time.perf_counter(), 0
+            # From both ends and the middle in turn, so that a part of a pass is like the whole.
+            order = [
+                batch for part in (batches[::3], batches[1::3], batches[2::3]) for batch in part
+            ]
+            while turn % len(order) or time.perf_counter() - begun < SECONDS / len(SIZES):
+                batch = order[turn % len(order)]
+                pipe.model(**batch)
+                done += batch["input_ids"].shape[0]
+                turn += 1
+            found[str(size)] = done / (time.perf_counter() - begun)
+    return found
+
+
+def alone() -> float:
+    """Seconds of ``pipe(x)``, the median over short texts."""
+    pipe = classifier()
+    texts = inputs_of("short")
+    times = []
+    for text in texts[:20] + texts[: round(SECONDS / 0.015)]:
+        begun = time.perf_counter()
+        pipe(text)
+        times.append(time.perf_counter() - begun)
+    return median(times[20:])
+
+
+def memory() -> float:
+    """Megabytes that serving a thousand requests adds to a loaded pipeline that has run."""
+    import psutil
+
+    from notebook_serve import load_test, serve
+
+    pipe = classifier()
+    texts = inputs_of("mixed")
+    for text in texts[:100]:
+        pipe(text)
+    process = psutil.Process()
+    before = process.memory_full_info().uss
+    with serve(pipe, port=0, name="memory") as server:
+        load_test(server.url, texts, concurrency=32, duration=SECONDS, progress=False)
+        return float(process.memory_full_info().uss - before) / 1e6
+
+
+def first_answer() -> float:
+    """Seconds from ``serve(pipe)`` of a loaded pipeline until the first answer over HTTP."""
+    import httpx
+
+    from notebook_serve import serve
+
+    pipe = classifier()
+    pipe("warm")
+    client = httpx.Client()
+    begun = time.perf_counter()
+    server = serve(pipe, port=0, name="first")
+    client.post(server.url, content="hello there").raise_for_status()
+    seconds = time.perf_counter() - begun
+    server.stop()
+    return seconds
+
+
+def idle() -> float:
+    """The share of a core that a server uses which nobody asks."""
+    from notebook_serve import serve
+
+    server = serve(lambda xs: xs, port=0, name="idle")
+    server.predict(1)
+    before = time.process_time()
+    time.sleep(2 * SECONDS)
+    share = (time.process_time() - before) / (2 * SECONDS)
+    server.stop()
+    return share
+
+
+def decision() -> float:
+    """Seconds of a decision of ``LengthAware`` where 10,000 wait; the median."""
+    from notebook_serve import LengthAware, Scheduler
+    from notebook_serve.jobs import Job
+    from notebook_serve.traffic import LogNormal
+
+    scheduler = Scheduler(LengthAware())
+    lengths = LogNormal(22, 0.9, 4, 128).sample(11_000)
+    for number, length in enumerate(lengths[:10_000]):
+        scheduler.offer(Job(number, 0.0, length))
+    times = []
+    for number in range(10_000, 11_000):
+        begun = time.perf_counter()
+        batch = scheduler.poll(1.0)
+        times.append(time.perf_counter() - begun)
+        assert batch is not None
+        for i, job in enumerate(batch.jobs):  # as many wait at each decision
+            scheduler.offer(Job(number * 100 + i, 0.0, job.length))
+    return median(times)
+
+
+def noop(port: int) -> None:
+    """Serve a function that does nothing, for ever."""
+    from notebook_serve import serve
+
+    serve(lambda xs: xs, port=port, name="noop")
+    threading.Event().wait()
+
+
+def bare(port: int) -> None:
+    """A Starlette handler that answers with the body, under uvicorn as it comes, for ever."""
+    import uvicorn
+    from starlette.applications import Starlette
+    from starlette.requests import Request
+    from starlette.responses import JSONResponse
+    from starlette.routing import Route
+
+    async def answer(request: Request) -> JSONResponse:
+        return JSONResponse((await request.body()).decode())
+
+    app = Starlette(routes=[Route("/", answer, methods=["POST"])])
+    uvicorn.run(app, port=port, log_config=None, access_log=False)
+
+
+CHILDREN: dict[str, Callable[..., Any]] = {
+    child.__name__: child
+    for child in (forward, alone, memory, first_answer, idle, decision, noop, bare)
+}
+
+
+# -- who asks -----------------------------------------------------------------------------
+
+
+def child(name: str, *arguments: object) -> Any:
+    """What a child says."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.benchmarks.limits", "--child", name, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    return json.loads(done.stdout)
+
+
+def free_port() -> int:
+    """A port that nobody has."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+@contextmanager
+def serving(kind: str) -> Iterator[Client]:
+    """A client of this package's server of the classifier."""
+    port = free_port()
+    process = PEERS["notebook_serve"].start(port, (1, 0.0), 1, "small")
+    try:
+        bodies = [(text.encode(), "text/plain") for text in inputs_of(kind)]
+        client = Client(process, f"http://127.0.0.1:{port}/", bodies)
+        asyncio.run(client.ready())
+        yield client
+    finally:
+        end(process)
+
+
+def throughput(kind: str) -> dict[str, float]:
+    """128 clients, beside the forward alone."""
+    best = max(child("forward", kind).values())
+    with serving(kind) as client:
+        served = asyncio.run(client.closed(128, 2 * SECONDS, 2.0)).throughput
+    again = max(child("forward", kind).values())
+    return {"served": served, "forward": (best + again) / 2, "ratio": 2 * served / (best + again)}
+
+
+def latency() -> dict[str, float]:
+    """One client, beside ``pipe(x)``."""
+    before = child("alone")
+    with serving("short") as client:
+        served = asyncio.run(client.closed(1, SECONDS)).p50
+    pipe = (before + child("alone")) / 2
+    return {"served": served, "pipe": pipe, "added": served - pipe, "allowed": 0.05 * pipe + 1e-3}
+
+
+def per_second(name: str, connections: int) -> float:
+    """Requests per second that wrk gets from a child."""
+    port = free_port()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.benchmarks.limits", "--child", name, str(port)]
+    )
+    script = Path(__file__).with_name("post.lua")
+    url = f"http://127.0.0.1:{port}/"
+    try:
+        asyncio.run(Client(process, url, [(b"x", "text/plain")]).ready())
+        said = ""
+        for seconds in (1, SECONDS):  # the first to warm up
+            said = subprocess.run(
+                ["wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "-s", str(script), url],
+                capture_output=True,
+                text=True,
+                check=True,
+            ).stdout
+        if "Non-2xx" in said or "Socket errors" in said:
+            raise RuntimeError(f"{name} did not answer everything:\n{said}")
+        return float(said.split("Requests/sec:")[1].split()[0])
+    finally:
+        end(process)
+
+
+def overhead(connections: int) -> dict[str, float]:
+    """The function that does nothing, beside Starlette alone."""
+    ours, theirs = per_second("noop", connections), per_second("bare", connections)
+    return {"served": ours, "bare": theirs, "ratio": ours / theirs}
+
+
+def medians(rows: list[Any]) -> Any:
+    """The median, by name where there are names."""
+    if isinstance(rows[0], dict):
+        return {name: median(row[name] for row in rows) for name in rows[0]}
+    return median(rows)
+
+
+def main() -> None:
+    """Measure, print and keep; or be a child."""
+    if sys.argv[1:2] == ["--child"]:
+        said = CHILDREN[sys.argv[2]](
+            *(int(text) if text.isdecimal() else text for text in sys.argv[3:])
+        )
+        print(json.dumps(said))  # noqa: T201
+        return
+    if not shutil.which("wrk"):
+        raise SystemExit("wrk is not installed; it is Debian's package of that name")
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
+    measures: dict[str, Callable[[], Any]] = {
+        "mixed, 128 clients / the forward alone": lambda: throughput("mixed"),
+        "short, 128 clients / the forward alone": lambda: throughput("short"),
+        "one client + pipe(x)": latency,
+        "no-op, 32 connections / bare Starlette": lambda: overhead(32),
+        "no-op, 1 connection / bare Starlette": lambda: overhead(1),
+        "memory added, MB": lambda: child("memory"),
+        "first answer, s": lambda: child("first_answer"),
+        "idle, share of a core": lambda: child("idle"),
+        "decision at 10,000 waiting, s": lambda: child("decision"),
+    }
+    found: dict[str, list[Any]] = {name: [] for name in measures}
+    for _ in range(rounds):
+        for name, measure in measures.items():
+            found[name].append(measure())
+            print(name, found[name][-1], file=sys.stderr, flush=True)  # noqa: T201
+    result = {
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, one torch thread, Python "
+        f"{platform.python_version()}",
+        "medians": {name: medians(rows) for name, rows in found.items()},
+        "rounds": found,
+    }
+    RESULT.parent.mkdir(exist_ok=True)
+    RESULT.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+    print(json.dumps(result["medians"], indent=1))  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()

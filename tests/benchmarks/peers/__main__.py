@@ -1,0 +1,257 @@
+"""Beside what a person might pick instead: ``python -m tests.benchmarks.peers [OPTIONS]``.
+
+Every server runs the same classifier on as many torch threads as said, and is asked by the same
+client. First each peer's settings (most requests of a batch, seconds to wait) are tried on each
+kind of texts with 32 clients, and the best is kept. Then, in each round, every server at its best
+setting and this package in turn: closed loops of 1, 32 and 128 clients; and an open loop at 50, 80
+and 95% of the best peer's throughput on mixed texts. Figures are medians of the rounds. Takes about
+an hour; nothing else should run meanwhile. The result goes to ``results/peers.json``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import socket
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from tests.benchmarks.peers.client import Client, Load, end
+from tests.benchmarks.peers.setups import ENVIRONMENTS, PEERS, Peer, Setting, executables
+from tests.benchmarks.workload import KINDS, inputs_of
+
+RESULT = Path(__file__).parents[1] / "results" / "peers.json"
+OURS = "notebook_serve"
+CLIENTS = (1, 32, 128)
+SHARES = (0.5, 0.8, 0.95)
+NO_SETTING: Setting = (1, 0.0)
+
+#: by kind of texts and by name, the best setting and what it did
+Best = dict[str, dict[str, tuple[Setting, float]]]
+
+
+def free_port() -> int:
+    """A port that nobody has."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+@contextmanager
+def running(peer: Peer, setting: Setting, options: argparse.Namespace) -> Iterator[Asker]:
+    """A peer that answers."""
+    port = free_port()
+    process = peer.start(port, setting, options.threads, options.size)
+    try:
+        asker = Asker(peer, process, f"http://127.0.0.1:{port}{peer.path}")
+        asyncio.run(asker.client("short").ready())
+        yield asker
+    finally:
+        end(process)
+
+
+class Asker:
+    """Asks a running peer for texts of a kind."""
+
+    def __init__(self, peer: Peer, process: Any, url: str) -> None:
+        self._peer, self._process, self._url = peer, process, url
+
+    def client(self, kind: str) -> Client:
+        """A client with texts of this kind."""
+        bodies = [self._peer.body(text) for text in inputs_of(kind)]
+        return Client(self._process, self._url, bodies)
+
+    def closed(self, kind: str, clients: int, seconds: float) -> Load:
+        """So many users."""
+        return asyncio.run(self.client(kind).closed(clients, seconds))
+
+    def open(self, rate: float, seconds: float, seed: int) -> Load:
+        """Mixed texts at a rate."""
+        return asyncio.run(self.client("mixed").open(rate, seconds, seed))
+
+
+def said(*words: object) -> None:
+    """Say how far it is."""
+    print(*words, file=sys.stderr, flush=True)  # noqa: T201
+
+
+def sweep(names: Sequence[str], options: argparse.Namespace) -> tuple[Best, list[dict[str, Any]]]:
+    """The best setting of each peer for each kind, and all that were tried."""
+    best: Best = {kind: {} for kind in options.kinds}
+    tried: list[dict[str, Any]] = []
+    for name in names:
+        peer = PEERS[name]
+        for setting in peer.settings:
+            for found in attempt(peer, setting, options):
+                said(*found.values())
+                tried.append(found)
+                kind, known = found.get("kind"), best.get(found.get("kind", ""), {}).get(name)
+                if kind and (known is None or found["throughput"] > known[1]):
+                    best[kind][name] = (setting, found["throughput"])
+    return best, tried
+
+
+def attempt(peer: Peer, setting: Setting, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """What a peer does at a setting, for each kind; or why it does nothing."""
+    found: list[dict[str, Any]] = []
+    about = {"peer": peer.name, "setting": setting}
+    try:
+        with running(peer, setting, options) as asker:
+            for kind in options.kinds:
+                load = asker.closed(kind, 32, options.seconds)
+                found.append({**about, "kind": kind, **load.to_dict()})
+    except (TimeoutError, ChildProcessError) as error:
+        found.append({**about, "failed": str(error)})
+    return found
+
+
+def rounds(best: Best, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Every server at its best for each kind, in turn, with each number of clients."""
+    rows = []
+    for number in range(options.rounds):
+        for kind in options.kinds:
+            for name, (setting, _) in {**best[kind], OURS: (NO_SETTING, 0.0)}.items():
+                with running(PEERS[name], setting, options) as asker:
+                    for clients in CLIENTS:
+                        load = asker.closed(kind, clients, options.seconds)
+                        said(number, kind, name, setting, clients, f"{load.throughput:.1f}/s")
+                        rows.append(
+                            {
+                                "round": number,
+                                "kind": kind,
+                                "peer": name,
+                                "setting": setting,
+                                "clients": clients,
+                                **load.to_dict(),
+                            }
+                        )
+    return rows
+
+
+def open_loop(best: Best, rate: float, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """This package and the peers under the same Poisson traffic, at shares of `rate`."""
+    rows = []
+    for number in range(options.rounds):
+        for name, (setting, _) in {**best["mixed"], OURS: (NO_SETTING, 0.0)}.items():
+            with running(PEERS[name], setting, options) as asker:
+                for share in SHARES:
+                    load = asker.open(share * rate, 2.5 * options.seconds, seed=number)
+                    said(number, name, share, f"p50 {load.p50:.3f} s, p99 {load.p99:.3f} s")
+                    rows.append(
+                        {
+                            "round": number,
+                            "peer": name,
+                            "setting": setting,
+                            "share": share,
+                            "rate": share * rate,
+                            **load.to_dict(),
+                        }
+                    )
+    return rows
+
+
+def middles(rows: Sequence[dict[str, Any]], *by: str) -> list[dict[str, Any]]:
+    """The medians of rows that agree in `by`."""
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row[name] for name in by), []).append(row)
+    names = ("throughput", "p50", "p99", "cpu", "errors")
+    return [
+        {
+            **dict(zip(by, key, strict=True)),
+            **{name: median(row[name] for row in group) for name in names},
+        }
+        for key, group in groups.items()
+    ]
+
+
+def ratios(closed: Sequence[dict[str, Any]], rest: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Round by round, ours over each other's, and of those the medians."""
+    found: dict[str, Any] = {}
+
+    def over(rows: Sequence[dict[str, Any]], measure: str, *by: str) -> dict[str, float]:
+        ours = {tuple(r[n] for n in by): r for r in rows if r["peer"] == OURS}
+        values: dict[str, list[float]] = {}
+        for row in rows:
+            same = ours.get(tuple(row[name] for name in by))
+            if same and row["peer"] != OURS and row[measure]:
+                values.setdefault(row["peer"], []).append(same[measure] / row[measure])
+        return {peer: round(median(each), 3) for peer, each in values.items()}
+
+    for kind, clients in sorted({(row["kind"], row["clients"]) for row in closed}):
+        rows = [row for row in closed if (row["kind"], row["clients"]) == (kind, clients)]
+        for measure in ("throughput", "cpu", "p50", "p99"):
+            found[f"{kind}, {clients} clients: {measure}"] = over(rows, measure, "round")
+    for share in sorted({row["share"] for row in rest}):
+        rows = [row for row in rest if row["share"] == share]
+        for measure in ("p50", "p99"):
+            found[f"mixed, {share:.0%} of the best peer: {measure}"] = over(rows, measure, "round")
+    return found
+
+
+def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """What the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    others = [name for name in PEERS if name != OURS]
+    parser.add_argument("--peers", nargs="+", choices=others, default=others)
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
+    parser.add_argument("--seconds", type=float, default=4.0, help="of each measurement")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--keep", type=int, default=3, help="so many of the best go on")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--size", choices=("small", "base"), default="small")
+    parser.add_argument("--file", type=Path, default=RESULT)
+    return parser.parse_args(arguments)
+
+
+def kept(best: Best, most: int) -> Best:
+    """The best few of each kind, and the tutorial's two."""
+    found: Best = {}
+    for kind, by_name in best.items():
+        order = sorted(by_name, key=lambda name: -by_name[name][1])
+        names = [name for name in order if not name.startswith("tutorial")][:most]
+        names += [name for name in order if name.startswith("tutorial")]
+        found[kind] = {name: by_name[name] for name in names}
+    return found
+
+
+def main() -> None:
+    """Measure, print and keep."""
+    options = options_of()
+    for name in {PEERS[peer].environment for peer in options.peers}:
+        executables(name)
+    best, tried = sweep(options.peers, options)
+    chosen = kept(best, options.keep)
+    closed = rounds(chosen, options)
+    rest: list[dict[str, Any]] = []
+    if "mixed" in chosen:
+        rates = [value for name, (_, value) in chosen["mixed"].items()]
+        only: Best = {"mixed": dict([next(iter(chosen["mixed"].items()))])}
+        rest = open_loop(only, max(rates), options)
+    result = {
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {options.threads} torch "
+        f"thread(s), Python {platform.python_version()}",
+        "model": options.size,
+        "environments": ENVIRONMENTS,
+        "best": best,
+        "ratios": ratios(closed, rest),
+        "closed": middles(closed, "kind", "clients", "peer", "setting"),
+        "open": middles(rest, "share", "peer", "setting"),
+        "rounds": closed,
+        "open_rounds": rest,
+        "tried": tried,
+    }
+    options.file.parent.mkdir(exist_ok=True)
+    options.file.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+    print(json.dumps({"best": best, "ratios": result["ratios"]}, indent=1))  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()

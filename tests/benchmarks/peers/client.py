@@ -1,0 +1,167 @@
+"""The client of all peers alike: aiohttp on warm connections, in a closed or an open loop."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict, dataclass
+from itertools import count
+from typing import Any
+
+import aiohttp
+import psutil
+
+from notebook_serve import Distribution
+from notebook_serve.traffic import Poisson
+
+#: a body and its content type
+Body = tuple[bytes, str]
+
+
+@dataclass(frozen=True)
+class Load:
+    """What came of one load."""
+
+    #: answers per second
+    throughput: float
+    #: seconds, from when a request was meant to be sent
+    p50: float
+    p99: float
+    #: CPU seconds of all the server's processes for each answer
+    cpu: float
+    #: answers that were not status 200
+    errors: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values."""
+        return asdict(self)
+
+
+class Client:
+    """Asks one server."""
+
+    def __init__(self, process: subprocess.Popen[bytes], url: str, bodies: Sequence[Body]) -> None:
+        self._process = psutil.Process(process.pid)
+        self._url = url
+        self._bodies = bodies
+        self._next = count()
+        self._session: aiohttp.ClientSession | None = None
+        #: when each answer came, and how long after its request was meant to be sent
+        self._answers: list[tuple[float, float]] = []
+        self._errors = 0
+
+    async def ready(self, seconds: float = 180.0) -> None:
+        """Wait until the server answers. Raises `TimeoutError` if it does not."""
+        give_up = time.monotonic() + seconds
+        async with aiohttp.ClientSession() as session:
+            while time.monotonic() < give_up:
+                if not self._process.is_running() or self._process.status() == "zombie":
+                    raise ChildProcessError(f"the server at {self._url} ended by itself")
+                try:
+                    body, kind = self._bodies[0]
+                    async with session.post(
+                        self._url, data=body, headers={"Content-Type": kind}
+                    ) as reply:
+                        await reply.read()
+                        if reply.status == 200:
+                            return
+                except aiohttp.ClientError:
+                    pass
+                await asyncio.sleep(0.2)
+        raise TimeoutError(f"no answer from {self._url} within {seconds:g} s")
+
+    async def closed(self, clients: int, seconds: float, warmup: float = 1.0) -> Load:
+        """So many users, each of whom asks again at once, for `seconds` after a `warmup`."""
+        end = time.monotonic() + warmup + seconds
+
+        async def user() -> None:
+            while time.monotonic() < end:
+                await self._ask(time.monotonic())
+
+        async def everybody() -> None:
+            await asyncio.gather(*(user() for _ in range(clients)))
+
+        return await self._measured(everybody, warmup, seconds)
+
+    async def open(self, rate: float, seconds: float, seed: int, warmup: float = 1.0) -> Load:
+        """Poisson arrivals, `rate` a second; latency counts from the time that was meant."""
+        begun = time.monotonic()
+
+        async def arrivals() -> None:
+            tasks = []
+            for at in Poisson(rate, seed=seed, n=round(2 * rate * (warmup + seconds))):
+                if at > warmup + seconds:
+                    break
+                while (early := begun + at - time.monotonic()) > 0:
+                    await asyncio.sleep(early)
+                tasks.append(asyncio.create_task(self._ask(begun + at)))
+            await asyncio.gather(*tasks)
+
+        return await self._measured(arrivals, warmup, seconds)
+
+    async def _measured(
+        self, load: Callable[[], Awaitable[None]], warmup: float, seconds: float
+    ) -> Load:
+        self._answers, self._errors = [], 0
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+            self._session = session
+            begun = time.monotonic() + warmup
+            task = asyncio.ensure_future(load())
+            await asyncio.sleep(warmup)
+            before = self._cpu()
+            await asyncio.sleep(begun + seconds - time.monotonic())
+            cpu = self._cpu() - before
+            await task
+        end = begun + seconds
+        answered = [latency for at, latency in self._answers if begun <= at < end]
+        # An open loop's latencies are those of who came in the window, whenever they were answered.
+        came = [latency for at, latency in self._answers if begun <= at - latency < end]
+        of = Distribution.of(came)
+        return Load(
+            len(answered) / seconds, of.p50, of.p99, cpu / max(1, len(answered)), self._errors
+        )
+
+    async def _ask(self, meant: float) -> None:
+        body, kind = self._bodies[next(self._next) % len(self._bodies)]
+        assert self._session is not None
+        try:
+            async with self._session.post(
+                self._url, data=body, headers={"Content-Type": kind}
+            ) as reply:
+                await reply.json(content_type=None)
+                good = reply.status == 200
+        except (aiohttp.ClientError, ValueError):
+            good = False
+        now = time.monotonic()
+        if good:
+            self._answers.append((now, now - meant))
+        else:
+            self._errors += 1
+
+    def _cpu(self) -> float:
+        """CPU seconds of the server and of all that it started, so far."""
+        total = 0.0
+        for process in (self._process, *self._process.children(recursive=True)):
+            try:
+                times = process.cpu_times()
+            except psutil.NoSuchProcess:
+                continue
+            total += times.user + times.system
+        return total
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End a server and all that it started."""
+    try:
+        tree = [psutil.Process(process.pid)]
+        tree += tree[0].children(recursive=True)
+    except psutil.NoSuchProcess:
+        tree = []
+    process.terminate()
+    _, alive = psutil.wait_procs(tree, timeout=5)
+    for each in alive:
+        each.kill()
+    psutil.wait_procs(alive, timeout=5)
+    process.wait()

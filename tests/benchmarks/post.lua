@@ -1,0 +1,3 @@
+wrk.method = "POST"
+wrk.body = "x"
+wrk.headers["Content-Type"] = "text/plain"
