@@ -12,12 +12,17 @@ from collections.abc import Callable, Iterator
 
 import psutil
 import pytest
+from hypothesis import settings
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["TRANSFORMERS_VERBOSITY"] = "error"
 
 from notebook_serve import Server, serve, stop_all
+
+# How long an example takes says nothing but what else the machine does.
+settings.register_profile("notebook_serve", deadline=None)
+settings.load_profile("notebook_serve")
 
 
 def listening() -> set[int]:

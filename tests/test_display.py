@@ -356,7 +356,7 @@ def laboratory() -> Iterator[Any]:
     long = Trace(n / 100 for n in range(10_000))
     some = (Constant(5.0), Poisson(5.0), Bursty(5.0, 50.0), Ramp(1.0, 9.0), Trace([1.0]), long)
     sizes = (Fixed(3), Uniform(1, 9), LogNormal(20, 0.8), Empirical([3]), Cycle([3]))
-    yield from (cost, ClosedLoop(3), *some, *sizes)
+    yield from (cost, cost.noise, ClosedLoop(3), *some, *sizes)
     yield from (Empirical(range(1, 10_000)), Cycle(range(1, 10_000)))
     report = simulate(Nameless(), long, cost, lengths=LogNormal(20, 0.8))
     yield from (report, report.summary(), report.records, report.batches, report.records[:3])
