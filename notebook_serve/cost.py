@@ -75,8 +75,8 @@ class CostModel:
     #: seconds by which each request that comes while a batch runs holds that up: it is taken in by
     #: the same interpreter
     per_arrival: float = 0.0
-    #: the typical (root mean square) error as a share of a batch's seconds; not-a-number where
-    #: the model was not fitted
+    #: the typical error as a share of a batch's seconds (root mean square, of logarithms where the
+    #: clock allows); not-a-number where the model was not fitted
     error: float = math.nan
     #: the share of the error that lasts from one batch to the next, and for how many seconds
     autocorrelation: float = 0.0

@@ -7,6 +7,7 @@ import random
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 
 from .errors import OptionError
 
@@ -41,7 +42,7 @@ class Noise:
     def __post_init__(self) -> None:
         for name, most in LIMITS.items():
             value = getattr(self, name)
-            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            number = isinstance(value, Real) and not isinstance(value, bool)
             if not number or not 0 <= value <= most:
                 raise OptionError(f"{name} of noise is a number from 0 to {most:g}, not {value!r}")
 

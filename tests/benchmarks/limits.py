@@ -22,7 +22,6 @@ import json
 import os
 import platform
 import shutil
-import socket
 import subprocess
 import sys
 import threading
@@ -33,7 +32,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from tests.benchmarks.peers.client import Client, end
+from tests.benchmarks.peers.client import Client, end, free_port
 from tests.benchmarks.peers.setups import PEERS
 from tests.benchmarks.workload import classifier, inputs_of
 
@@ -197,13 +196,6 @@ def child(name: str, *arguments: object) -> Any:
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     return json.loads(done.stdout)
-
-
-def free_port() -> int:
-    """A port that nobody has."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 @contextmanager

@@ -4,8 +4,8 @@ Every server runs the same classifier on as many torch threads as said, and is a
 client. First each peer's settings (most requests of a batch, seconds to wait) are tried on each
 kind of texts with 32 clients, and the best is kept. Then, in each round, every server at its best
 setting and this package in turn: closed loops of 1, 32 and 128 clients; and an open loop at 50, 80
-and 95% of the best peer's throughput on mixed texts. Figures are medians of the rounds. Takes about
-an hour; nothing else should run meanwhile. The result goes to ``results/peers.json``.
+and 95% of the best peer's throughput on mixed texts. Figures are medians of the rounds. Nothing
+else should run meanwhile. The result goes to ``results/peers.json``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import asyncio
 import json
 import os
 import platform
-import socket
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,7 +22,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from tests.benchmarks.peers.client import Client, Load, end
+from tests.benchmarks.peers.client import Client, Load, end, free_port
 from tests.benchmarks.peers.setups import ENVIRONMENTS, PEERS, Peer, Setting, executables
 from tests.benchmarks.workload import KINDS, inputs_of
 
@@ -35,13 +34,6 @@ NO_SETTING: Setting = (1, 0.0)
 
 #: by kind of texts and by name, the best setting and what it did
 Best = dict[str, dict[str, tuple[Setting, float]]]
-
-
-def free_port() -> int:
-    """A port that nobody has."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 @contextmanager

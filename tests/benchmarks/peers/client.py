@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import subprocess
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -150,6 +151,13 @@ class Client:
                 continue
             total += times.user + times.system
         return total
+
+
+def free_port() -> int:
+    """A port that nobody has."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
 
 
 def end(process: subprocess.Popen[bytes]) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from typing import Any
 
+import torch
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -33,18 +35,19 @@ async def run() -> None:
         await back.put(pipe(text))
 
 
-@asynccontextmanager
-async def lifespan(app: Starlette) -> AsyncIterator[None]:
-    """The loop runs beside the server."""
-    task = asyncio.create_task(run())
-    yield
-    task.cancel()
+def serve(run: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """The web server, and beside it, on the same event loop, what answers."""
 
-
-app = Starlette(routes=[Route("/", answer, methods=["POST"])], lifespan=lifespan)
-
-if __name__ == "__main__":
-    import torch
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        task = asyncio.create_task(run())
+        yield
+        task.cancel()
 
     torch.set_num_threads(1)
+    app = Starlette(routes=[Route("/", answer, methods=["POST"])], lifespan=lifespan)
     uvicorn.run(app, port=PORT, log_level="error")
+
+
+if __name__ == "__main__":
+    serve(run)

@@ -7,26 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
-import uvicorn
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import JSONResponse
-from starlette.routing import Route
 from transformers import pipeline
 
-from tests.benchmarks.peers.model import FOLDER, PORT
-
-waiting: asyncio.Queue[tuple[str, asyncio.Queue[object]]] = asyncio.Queue()
-
-
-async def answer(request: Request) -> JSONResponse:
-    """Queue the text, and answer with what comes back."""
-    back: asyncio.Queue[object] = asyncio.Queue()
-    await waiting.put(((await request.body()).decode(), back))
-    return JSONResponse(await back.get())
+from tests.benchmarks.peers.model import FOLDER
+from tests.benchmarks.peers.tutorial import serve, waiting
 
 
 async def run() -> None:
@@ -42,18 +27,5 @@ async def run() -> None:
             await back.put(found)
 
 
-@asynccontextmanager
-async def lifespan(app: Starlette) -> AsyncIterator[None]:
-    """The loop runs beside the server."""
-    task = asyncio.create_task(run())
-    yield
-    task.cancel()
-
-
-app = Starlette(routes=[Route("/", answer, methods=["POST"])], lifespan=lifespan)
-
 if __name__ == "__main__":
-    import torch
-
-    torch.set_num_threads(1)
-    uvicorn.run(app, port=PORT, log_level="error")
+    serve(run)
