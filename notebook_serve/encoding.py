@@ -63,10 +63,26 @@ def png(image: Any) -> bytes:
 
 
 def _with_files(value: Any) -> Any:
-    """Sound as a file's bytes, in one answer or a list of them: an array says nothing of it."""
-    if isinstance(value, list) and any(map(is_sound, value)):
+    """Sound and masks as files' bytes, in one answer or a list: arrays say nothing of that."""
+    if isinstance(value, list) and any(is_sound(item) or _has_masks(item) for item in value):
         return [_with_files(item) for item in value]
+    if _has_masks(value):
+        return {**value, "masks": [_mask(mask) for mask in value["masks"]]}
     return {**value, "audio": wav(value)} if is_sound(value) else value
+
+
+def _has_masks(value: Any) -> bool:
+    """Whether an answer has masks as arrays of booleans, of a shape of height x width each."""
+    if not isinstance(value, dict) or not isinstance(value.get("masks"), list):
+        return False
+    return all(str(getattr(mask, "dtype", "")).endswith("bool") for mask in value["masks"])
+
+
+def _mask(mask: Any) -> bytes:
+    import numpy as np
+    from PIL import Image
+
+    return png(Image.fromarray(np.asarray(mask, dtype=np.uint8) * 255))
 
 
 def file_of(value: Any, kind: str) -> bytes | None:
@@ -84,7 +100,12 @@ def is_bulky(value: Any) -> bool:
     """Whether an answer holds what takes long to encode: images, sound, arrays."""
     items = value if isinstance(value, list) else [value]
     parts = (item.values() if isinstance(item, dict) else [item] for item in items)
-    return any(hasattr(x, "shape") or hasattr(x, "getbands") for part in parts for x in part)
+    return any(
+        hasattr(x, "shape") or hasattr(x, "getbands")
+        for part in parts
+        for value in part
+        for x in (value if isinstance(value, list) else [value])[:1]
+    )
 
 
 def _clean(value: Any) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Any
@@ -91,9 +92,9 @@ class StackedPipeline:
     ) -> Any:
         """What the pipeline's call would hand to its preprocess."""
         if isinstance(value, list) and value and is_message(value[0]):
-            from transformers.utils.chat_template_utils import Chat
-
-            return Chat(value)
+            # One task has a class for chats of its own, and knows no other.
+            module = sys.modules[type(self._reader).__module__]
+            return module.Chat(value)
         if self.task == "zero-shot-object-detection":
             return {"image": value, "candidate_labels": parameters["candidate_labels"]}
         if self.task == "table-question-answering":
