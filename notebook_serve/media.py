@@ -91,7 +91,9 @@ def _check_keys(task: str, value: Any, known: set[str]) -> None:
 
 def _image(value: Any) -> Any:
     if not isinstance(value, (str, bytes)):
-        return _without_strings(value)
+        if hasattr(_without_strings(value), "shape") or hasattr(value, "getbands"):
+            return value  # a cell has it decoded already
+        raise InvalidInput("an image comes as the bytes of a file, or as base64")
     data = _bytes(value)
     pillow = require("PIL.Image", "media")
     pillow.init()

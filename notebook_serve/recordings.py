@@ -125,15 +125,16 @@ def _resampled(array: Any, given: int, rate: int) -> Any:
 def _pieces(frames: Iterator[Any], rate: int) -> Iterator[Any]:
     """The samples of audio `frames`, in pieces, as one channel at `rate`."""
     av = require("av", "media")
-    resampler = av.AudioResampler(format="flt", layout="mono", rate=rate)
+    # FFmpeg's own way to one channel makes sound that is on both louder; this is their mean.
+    resampler = av.AudioResampler(format="fltp", rate=rate)
     started = False
     for frame in frames:
         started = True
         for made in resampler.resample(frame):
-            yield made.to_ndarray()[0]
+            yield made.to_ndarray().mean(axis=0)
     if started:
         for made in resampler.resample(None):
-            yield made.to_ndarray()[0]
+            yield made.to_ndarray().mean(axis=0)
 
 
 def _check_seconds(seconds: float) -> None:

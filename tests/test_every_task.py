@@ -78,11 +78,12 @@ def test_answers_equal_the_pipelines_own_in_every_batch(example: Example) -> Non
     print(f"seed {seed}")  # noqa: T201 - to repeat a failure
     rng = random.Random(seed)
     reference, engine = example.pipeline(), started(example.pipeline())
+    count = 12 if TASKS[example.task].batched else 4
     policies: list[Policy] = [Greedy(8), Window(3, 0.002), LengthAware(5, rng.random())]
     try:
         for policy in (Greedy(8), rng.choice([NoBatching(), *policies])):
             engine.policy = policy
-            asked = [(example.given(rng), rng.choice(example.parameters)) for _ in range(12)]
+            asked = [(example.given(rng), rng.choice(example.parameters)) for _ in range(count)]
             for (given, parameters), found in zip(asked, together(engine, asked), strict=True):
                 assert_same(example.answer(reference, given, parameters), found, at=f"{parameters}")
         assert engine.model is not None
@@ -257,7 +258,7 @@ def test_a_task_is_told_by_the_class() -> None:
         ("audio-classification", b"RIFF", "no audio that can be read"),
         ("video-classification", b"....", "no video that can be read"),
         ("video-classification", {"a": 1}, "takes the bytes of a video"),
-        ("image-classification", 5, "rejects the input"),
+        ("image-classification", 5, "an image comes as the bytes of a file"),
         ("image-text-to-text", {"text": "red"}, "rejects the input"),
     ],
 )
