@@ -69,7 +69,7 @@ class StackedPipeline:
         return inputs
 
     def prepare(self, inputs: Any, parameters: Mapping[str, Any]) -> Prepared:
-        """Make tensors of one input with the preparing thread's own tokenizer and processors."""
+        """Make tensors of one input with the desk's own tokenizer and processors."""
         self._parameters.check(parameters)
         key = json.dumps(parameters, sort_keys=True) if parameters else ""
         with rejecting(self.task):
@@ -149,9 +149,9 @@ class StackedPipeline:
         """Postprocess one item's outputs, in the shape that ``pipe(x)`` gives for it alone."""
         import torch
 
-        _, _, postprocess = self._running(item.key)
+        _, _, postprocess = self._reading(item.key)
         with torch.inference_mode():
-            answer = self._runner.postprocess(
+            answer = self._reader.postprocess(
                 output if self._parts else output[0], **copy.deepcopy(postprocess)
             )
         return _usable(answer)
