@@ -6,6 +6,7 @@ called with for the same input. Tokenizers and processors are made here too.
 
 from __future__ import annotations
 
+import atexit
 import copy
 import io
 import json
@@ -36,6 +37,9 @@ SQUARE = {"height": 32, "width": 32}
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 #: samples a second of all sound here
 RATE = 16_000
+#: what the library takes only as a file lies here, until the tests end
+FILES = tempfile.TemporaryDirectory()
+atexit.register(FILES.cleanup)
 
 
 class Named(dict[str, Any]):
@@ -162,7 +166,7 @@ def video(rng: random.Random, frames: int = 6) -> bytes:
 
 def on_disk(data: bytes) -> str:
     """The path of a file, which is what a pipeline for video takes."""
-    path = Path(tempfile.mkdtemp()) / "clip.mp4"
+    path = Path(tempfile.mkdtemp(dir=FILES.name)) / "clip.mp4"
     path.write_bytes(data)
     return str(path)
 
@@ -189,7 +193,7 @@ def words(*names: str) -> Any:
 
 def vocabulary(tokens: Sequence[str], name: str) -> str:
     """The path of a vocabulary file, where a tokenizer is only made from one."""
-    path = Path(tempfile.mkdtemp()) / name
+    path = Path(tempfile.mkdtemp(dir=FILES.name)) / name
     ids = {token: index for index, token in enumerate(tokens)}
     path.write_text(json.dumps(ids) if name.endswith("json") else "\n".join(tokens), "utf-8")
     return str(path)
