@@ -17,6 +17,7 @@ from .errors import (
     InvalidInput,
     LoaderFailed,
     ModelFailed,
+    NotAcceptable,
     NotReady,
     OptionError,
     Overloaded,
@@ -35,6 +36,7 @@ from .errors import (
 from .jobs import Batch, BatchRecord, Decision, Job, RequestRecord
 from .learning import Adaptive, CostAware
 from .loadtest import aload_test, load_test
+from .models import ServedModel
 from .noise import Noise
 from .parsing import parse_policy
 from .policies import (
@@ -80,6 +82,7 @@ __all__ = [
     "ModelFailed",
     "NoBatching",
     "Noise",
+    "NotAcceptable",
     "NotReady",
     "OptionError",
     "Overloaded",
@@ -95,6 +98,7 @@ __all__ = [
     "ResettingWindow",
     "Scheduler",
     "ServeError",
+    "ServedModel",
     "Server",
     "StartError",
     "Stats",
