@@ -18,6 +18,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from .errors import InvalidInput, OptionError, ServeError
+from .generation import Prompt, Watch, Written
 from .media import decoded
 from .models import FunctionModel, Model, Prepared, next_alone
 from .parameters import parameters_of
@@ -127,7 +128,8 @@ class TextPipeline:
     def prepare(self, inputs: Any, parameters: Mapping[str, Any]) -> Prepared:
         """Tokenise one input with the preparing thread's own tokenizer."""
         self._parameters.check(parameters)
-        source = checked_input(self.task, inputs, parameters)
+        prompt = inputs if isinstance(inputs, Prompt) else None
+        source = checked_input(self.task, prompt.inputs if prompt else inputs, parameters)
         key = json.dumps(parameters, sort_keys=True) if parameters else ""
         with rejecting(self.task):
             preprocess, forward, _ = self._reading(key)
@@ -140,7 +142,15 @@ class TextPipeline:
                 + ('; send the parameter "truncation": true to cut it' * self._can_truncate)
             )
         group = key + self._apart(chunks[0], forward)
-        return Prepared(chunks, sum(lengths), group, parameters, source, key)
+        if prompt is not None and prompt.emit is not None:
+            _check_one_sequence(self._reader, forward)
+            group = f"{key} [stream {next_alone()}]"
+        return Prepared(chunks, sum(lengths), group, parameters, prompt or source, key)
+
+    @property
+    def writes(self) -> bool:
+        """Whether it answers a `Prompt`, and can be heard while it writes."""
+        return self.task == "text-generation"
 
     @property
     def _can_truncate(self) -> bool:
@@ -170,12 +180,27 @@ class TextPipeline:
         _, forward, _ = self._running(items[0].key)
         batch = self._collate(chunks)
         width = batch["input_ids"].shape[1]
+        if any(isinstance(item.source, Prompt) for item in items):
+            forward = {**forward, "stopping_criteria": [self._watch(items, width)]}
         with torch.inference_mode():
             output = self._runner.forward(batch, **forward)
             if self.task == "feature-extraction":
                 output = {"features": output[0]}
             rows = iter([self._row(output, i, width, chunk) for i, chunk in enumerate(chunks)])
             return [[next(rows) for _ in item.inputs] for item in items]
+
+    def _watch(self, items: Sequence[Prepared], width: int) -> Watch:
+        """What looks on while `items` are written, of which all prompts are `width` long."""
+        tokenizer = self._runner.tokenizer
+        _, _, shown = self._running(items[0].key)
+        skip = shown.get("skip_special_tokens")
+        decode = partial(
+            tokenizer.decode,
+            skip_special_tokens=True if skip is None else skip,
+            clean_up_tokenization_spaces=shown.get("clean_up_tokenization_spaces"),
+        )
+        prompts = [item.source if isinstance(item.source, Prompt) else None for item in items]
+        return Watch(prompts, width, decode, frozenset(tokenizer.all_special_ids))
 
     def _row(
         self, output: Mapping[str, Any], i: int, width: int, chunk: Mapping[str, Any]
@@ -218,6 +243,8 @@ class TextPipeline:
         """Postprocess one item's rows, in the shape that ``pipe(x)`` gives for it alone."""
         import torch
 
+        if isinstance(item.source, Prompt):
+            return self._written(item, output[0])
         _, _, postprocess = self._running(item.key)
         with torch.inference_mode():
             if self.task in CHUNKED:
@@ -234,6 +261,22 @@ class TextPipeline:
             return answer.clone()  # an inference tensor is of little use to a caller
         words = self.task == "token-classification" and isinstance(item.source, list)
         return [answer] if words else answer
+
+    def _written(self, item: Prepared, output: Any) -> list[Written]:
+        """What was written to a prompt, sequence by sequence."""
+        from transformers.pipelines.text_generation import ReturnType
+
+        _, _, postprocess = self._running(item.key)
+        only_new = {**postprocess, "return_type": ReturnType.NEW_TEXT}
+        texts = self._runner.postprocess(output, **only_new)
+        prompt, ends = item.inputs[0]["input_ids"].shape[1], self._ends
+        made = []
+        for sequence, shown in zip(output["generated_sequence"][0], texts, strict=True):
+            tokens = sequence[prompt:]
+            tokens = tokens[: _written(tokens[None], ends)].tolist()
+            ended = bool(tokens) and tokens[-1] in ends
+            made.append(Written(shown["generated_text"], tuple(tokens), ended))
+        return made
 
 
 class AnyPipeline:
@@ -296,16 +339,28 @@ def resolve(pipe: Any, parameters: str) -> tuple[dict[str, Any], dict[str, Any],
     return preprocess, forward, postprocess
 
 
-def generation_limits(pipe: Any, forward: Mapping[str, Any]) -> set[str]:
-    """The settings in effect under which a prompt must not share a batch."""
-    settings = {
+def _generation_settings(pipe: Any, forward: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of ``generate`` in effect."""
+    return {
         **pipe.model.generation_config.to_diff_dict(),
         **getattr(pipe, "_generate_kwargs", {}),
         **forward,
     }
+
+
+def _check_one_sequence(pipe: Any, forward: Mapping[str, Any]) -> None:
+    """Refuse to be heard while several sequences are written at once."""
+    settings = _generation_settings(pipe, forward)
+    for name in ("num_beams", "num_return_sequences"):
+        if (settings.get(name) or 1) > 1:
+            raise InvalidInput(f"one sequence can be streamed, not {settings[name]} ({name})")
+
+
+def generation_limits(pipe: Any, forward: Mapping[str, Any]) -> set[str]:
+    """The settings in effect under which a prompt must not share a batch."""
     return {
         name
-        for name, value in settings.items()
+        for name, value in _generation_settings(pipe, forward).items()
         if name not in BATCHABLE_GENERATION
         and value is not None
         and value is not False

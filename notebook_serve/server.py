@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import TYPE_CHECKING, Any
 
+from .clients import Clients
 from .cost import CostModel
 from .display import Card, Table, duration, per_second
 from .engine import Answer, Engine
@@ -30,6 +31,8 @@ from .stats import Queue, Stats
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
+    import httpx
+    from huggingface_hub import AsyncInferenceClient, InferenceClient
     from starlette.applications import Starlette
 
     from .listener import Listener
@@ -288,6 +291,35 @@ class Server:
         wanted = [inputs] if parts is None else parts
         futures = self._engine.submit(wanted, parameters, timeout=timeout, client="predict")
         return futures, parts is not None
+
+    # -- clients ------------------------------------------------------------------------
+
+    def client(self, model: str = "default", **options: Any) -> InferenceClient:
+        """A Hugging Face `InferenceClient` for this server, token and time-out included.
+
+        ``server.client().fill_mask("a [MASK]")`` asks over HTTP. `options` are the client's own.
+        Where ``HF_HUB_OFFLINE`` is set, that client refuses every address; use `httpx` then.
+        """
+        return self._clients.hub(model, options)
+
+    def aclient(self, model: str = "default", **options: Any) -> AsyncInferenceClient:
+        """The same as `client`, with methods to be awaited."""
+        return self._clients.async_hub(model, options)
+
+    def httpx(self, **options: Any) -> httpx.Client:
+        """An `httpx.Client` for this server: ``server.httpx().post("/", content="a [MASK]")``.
+
+        It has the server's token and time-out, and goes through no proxy. `options` are httpx's.
+        """
+        return self._clients.httpx(options)
+
+    def ahttpx(self, **options: Any) -> httpx.AsyncClient:
+        """The same as `httpx`, to be awaited."""
+        return self._clients.async_httpx(options)
+
+    @property
+    def _clients(self) -> Clients:
+        return Clients(self.url, self._token, self._engine.timeout)
 
     # -- looking and steering -----------------------------------------------------------
 

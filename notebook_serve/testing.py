@@ -41,6 +41,7 @@ class Faulty:
         self._model = as_model(model)
         self.task, self.name = self._model.task, f"{self._model.name} (faulty)"
         self.prepares, self.accepts = self._model.prepares, self._model.accepts
+        self.writes = bool(getattr(self._model, "writes", False))
         self.fail_on = fail_on
         self.out_of_memory_over = out_of_memory_over
         self.slow_on = slow_on

@@ -1,0 +1,225 @@
+"""The one way in which HTTP handlers ask a model, whatever shapes their clients speak."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from typing import Any, Protocol
+
+from starlette.requests import ClientDisconnect, Request
+
+from .bodies import FORM, body_of, client_of, from_json, from_text, timeout_of
+from .engine import Answer, Engine
+from .errors import InvalidInput, ServeError, UnsupportedMediaType
+from .generation import Piece, Prompt
+from .models import Model
+
+#: seconds after which it is noticed that a client has gone
+UNWATCHED = 0.01
+
+
+class Engines(Protocol):
+    """The engines of a server by the names of their models."""
+
+    def __getitem__(self, name: str) -> Engine:
+        """The engine of the model `name`; raises `NoSuchModel`."""
+
+    def __iter__(self) -> Iterator[str]:
+        """The names."""
+
+
+class Call:
+    """One HTTP request to one model: its body, its places in the queue and its answers.
+
+    Making one refuses the request if the model is not open for it: before its body is read, let
+    alone prepared.
+    """
+
+    def __init__(self, request: Request, engine: Engine) -> None:
+        self.request, self.engine = request, engine
+        self._timeout, self._client = timeout_of(request), client_of(request)
+        engine.check_open(self._client, self._timeout)
+
+    @property
+    def model(self) -> Model:
+        """What answers."""
+        model = self.engine.model
+        assert model is not None  # it was open
+        return model
+
+    async def body(self, limit: int) -> bytes:
+        """The request's body, of at most `limit` bytes."""
+        return await body_of(self.request, limit, self.engine.timeout)
+
+    async def ask(
+        self, inputs: Sequence[Any], parameters: Mapping[str, Any], *, many: bool = True
+    ) -> list[Answer]:
+        """The answers to `inputs`, each an entry of the queue.
+
+        Raises the first error, with the position of its input if there may be `many`; or
+        `ClientDisconnect` if the client goes.
+        """
+        futures = self._submit(inputs, parameters)
+        return await _wait(self.request, futures, many=many)
+
+    async def listen(self, prompt: Any, parameters: Mapping[str, Any]) -> Stream:
+        """The answer to `prompt` as it is written; returns once there is some of it.
+
+        What goes wrong before is raised here, and later by the stream.
+        """
+        self.check_writes()
+        stream = Stream()
+        (stream.future,) = self._submit([Prompt(prompt, stream.put)], parameters)
+        stream.future.add_done_callback(stream.put)
+        try:
+            await unless_gone(self.request, asyncio.ensure_future(stream.begun()))
+        except BaseException:
+            stream.close()
+            raise
+        return stream
+
+    def check_writes(self) -> None:
+        """Raise `InvalidInput` where the model answers no `Prompt`."""
+        if not getattr(self.model, "writes", False):
+            raise InvalidInput(
+                f"{self.model.name} does not tell of the tokens that it writes; only a pipeline "
+                "for text-generation does, of the library's own class"
+            )
+
+    def _submit(self, inputs: Sequence[Any], parameters: Mapping[str, Any]) -> list[Future[Answer]]:
+        futures = self.engine.submit(inputs, parameters, timeout=self._timeout, client=self._client)
+        for given, future in zip(inputs, futures, strict=True):
+            if isinstance(given, Prompt):
+                # Whatever ends a request (its client, its time, a stop), nobody wants more of it.
+                future.add_done_callback(given.end)
+        return futures
+
+
+class Stream:
+    """The pieces of an answer, in the order in which the worker writes them.
+
+    To be read once, by ``async for``. Then `answer` is the whole, with how the request fared.
+    """
+
+    answer: Answer
+    future: Future[Answer]
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._queue: asyncio.Queue[Piece | Future[Answer]] = asyncio.Queue()
+        self._first: list[Piece | Future[Answer]] = []
+        #: of the pieces that were read
+        self._text = ""
+
+    def put(self, item: Piece | Future[Answer]) -> None:
+        """Pass on, from any thread, what was written, or at the end the future."""
+        with contextlib.suppress(RuntimeError):  # the server has stopped, and its loop is closed
+            self._loop.call_soon_threadsafe(self._queue.put_nowait, item)
+
+    async def begun(self) -> None:
+        """Wait until something is written; raises what went wrong instead."""
+        first = await self._queue.get()
+        if isinstance(first, Future):
+            first.result()
+        self._first.append(first)
+
+    async def __aiter__(self) -> AsyncIterator[Piece]:
+        """Each piece; raises the `ServeError` that the request ended with."""
+        while True:
+            item = self._first.pop() if self._first else await self._queue.get()
+            if isinstance(item, Future):
+                self.answer = item.result()
+                return
+            self._text += item.text
+            yield item
+
+    async def all(self, request: Request) -> list[Piece]:
+        """All pieces; raises `ClientDisconnect` if the client goes before."""
+
+        async def read() -> list[Piece]:
+            return [piece async for piece in self]
+
+        try:
+            pieces: list[Piece] = await unless_gone(request, asyncio.ensure_future(read()))
+            return pieces
+        finally:
+            self.close()
+
+    @property
+    def rest(self) -> str:
+        """What the text of the answer has beyond that of its pieces: mostly nothing."""
+        (written,) = self.answer.value
+        text: str = written.text
+        return text[len(self._text) :] if text.startswith(self._text) else ""
+
+    def close(self) -> None:
+        """Nobody reads on: the model need not write on."""
+        self.future.cancel()
+
+
+def inputs_of(model: Model, body: bytes, kind: str, charset: str) -> tuple[Any, dict[str, Any]]:
+    """The inputs and the parameters that a body of the media type `kind` means."""
+    accepts = model.accepts
+    if kind == "application/json" or kind.endswith("+json"):
+        return from_json(body)
+    if kind in ("", "application/x-www-form-urlencoded") or kind.startswith("text/"):
+        if "text" in accepts and charset in ("", "utf-8", "utf8", "us-ascii"):
+            return from_text(body), {}
+    elif "bytes" in accepts and (
+        kind.startswith(("image/", "audio/")) or kind == "application/octet-stream"
+    ):
+        return body, {}
+    raise UnsupportedMediaType(
+        f"{model.task} does not take {kind or 'text'}"
+        + (f" in {charset}" if charset else "")
+        + f"; send text/plain in UTF-8, or application/json: {FORM}"
+    )
+
+
+async def _wait(request: Request, futures: Sequence[Future[Answer]], *, many: bool) -> list[Answer]:
+    """The answers to one request, or the first error."""
+    waiting = [asyncio.wrap_future(future) for future in futures]
+    everything: asyncio.Future[Any] = asyncio.gather(*waiting) if many else waiting[0]
+    try:
+        answers = await unless_gone(request, everything)
+        return list(answers) if many else [answers]
+    except ServeError as error:
+        if many:
+            failed = (future.done() and future.exception() is error for future in waiting)
+            error.index = list(failed).index(True)
+        raise
+    finally:
+        for future in waiting:
+            future.cancel()
+
+
+async def unless_gone(request: Request, wanted: asyncio.Future[Any]) -> Any:
+    """What `wanted` gives; `ClientDisconnect`, and an end of `wanted`, if the client goes."""
+    loop = asyncio.get_running_loop()
+    watches: list[asyncio.Task[None]] = []
+
+    def watch() -> None:
+        gone = loop.create_task(_gone(request))
+        gone.add_done_callback(lambda _: wanted.cancel())
+        watches.append(gone)
+
+    # Most answers are there before it pays to listen for the client as well.
+    timer = loop.call_later(UNWATCHED, watch)
+    try:
+        return await wanted
+    except asyncio.CancelledError:
+        if any(gone.done() for gone in watches):
+            raise ClientDisconnect from None
+        raise  # this handler itself was cancelled
+    finally:
+        timer.cancel()
+        for gone in watches:
+            gone.cancel()
+
+
+async def _gone(request: Request) -> None:
+    """Return once the client has gone."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

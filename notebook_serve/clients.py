@@ -1,0 +1,67 @@
+"""Clients that are ready to ask a server: its address, its token, and patience enough."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import httpx
+    from huggingface_hub import AsyncInferenceClient, InferenceClient
+
+#: what is sent where no token is asked for, so that no other token of the user's is sent instead
+NO_TOKEN = "none"  # noqa: S105
+#: seconds that a client waits longer than the server, whose own words come first then
+GRACE = 5.0
+
+
+class Clients:
+    """Makes clients for the server at `url`, which gives up after `timeout` seconds."""
+
+    def __init__(self, url: str, token: str | None, timeout: float) -> None:
+        self._url = url
+        self._token = token
+        self._timeout = None if timeout == math.inf else timeout + GRACE
+
+    def hub(self, model: str, options: dict[str, Any]) -> InferenceClient:
+        """A client of huggingface_hub's for the model of this name."""
+        from huggingface_hub import InferenceClient
+
+        return InferenceClient(**{**self._for_hub(model), **options})
+
+    def async_hub(self, model: str, options: dict[str, Any]) -> AsyncInferenceClient:
+        """The same, to be awaited."""
+        from huggingface_hub import AsyncInferenceClient
+
+        return AsyncInferenceClient(**{**self._for_hub(model), **options})
+
+    def httpx(self, options: dict[str, Any]) -> httpx.Client:
+        """A client of httpx's; paths are the server's."""
+        import httpx
+
+        return httpx.Client(**self._for_httpx(options))
+
+    def async_httpx(self, options: dict[str, Any]) -> httpx.AsyncClient:
+        """The same, to be awaited."""
+        import httpx
+
+        return httpx.AsyncClient(**self._for_httpx(options))
+
+    def _for_hub(self, model: str) -> dict[str, Any]:
+        return {
+            "model": f"{self._url}/models/{model}",
+            "provider": "hf-inference",
+            "token": self._token or NO_TOKEN,
+            "timeout": self._timeout,
+        }
+
+    def _for_httpx(self, options: dict[str, Any]) -> dict[str, Any]:
+        headers = {} if self._token is None else {"Authorization": f"Bearer {self._token}"}
+        return {
+            "base_url": self._url,
+            "timeout": self._timeout,
+            # A proxy of the environment's does not lead to this machine.
+            "trust_env": False,
+            **options,
+            "headers": {**headers, **dict(options.get("headers") or {})},
+        }
