@@ -64,14 +64,16 @@ class Call:
         futures = self._submit(inputs, parameters)
         return await _wait(self.request, futures, many=many)
 
-    async def listen(self, prompt: Any, parameters: Mapping[str, Any]) -> Stream:
+    async def listen(
+        self, prompt: Any, stops: Sequence[str], parameters: Mapping[str, Any]
+    ) -> Stream:
         """The answer to `prompt` as it is written; returns once there is some of it.
 
         What goes wrong before is raised here, and later by the stream.
         """
         self.check_writes()
         stream = Stream()
-        (stream.future,) = self._submit([Prompt(prompt, stream.put)], parameters)
+        (stream.future,) = self._submit([Prompt(prompt, stops, stream.put)], parameters)
         stream.future.add_done_callback(stream.put)
         try:
             await unless_gone(self.request, asyncio.ensure_future(stream.begun()))

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import httpx
+    from httpx import AsyncClient, Client
     from huggingface_hub import AsyncInferenceClient, InferenceClient
 
 #: what is sent where no token is asked for, so that no other token of the user's is sent instead
@@ -35,13 +35,13 @@ class Clients:
 
         return AsyncInferenceClient(**{**self._for_hub(model), **options})
 
-    def httpx(self, options: dict[str, Any]) -> httpx.Client:
+    def httpx(self, options: dict[str, Any]) -> Client:
         """A client of httpx's; paths are the server's."""
         import httpx
 
         return httpx.Client(**self._for_httpx(options))
 
-    def async_httpx(self, options: dict[str, Any]) -> httpx.AsyncClient:
+    def async_httpx(self, options: dict[str, Any]) -> AsyncClient:
         """The same, to be awaited."""
         import httpx
 

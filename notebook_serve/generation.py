@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
+#: how tokens become text
+Decode = Callable[[list[int]], str]
 #: what a tokenizer shows for bytes that are no character yet
 INCOMPLETE = "\ufffd"
 
@@ -22,24 +24,32 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """One sequence that a model wrote: its text and tokens without the prompt's."""
+    """One sequence that a model wrote: its text and tokens, without the prompt's."""
 
+    #: with the text that it was to stop at, if it came to that
     text: str
     #: with the token that ended it, if one did
     tokens: tuple[int, ...]
-    #: whether the model ended it, by a token that says so
-    ended: bool
+    #: why there is no more: the model ended it, it came to a text to stop at, or it is long enough
+    reason: Literal["end", "stop", "length"]
 
 
 class Prompt:
     """An input for text generation that is answered by a list of `Written`, one per sequence.
 
-    A text or a chat alone is answered as its pipeline would. `emit`, if given, is called on the
-    worker's thread with each `Piece`; such a prompt runs alone.
+    A text or a chat alone is answered as its pipeline would. What is written ends with the first of
+    the texts in `stops`. `emit`, if given, is called on the worker's thread with each `Piece`; such
+    a prompt runs alone.
     """
 
-    def __init__(self, inputs: Any, emit: Callable[[Piece], None] | None = None) -> None:
+    def __init__(
+        self,
+        inputs: Any,
+        stops: Sequence[str] = (),
+        emit: Callable[[Piece], None] | None = None,
+    ) -> None:
         self.inputs = inputs
+        self.stops = tuple(stops)
         self.emit = emit
         #: whether nobody waits for it any more
         self.over = False
@@ -59,7 +69,7 @@ class Detokenizer:
     compared with that of one more.
     """
 
-    def __init__(self, decode: Callable[[list[int]], str]) -> None:
+    def __init__(self, decode: Decode) -> None:
         self._decode = decode
         self._tokens: list[int] = []
         #: where the tokens of the last part begin, and where they end
@@ -107,9 +117,9 @@ class Cut:
 
 
 class Watch:
-    """A stopping criterion for ``generate``: passes on what is written, and ends what is over.
+    """A stopping criterion for ``generate``: passes on what is written, and says what is over.
 
-    `prompts` has the prompt of each row that was given in, or None for one that nobody can end;
+    `prompts` has the prompt of each row that was given in, or None for one that nobody listens to;
     `seen` is how many tokens a row has already; `special` are those that are no text.
     """
 
@@ -117,23 +127,75 @@ class Watch:
         self,
         prompts: Sequence[Prompt | None],
         seen: int,
-        decode: Callable[[list[int]], str],
+        decode: Decode,
         special: Collection[int],
     ) -> None:
         self._prompts = prompts
-        self._emit = prompts[0].emit if prompts[0] is not None else None
         self._seen = seen
-        self._detokenizer = Detokenizer(decode)
+        self._decode = decode
         self._special = special
+        self._rows: list[_Row] = []
+        self._listens = any(prompt and (prompt.emit or prompt.stops) for prompt in prompts)
 
     def __call__(self, input_ids: Any, scores: Any, **options: Any) -> Any:
-        """Which rows shall end; called after each token, with all rows so far."""
+        """Which rows are over; called after each token, with all rows so far."""
         import torch
 
-        if self._emit is not None:
-            for token in input_ids[0, self._seen :].tolist():
-                self._emit(Piece(token, self._detokenizer.add(token), token in self._special))
+        if not self._rows:
+            # Several sequences of one prompt are as many rows beside each other.
+            each = input_ids.shape[0] // len(self._prompts)
+            self._rows = [
+                _Row(prompt, self._decode) for prompt in self._prompts for _ in range(each)
+            ]
+        if self._listens:
+            for row, tokens in zip(self._rows, input_ids[:, self._seen :].tolist(), strict=True):
+                for token in tokens:
+                    row.add(token, token in self._special)
             self._seen = input_ids.shape[1]
-        over = torch.tensor([prompt is not None and prompt.over for prompt in self._prompts])
-        # Several sequences of one prompt are as many rows beside each other.
-        return over.repeat_interleave(input_ids.shape[0] // len(over)).to(input_ids.device)
+        return torch.tensor([row.over for row in self._rows], device=input_ids.device)
+
+
+class _Row:
+    """What is written to one prompt."""
+
+    def __init__(self, prompt: Prompt | None, decode: Decode) -> None:
+        self._prompt = prompt
+        self._detokenizer = Detokenizer(decode)
+        self._cut = Cut(prompt.stops if prompt else ())
+
+    def add(self, token: int, special: bool) -> None:
+        """Look at one more token."""
+        if self._prompt is None or not (self._prompt.emit or self._prompt.stops):
+            return
+        text = self._detokenizer.add(token)
+        self._cut.add(text)
+        if self._prompt.emit is not None:
+            self._prompt.emit(Piece(token, text, special))
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more shall be written."""
+        return self._cut.found or (self._prompt is not None and self._prompt.over)
+
+
+def written(
+    prompt: Prompt, tokens: Sequence[int], ends: Collection[int], decode: Decode
+) -> Written:
+    """What became of `prompt`, of which `tokens` were written and perhaps padding after them.
+
+    The text is that of the tokens up to the first of `ends`, or the first text to stop at.
+    """
+    count = next((at for at, token in enumerate(tokens, 1) if token in ends), len(tokens))
+    stopped = None
+    if prompt.stops:
+        detokenizer, cut = Detokenizer(decode), Cut(prompt.stops)
+        for at, token in enumerate(tokens[:count], 1):
+            cut.add(detokenizer.add(token))
+            if cut.found:
+                count = stopped = at
+                break
+    mine = tokens[:count]
+    ended = bool(mine) and mine[-1] in ends
+    return Written(
+        decode(list(mine)), tuple(mine), "stop" if stopped else "end" if ended else "length"
+    )

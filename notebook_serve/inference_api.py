@@ -18,11 +18,11 @@ from .asking import Call, Engines, Stream, inputs_of
 from .bodies import FORM, content_type_of, fields_of, json_value
 from .engine import Answer
 from .errors import InvalidInput, ServeError, WorkerDead
-from .generation import Piece, Written
+from .generation import Piece, Prompt, Written
 from .headers import header
 from .media import AUDIO_TASKS, IMAGE_TASKS
 from .models import Model
-from .parameters import FLAG, GENERATION, Parameters, one_of, text, texts
+from .parameters import FLAG, GENERATION, STOP, Parameters, one_of, text, texts
 from .pooling import pooled, similarities
 from .replies import headers_of, json_response
 from .sounds import is_sound, wav
@@ -45,6 +45,7 @@ POOLING = Parameters(
     "feature-extraction",
     {"normalize": FLAG, "truncate": FLAG, "encoding_format": one_of("float")},
 )
+STOPPING = Parameters("text-generation", {"stop": STOP})
 SIMILARITY = Parameters(
     "sentence-similarity", {"source_sentence": text(), "sentences": texts(1000)}
 )
@@ -95,7 +96,7 @@ class InferenceApi:
             return await _extract(call, inputs, parameters, others)
         _refuse(others)
         answers, many = await _answers(call, *translated(call.model.task, inputs, parameters))
-        headers = headers_of(request, [answer.record for answer in answers])
+        headers = _headers(call, answers)
         values = [shaped(call.model.task, answer.value) for answer in answers]
         if not many and is_sound(values[0]) and "json" not in header(request.scope, b"accept"):
             sound = await asyncio.to_thread(wav, values[0])
@@ -112,30 +113,35 @@ class InferenceApi:
         Parameters("text-generation", {"stream": FLAG, "details": FLAG}).check(
             {"stream": streams, "details": details}
         )
-        made = generation(parameters)
-        if not streams and not details:
+        made, stops = generation(parameters)
+        if not (streams or details or stops):
             answers, many = await _answers(call, inputs, made)
-            headers = headers_of(call.request, [answer.record for answer in answers])
             values = [answer.value for answer in answers]
-            return json_response(values if many else values[0], headers=headers)
+            return json_response(values if many else values[0], headers=_headers(call, answers))
+        parts = call.model.split(inputs, made)
+        prompts = [inputs] if parts is None else parts
         full = made.pop("return_full_text", False)
-        if call.model.split(inputs, made) is not None:
+        if full and (streams or not all(isinstance(prompt, str) for prompt in prompts)):
+            raise InvalidInput("return_full_text is for prompts that are texts, and not streamed")
+        if not (streams or details):
+            call.check_writes()
+            asked = [Prompt(prompt, stops) for prompt in prompts]
+            answers = await call.ask(asked, made, many=parts is not None)
+            told = [_texts(*each, full) for each in zip(prompts, answers, strict=True)]
+            return json_response(
+                told[0] if parts is None else told, headers=_headers(call, answers)
+            )
+        if parts is not None:
             raise InvalidInput("tokens are told of one prompt at a time, not of a list")
-        if full and (streams or not isinstance(inputs, str)):
-            raise InvalidInput("return_full_text is not possible with tokens as they are written")
-        stream = await call.listen(inputs, made)
+        stream = await call.listen(inputs, stops, made)
         if streams:
-            return Events(call.request, stream, self._events(call.request, stream, made))
-        pieces = await stream.all(call.request)
-        (written,) = stream.answer.value
-        told = {"generated_text": inputs * full + written.text, "details": _details(written, made)}
-        told["details"]["prefill"] = []
-        told["details"]["tokens"] = [_token(piece) for piece in pieces]
-        return json_response([told], headers=headers_of(call.request, [stream.answer.record]))
+            return Events(call.request, stream, self._events(call.request, stream))
+        tokens = [_token(piece) for piece in await stream.all(call.request)]
+        more = {**_details(stream.answer.value[0]), "prefill": [], "tokens": tokens}
+        (said,) = _texts(inputs, stream.answer, full)
+        return json_response([{**said, "details": more}], headers=_headers(call, [stream.answer]))
 
-    async def _events(
-        self, request: Request, stream: Stream, parameters: Mapping[str, Any]
-    ) -> AsyncIterator[bytes]:
+    async def _events(self, request: Request, stream: Stream) -> AsyncIterator[bytes]:
         """Each token, and with the last one the whole text."""
         index, last = 0, None
         try:
@@ -145,7 +151,7 @@ class InferenceApi:
                 index, last = index + 1, piece
             (written,) = stream.answer.value
             if last is not None:
-                details = _details(written, parameters)
+                details = _details(written)
                 details["input_length"] = stream.answer.record.length
                 token = _token(last, stream.rest)
                 whole = {"generated_text": written.text, "details": details}
@@ -198,23 +204,21 @@ def translated(task: str, inputs: Any, parameters: Mapping[str, Any]) -> tuple[A
     return inputs, made
 
 
-def generation(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Parameters of this API as text-generation has them."""
+def generation(parameters: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Parameters of this API as text-generation has them, and the texts to stop at."""
     made = {
         name: value
         for name, value in parameters.items()
         if value is not None and not (name in NEUTRAL and value == NEUTRAL[name])
     }
-    if stop := made.pop("stop", None):
-        if "stop_sequence" in made:
-            raise InvalidInput("'stop' and 'stop_sequence' are the same; send one of them")
-        made["stop_sequence"] = stop
+    stops = made.pop("stop", [])
+    STOPPING.check({"stop": stops} if stops else {})
     sampled = [name for name in SAMPLING if name in made]
     if sampled and made.setdefault("do_sample", True) is False:
         raise InvalidInput(f"the parameter {sampled[0]!r} does nothing where do_sample is false")
     if not {"return_text", "return_tensors"} & set(made):
         made.setdefault("return_full_text", False)
-    return made
+    return made, [stops] if isinstance(stops, str) else stops
 
 
 # -- answers --------------------------------------------------------------------------------
@@ -247,8 +251,7 @@ async def _extract(
     else:
         answers, _ = await _answers(call, inputs, {**parameters, "return_tensors": True})
         made = await asyncio.to_thread(_means, answers, given["normalize"])
-    headers = headers_of(call.request, [answer.record for answer in answers])
-    return json_response(made, headers=headers)
+    return json_response(made, headers=_headers(call, answers))
 
 
 async def _compare(call: Call, inputs: dict[str, Any], parameters: dict[str, Any]) -> Response:
@@ -259,9 +262,7 @@ async def _compare(call: Call, inputs: dict[str, Any], parameters: dict[str, Any
     answers = await call.ask(wanted, {**parameters, "return_tensors": True})
     values = [answer.value for answer in answers]
     made = await asyncio.to_thread(similarities, values[0], values[1:])
-    return json_response(
-        made, headers=headers_of(call.request, [answer.record for answer in answers])
-    )
+    return json_response(made, headers=_headers(call, answers))
 
 
 def _means(answers: Sequence[Answer], normalise: bool) -> list[list[float]]:
@@ -278,8 +279,14 @@ def _token(piece: Piece, more: str = "") -> dict[str, Any]:
     }
 
 
-def _details(written: Written, parameters: Mapping[str, Any]) -> dict[str, Any]:
-    stops = parameters.get("stop_sequence") or ()
-    stopped = any(stop in written.text for stop in ([stops] if isinstance(stops, str) else stops))
-    reason = "eos_token" if written.ended else "stop_sequence" if stopped else "length"
-    return {"finish_reason": reason, "generated_tokens": len(written.tokens), "seed": None}
+def _texts(prompt: Any, answer: Answer, full: bool) -> list[dict[str, Any]]:
+    return [{"generated_text": prompt * full + written.text} for written in answer.value]
+
+
+def _details(written: Written) -> dict[str, Any]:
+    reasons = {"end": "eos_token", "stop": "stop_sequence", "length": "length"}
+    return {"finish_reason": reasons[written.reason], "generated_tokens": len(written.tokens)}
+
+
+def _headers(call: Call, answers: Sequence[Answer]) -> dict[str, str]:
+    return headers_of(call.request, [answer.record for answer in answers])

@@ -67,7 +67,7 @@ WRITING: dict[str, Check] = {
     "logit_bias": one_of({}),
 }
 CHAT = Parameters(
-    "/v1/chat/completions",
+    "chat/completions",
     {
         **WRITING,
         "messages": lambda value: "" if isinstance(value, list) and value else "a list of messages",
@@ -79,7 +79,7 @@ CHAT = Parameters(
     ("model", "messages"),
 )
 COMPLETION = Parameters(
-    "/v1/completions",
+    "completions",
     {
         **WRITING,
         "prompt": strings,
@@ -90,7 +90,7 @@ COMPLETION = Parameters(
     ("model", "prompt"),
 )
 EMBEDDING = Parameters(
-    "/v1/embeddings",
+    "embeddings",
     {
         "model": text(1000),
         "input": strings,
@@ -204,13 +204,13 @@ class OpenAIApi:
         if given.get("stream"):
             if len(prompts) > 1:
                 raise InvalidInput("one prompt can be streamed at a time, not a list of them")
-            stream = await call.listen(prompts[0], parameters)
+            stream = await call.listen(prompts[0], stops, parameters)
             counts = given.get("stream_options", {}).get("include_usage", False)
             events = self._events(call.request, stream, Cut(stops), form, counts)
             return Events(call.request, stream, events)
         if "stream_options" in given:
             raise InvalidInput("the parameter 'stream_options' needs stream: true")
-        asked = [Prompt(prompt) for prompt in prompts]
+        asked = [Prompt(prompt, stops) for prompt in prompts]
         answers = await call.ask(asked, parameters, many=len(asked) > 1)
         written = [one for answer in answers for one in answer.value]
         content = form.whole(written, stops, usage_of(answers))
@@ -229,7 +229,7 @@ class OpenAIApi:
             if shown := cut.add(stream.rest) + cut.end():
                 yield event(form.part(form.text(shown)))
             (written,) = stream.answer.value
-            yield event(form.part(form.text(""), form.reason(written, cut)))
+            yield event(form.part(form.text(""), reason_of(written)))
             if counts:
                 yield event({**form.part(None), "usage": usage_of([stream.answer])})
         except ServeError as error:
@@ -284,14 +284,9 @@ class Form:
             text = cut.add(one.text) + cut.end()
             message = {"role": "assistant", "content": text}
             body = {"message": message} if self.is_chat else {"text": text}
-            reason = self.reason(one, cut)
+            reason = reason_of(one)
             choices.append({"index": index, **body, "logprobs": None, "finish_reason": reason})
         return {**self._head(), "choices": choices, "usage": usage}
-
-    @staticmethod
-    def reason(written: Written, cut: Cut) -> str:
-        """Why it ended."""
-        return "stop" if written.ended or cut.found else "length"
 
 
 # -- requests -------------------------------------------------------------------------------
@@ -330,8 +325,6 @@ def asked_for(given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     made: dict[str, Any] = {}
     if "max_tokens" in given:
         made["max_new_tokens"] = given["max_tokens"]
-    if stops:
-        made["stop_sequence"] = stops
     if given.get("temperature") == 0:
         made["do_sample"] = False  # the likeliest token is within any top_p
     else:
@@ -345,6 +338,11 @@ def asked_for(given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
 
 
 # -- answers --------------------------------------------------------------------------------
+
+
+def reason_of(written: Written) -> str:
+    """Why it ended, in this API's words."""
+    return "length" if written.reason == "length" else "stop"
 
 
 def usage_of(answers: Sequence[Answer]) -> dict[str, int]:

@@ -18,7 +18,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from .errors import InvalidInput, OptionError, ServeError
-from .generation import Prompt, Watch, Written
+from .generation import Decode, Prompt, Watch, Written, written
 from .media import decoded
 from .models import FunctionModel, Model, Prepared, next_alone
 from .parameters import parameters_of
@@ -180,8 +180,9 @@ class TextPipeline:
         _, forward, _ = self._running(items[0].key)
         batch = self._collate(chunks)
         width = batch["input_ids"].shape[1]
-        if any(isinstance(item.source, Prompt) for item in items):
-            forward = {**forward, "stopping_criteria": [self._watch(items, width)]}
+        watch = self._watch(items, width, forward)
+        if watch is not None:
+            forward = {**forward, "stopping_criteria": [watch]}
         with torch.inference_mode():
             output = self._runner.forward(batch, **forward)
             if self.task == "feature-extraction":
@@ -189,18 +190,26 @@ class TextPipeline:
             rows = iter([self._row(output, i, width, chunk) for i, chunk in enumerate(chunks)])
             return [[next(rows) for _ in item.inputs] for item in items]
 
-    def _watch(self, items: Sequence[Prepared], width: int) -> Watch:
+    def _watch(
+        self, items: Sequence[Prepared], width: int, forward: Mapping[str, Any]
+    ) -> Watch | None:
         """What looks on while `items` are written, of which all prompts are `width` long."""
-        tokenizer = self._runner.tokenizer
-        _, _, shown = self._running(items[0].key)
+        prompts = [item.source if isinstance(item.source, Prompt) else None for item in items]
+        beams = _generation_settings(self._runner, forward).get("num_beams") or 1
+        if not any(prompts) or beams > 1:  # beams change places from token to token
+            return None
+        special = frozenset(self._runner.tokenizer.all_special_ids)
+        return Watch(prompts, width, self._decode(items[0]), special)
+
+    def _decode(self, item: Prepared) -> Decode:
+        """How the text of tokens is shown to `item`."""
+        _, _, shown = self._running(item.key)
         skip = shown.get("skip_special_tokens")
-        decode = partial(
-            tokenizer.decode,
+        return partial(
+            self._runner.tokenizer.decode,
             skip_special_tokens=True if skip is None else skip,
             clean_up_tokenization_spaces=shown.get("clean_up_tokenization_spaces"),
         )
-        prompts = [item.source if isinstance(item.source, Prompt) else None for item in items]
-        return Watch(prompts, width, decode, frozenset(tokenizer.all_special_ids))
 
     def _row(
         self, output: Mapping[str, Any], i: int, width: int, chunk: Mapping[str, Any]
@@ -262,21 +271,12 @@ class TextPipeline:
         words = self.task == "token-classification" and isinstance(item.source, list)
         return [answer] if words else answer
 
-    def _written(self, item: Prepared, output: Any) -> list[Written]:
+    def _written(self, item: Prepared, output: Mapping[str, Any]) -> list[Written]:
         """What was written to a prompt, sequence by sequence."""
-        from transformers.pipelines.text_generation import ReturnType
-
-        _, _, postprocess = self._running(item.key)
-        only_new = {**postprocess, "return_type": ReturnType.NEW_TEXT}
-        texts = self._runner.postprocess(output, **only_new)
-        prompt, ends = item.inputs[0]["input_ids"].shape[1], self._ends
-        made = []
-        for sequence, shown in zip(output["generated_sequence"][0], texts, strict=True):
-            tokens = sequence[prompt:]
-            tokens = tokens[: _written(tokens[None], ends)].tolist()
-            ended = bool(tokens) and tokens[-1] in ends
-            made.append(Written(shown["generated_text"], tuple(tokens), ended))
-        return made
+        begin = item.inputs[0]["input_ids"].shape[1]
+        sequences = output["generated_sequence"][0].tolist()
+        decode, ends = self._decode(item), self._ends
+        return [written(item.source, tokens[begin:], ends, decode) for tokens in sequences]
 
 
 class AnyPipeline:

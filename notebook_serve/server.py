@@ -31,7 +31,7 @@ from .stats import Queue, Stats
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-    import httpx
+    from httpx import AsyncClient, Client
     from huggingface_hub import AsyncInferenceClient, InferenceClient
     from starlette.applications import Starlette
 
@@ -306,14 +306,14 @@ class Server:
         """The same as `client`, with methods to be awaited."""
         return self._clients.async_hub(model, options)
 
-    def httpx(self, **options: Any) -> httpx.Client:
+    def httpx(self, **options: Any) -> Client:
         """An `httpx.Client` for this server: ``server.httpx().post("/", content="a [MASK]")``.
 
         It has the server's token and time-out, and goes through no proxy. `options` are httpx's.
         """
         return self._clients.httpx(options)
 
-    def ahttpx(self, **options: Any) -> httpx.AsyncClient:
+    def ahttpx(self, **options: Any) -> AsyncClient:
         """The same as `httpx`, to be awaited."""
         return self._clients.async_httpx(options)
 
