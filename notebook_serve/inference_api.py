@@ -192,7 +192,11 @@ def translated(task: str, inputs: Any, parameters: Mapping[str, Any]) -> tuple[A
     """Inputs and parameters as the task's pipeline has them."""
     made = {name: value for name, value in parameters.items() if value is not None}
     if task == "document-question-answering" and isinstance(inputs, dict) and "word_boxes" in made:
-        return {**inputs, "word_boxes": made.pop("word_boxes")}, made
+        words = made.pop("word_boxes")
+        if isinstance(words, list) and words and isinstance(words[0], str):
+            # The client's documentation has words and boxes in turn, the pipeline has pairs.
+            words = [list(pair) for pair in zip(words[::2], words[1::2], strict=False)]
+        return {**inputs, "word_boxes": words}, made
     if task in ("text-to-audio", "automatic-speech-recognition"):
         asked = made.pop("generation_parameters", None) or {}
         if task == "text-to-audio":

@@ -37,7 +37,7 @@ MIXED_TASKS = {
     "keypoint-matching",
     "video-classification",
 }
-TEXT_KEYS = {"question", "text", "role", "type"}
+TEXT_KEYS = {"question", "text", "role", "type", "word_boxes"}
 IMAGE_KEYS = {"image", "images"}
 #: the keys that an object may have, where the pipeline would take others for options
 MIXED_KEYS = {

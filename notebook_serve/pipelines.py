@@ -195,9 +195,10 @@ class TextPipeline:
     ) -> Watch | None:
         """What looks on while `items` are written, of which all prompts are `width` long."""
         prompts = [item.source if isinstance(item.source, Prompt) else None for item in items]
-        beams = _generation_settings(self._runner, forward).get("num_beams") or 1
-        if not any(prompts) or beams > 1:  # beams change places from token to token
+        if not any(prompts):
             return None
+        if (_generation_settings(self._runner, forward).get("num_beams") or 1) > 1:
+            return None  # beams change places from token to token
         special = frozenset(self._runner.tokenizer.all_special_ids)
         return Watch(prompts, width, self._decode(items[0]), special)
 

@@ -307,9 +307,10 @@ class Server:
         return self._clients.async_hub(model, options)
 
     def httpx(self, **options: Any) -> Client:
-        """An `httpx.Client` for this server: ``server.httpx().post("/", content="a [MASK]")``.
+        """An `httpx.Client` for this server: paths are below its address.
 
-        It has the server's token and time-out, and goes through no proxy. `options` are httpx's.
+        ``with server.httpx() as client: client.post("/", content="a [MASK]")``. It has the server's
+        token and time-out, and goes through no proxy. `options` are httpx's own.
         """
         return self._clients.httpx(options)
 
