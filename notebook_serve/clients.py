@@ -56,12 +56,15 @@ class Clients:
         }
 
     def _for_httpx(self, options: dict[str, Any]) -> dict[str, Any]:
-        headers = {} if self._token is None else {"Authorization": f"Bearer {self._token}"}
+        from httpx import Headers
+
+        headers = Headers({} if self._token is None else {"Authorization": f"Bearer {self._token}"})
+        headers.update(options.get("headers"))
         return {
             "base_url": self._url,
             "timeout": self._timeout,
             # A proxy of the environment's does not lead to this machine.
             "trust_env": False,
             **options,
-            "headers": {**headers, **dict(options.get("headers") or {})},
+            "headers": headers,
         }
