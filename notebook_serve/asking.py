@@ -112,6 +112,9 @@ class Stream:
         self._loop = asyncio.get_running_loop()
         self._queue: asyncio.Queue[Piece | Future[Answer]] = asyncio.Queue()
         self._first: list[Piece | Future[Answer]] = []
+        self._since = self._loop.time()
+        #: seconds from the submission to the first token
+        self.until_first = 0.0
         #: of the pieces that were read
         self._text = ""
 
@@ -125,6 +128,7 @@ class Stream:
         first = await self._queue.get()
         if isinstance(first, Future):
             first.result()
+        self.until_first = self._loop.time() - self._since
         self._first.append(first)
 
     async def __aiter__(self) -> AsyncIterator[Piece]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 if TYPE_CHECKING:
     from httpx import AsyncClient, Client
@@ -23,17 +24,17 @@ class Clients:
         self._token = token
         self._timeout = None if timeout == math.inf else timeout + GRACE
 
-    def hub(self, model: str, options: dict[str, Any]) -> InferenceClient:
+    def hub(self, name: str, options: dict[str, Any]) -> InferenceClient:
         """A client of huggingface_hub's for the model of this name."""
         from huggingface_hub import InferenceClient
 
-        return InferenceClient(**{**self._for_hub(model), **options})
+        return InferenceClient(**{**self._for_hub(name), **options})
 
-    def async_hub(self, model: str, options: dict[str, Any]) -> AsyncInferenceClient:
+    def async_hub(self, name: str, options: dict[str, Any]) -> AsyncInferenceClient:
         """The same, to be awaited."""
         from huggingface_hub import AsyncInferenceClient
 
-        return AsyncInferenceClient(**{**self._for_hub(model), **options})
+        return AsyncInferenceClient(**{**self._for_hub(name), **options})
 
     def httpx(self, options: dict[str, Any]) -> Client:
         """A client of httpx's; paths are the server's."""
@@ -47,9 +48,9 @@ class Clients:
 
         return httpx.AsyncClient(**self._for_httpx(options))
 
-    def _for_hub(self, model: str) -> dict[str, Any]:
+    def _for_hub(self, name: str) -> dict[str, Any]:
         return {
-            "model": f"{self._url}/models/{model}",
+            "model": f"{self._url}/models/{quote(name, safe='')}",
             "provider": "hf-inference",
             "token": self._token or NO_TOKEN,
             "timeout": self._timeout,

@@ -26,14 +26,13 @@ from .parameters import (
     FLAG,
     MOST_NEW_TOKENS,
     MOST_SEQUENCES,
+    STOP,
     Check,
     Parameters,
-    either,
     mapping,
     number,
     one_of,
     text,
-    texts,
     whole,
 )
 from .pooling import pooled
@@ -44,6 +43,10 @@ if TYPE_CHECKING:
     import numpy as np
 
 Told = Callable[[Request, ServeError], str]
+
+
+#: what huggingface_hub's client calls a model of which it knows the server's address only
+NO_NAME = "dummy"
 
 
 def strings(value: Any) -> str:
@@ -59,7 +62,7 @@ WRITING: dict[str, Check] = {
     "temperature": number(0, 100),
     "top_p": number(0, 1),
     "n": whole(1, MOST_SEQUENCES),
-    "stop": either(text(1000), texts(16)),
+    "stop": STOP,
     "stream": FLAG,
     "stream_options": mapping({"include_usage": FLAG}),
     "frequency_penalty": one_of(0, 0.0),
@@ -156,7 +159,10 @@ class OpenAIApi:
         if name is not None:
             given["model"] = name  # whatever a client has to say, it was sent to this one
         takes.check(given)
-        return (Call(request, self._engines[given["model"]]) if name is None else call), given
+        if name is not None:
+            return call, given
+        named = "default" if given["model"] == NO_NAME else given["model"]
+        return Call(request, self._engines[named]), given
 
     # -- embeddings -----------------------------------------------------------------------
 

@@ -294,17 +294,17 @@ class Server:
 
     # -- clients ------------------------------------------------------------------------
 
-    def client(self, model: str = "default", **options: Any) -> InferenceClient:
-        """A Hugging Face `InferenceClient` for this server, token and time-out included.
+    def client(self, name: str = "default", **options: Any) -> InferenceClient:
+        """A Hugging Face `InferenceClient` for the model `name`, token and time-out included.
 
         ``server.client().fill_mask("a [MASK]")`` asks over HTTP. `options` are the client's own.
         Where ``HF_HUB_OFFLINE`` is set, that client refuses every address; use `httpx` then.
         """
-        return self._clients.hub(model, options)
+        return self._clients.hub(name, options)
 
-    def aclient(self, model: str = "default", **options: Any) -> AsyncInferenceClient:
+    def aclient(self, name: str = "default", **options: Any) -> AsyncInferenceClient:
         """The same as `client`, with methods to be awaited."""
-        return self._clients.async_hub(model, options)
+        return self._clients.async_hub(name, options)
 
     def httpx(self, **options: Any) -> Client:
         """An `httpx.Client` for this server: paths are below its address.

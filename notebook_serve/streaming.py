@@ -29,10 +29,11 @@ class Events(StreamingResponse):
     """Sends `events`; however that ends, `stream` is not written on."""
 
     def __init__(self, request: Request, stream: Stream, events: AsyncIterator[bytes]) -> None:
-        # A stream runs alone. Its times are known at the end only, when the headers are gone.
+        # How long it waits and runs is known at its end only, when the headers are gone.
         headers = {
+            "Server-Timing": f"first-token;dur={stream.until_first * 1e3:.3f}",
+            "X-Batch-Size": "1",  # a stream runs alone
             "X-Request-ID": request_id(request),
-            "X-Batch-Size": "1",
             "Cache-Control": "no-store",
         }
         super().__init__(events, headers=headers, media_type="text/event-stream")

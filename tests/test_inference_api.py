@@ -4,10 +4,12 @@ import asyncio
 import importlib.util
 import io
 import json
+import re
 import threading
 import wave
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -110,6 +112,24 @@ def test_methods_can_be_awaited(make: Make) -> None:
     assert whole == written(pipe, "the queue", **GREEDY)
     assert "".join(parts) == written(pipe, "a", **GREEDY)
     assert "".join(part or "" for part in chat) == written(pipe, CHATTING, **GREEDY)
+
+
+def test_a_chat_needs_the_servers_address_only(make: Make) -> None:
+    """Where its client knows no model's name, it is answered by the first."""
+    pipe = pipeline("text-generation")
+    server = make(pipe)
+    with server.client(model=server.url) as client:
+        made = client.chat.completions.create(CHATTING, max_tokens=6, temperature=0)
+    assert made.choices[0].message.content == written(pipe, CHATTING, **GREEDY)
+
+
+def test_the_readme_names_each_method(make: Make) -> None:
+    """The table of methods is that of the tests here."""
+    text = (Path(__file__).parent.parent / "README.md").read_text("utf-8")
+    rows = re.search(r"\| task \| methods of `InferenceClient`.*?\n\n", text, re.DOTALL)
+    assert rows is not None
+    named = set(re.findall(r"`([a-z]+(?:_[a-z]+)+)`", rows[0]))
+    assert named == {method.name for method in METHODS}
 
 
 def test_the_helpers_of_the_client_work(make: Make, post: Post) -> None:
