@@ -11,13 +11,12 @@ from typing import Any, Protocol
 from starlette.requests import ClientDisconnect, Request
 
 from .bodies import FORM, body_of, client_of, from_json, from_text, timeout_of
+from .departure import departure_of
 from .engine import Answer, Engine
 from .errors import InvalidInput, ServeError, UnsupportedMediaType
 from .generation import Piece, Prompt
+from .mailbox import Mailbox
 from .models import Model
-
-#: seconds after which it is noticed that a client has gone
-UNWATCHED = 0.01
 
 
 class Engines(Protocol):
@@ -30,15 +29,32 @@ class Engines(Protocol):
         """The names."""
 
 
+class Calls:
+    """Makes the calls of an application, whose bodies have at most `limit` bytes."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._letters: Mailbox | None = None
+
+    def begin(self, request: Request, engine: Engine) -> Call:
+        """A call; raises what refuses it, before its body is read, let alone prepared."""
+        return Call(request, engine, self.limit, self._mailbox())
+
+    def _mailbox(self) -> Mailbox:
+        """The mailbox of the loop that runs."""
+        loop = asyncio.get_running_loop()
+        # Started anew, a server has another loop.
+        if self._letters is None or self._letters.loop is not loop:
+            self._letters = Mailbox(loop)
+        return self._letters
+
+
 class Call:
-    """One HTTP request to one model: its body, its places in the queue and its answers.
+    """One HTTP request to one model: its body, its places in the queue and its answers."""
 
-    Making one refuses the request if the model is not open for it: before its body is read, let
-    alone prepared.
-    """
-
-    def __init__(self, request: Request, engine: Engine) -> None:
+    def __init__(self, request: Request, engine: Engine, limit: int, letters: Mailbox) -> None:
         self.request, self.engine = request, engine
+        self._limit, self._letters = limit, letters
         self._timeout, self._client = timeout_of(request), client_of(request)
         engine.check_open(self._client, self._timeout)
 
@@ -49,9 +65,9 @@ class Call:
         assert model is not None  # it was open
         return model
 
-    async def body(self, limit: int) -> bytes:
-        """The request's body, of at most `limit` bytes."""
-        return await body_of(self.request, limit, self.engine.timeout)
+    async def body(self) -> bytes:
+        """The request's body."""
+        return await body_of(self.request, self._limit, self.engine.timeout)
 
     async def ask(
         self, inputs: Sequence[Any], parameters: Mapping[str, Any], *, many: bool = True
@@ -61,8 +77,19 @@ class Call:
         Raises the first error, with the position of its input if there may be `many`; or
         `ClientDisconnect` if the client goes.
         """
-        futures = self._submit(inputs, parameters)
-        return await _wait(self.request, futures, many=many)
+        waiting = [self._letters.expect(future) for future in self._submit(inputs, parameters)]
+        everything: asyncio.Future[Any] = asyncio.gather(*waiting) if many else waiting[0]
+        try:
+            answers = await unless_gone(self.request, everything)
+            return list(answers) if many else [answers]
+        except ServeError as error:
+            if many:
+                failed = (future.done() and future.exception() is error for future in waiting)
+                error.index = list(failed).index(True)
+            raise
+        finally:
+            for future in waiting:
+                future.cancel()
 
     async def listen(
         self, prompt: Any, stops: Sequence[str], parameters: Mapping[str, Any]
@@ -184,48 +211,15 @@ def inputs_of(model: Model, body: bytes, kind: str, charset: str) -> tuple[Any, 
     )
 
 
-async def _wait(request: Request, futures: Sequence[Future[Answer]], *, many: bool) -> list[Answer]:
-    """The answers to one request, or the first error."""
-    waiting = [asyncio.wrap_future(future) for future in futures]
-    everything: asyncio.Future[Any] = asyncio.gather(*waiting) if many else waiting[0]
-    try:
-        answers = await unless_gone(request, everything)
-        return list(answers) if many else [answers]
-    except ServeError as error:
-        if many:
-            failed = (future.done() and future.exception() is error for future in waiting)
-            error.index = list(failed).index(True)
-        raise
-    finally:
-        for future in waiting:
-            future.cancel()
-
-
 async def unless_gone(request: Request, wanted: asyncio.Future[Any]) -> Any:
     """What `wanted` gives; `ClientDisconnect`, and an end of `wanted`, if the client goes."""
-    loop = asyncio.get_running_loop()
-    watches: list[asyncio.Task[None]] = []
-
-    def watch() -> None:
-        gone = loop.create_task(_gone(request))
-        gone.add_done_callback(lambda _: wanted.cancel())
-        watches.append(gone)
-
-    # Most answers are there before it pays to listen for the client as well.
-    timer = loop.call_later(UNWATCHED, watch)
+    departure = departure_of(request)
+    departure.watch(wanted)
     try:
         return await wanted
     except asyncio.CancelledError:
-        if any(gone.done() for gone in watches):
+        if departure.gone:
             raise ClientDisconnect from None
         raise  # this handler itself was cancelled
     finally:
-        timer.cancel()
-        for gone in watches:
-            gone.cancel()
-
-
-async def _gone(request: Request) -> None:
-    """Return once the client has gone."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+        departure.unwatch(wanted)

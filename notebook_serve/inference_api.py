@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from .asking import Call, Engines, Stream, inputs_of
+from .asking import Call, Calls, Engines, Stream, inputs_of
 from .bodies import FORM, content_type_of, fields_of, json_value
 from .engine import Answer
 from .errors import InvalidInput, ServeError, WorkerDead
@@ -52,11 +52,11 @@ SIMILARITY = Parameters(
 
 
 class InferenceApi:
-    """The endpoints: `limit` is the most bytes of a body, `told` what may be read of an error."""
+    """The endpoints; `told` says what a client may read of an error."""
 
-    def __init__(self, engines: Engines, limit: int, told: Told) -> None:
+    def __init__(self, engines: Engines, calls: Calls, told: Told) -> None:
         self._engines = engines
-        self._limit = limit
+        self._calls = calls
         self._told = told
         self.routes = [
             Route("/info", self.info),
@@ -87,8 +87,8 @@ class InferenceApi:
 
     async def ask(self, request: Request) -> Response:
         """Ask the model."""
-        call = Call(request, self._engines[request.path_params["name"]])
-        body = await call.body(self._limit)
+        call = self._calls.begin(request, self._engines[request.path_params["name"]])
+        body = await call.body()
         inputs, parameters, others = _read(call.model, body, *content_type_of(request))
         if call.model.task == "text-generation":
             return await self._generate(call, inputs, parameters, others)

@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from .asking import Call, Engines, Stream
+from .asking import Call, Calls, Engines, Stream
 from .bodies import body_of, json_value
 from .engine import Answer
 from .errors import InvalidInput, ServeError
@@ -104,11 +104,11 @@ EMBEDDING = Parameters(
 
 
 class OpenAIApi:
-    """The endpoints: `limit` is the most bytes of a body, `told` what may be read of an error."""
+    """The endpoints; `told` says what a client may read of an error."""
 
-    def __init__(self, engines: Engines, limit: int, told: Told) -> None:
+    def __init__(self, engines: Engines, calls: Calls, told: Told) -> None:
         self._engines = engines
-        self._limit = limit
+        self._calls = calls
         self._told = told
         self._since = int(time.time())
         posts = {
@@ -147,11 +147,11 @@ class OpenAIApi:
         """The call of the model that a request names, and what it says."""
         name = request.path_params.get("name")
         if name is not None:
-            call = Call(request, self._engines[name])
-            body = await call.body(self._limit)
+            call = self._calls.begin(request, self._engines[name])
+            body = await call.body()
         else:
             # Who is asked is known from the body only.
-            body = await body_of(request, self._limit, self._engines["default"].timeout)
+            body = await body_of(request, self._calls.limit, self._engines["default"].timeout)
         given = json_value(body)
         if not isinstance(given, dict):
             raise InvalidInput(f"{takes.task} takes a JSON object")
@@ -162,7 +162,7 @@ class OpenAIApi:
         if name is not None:
             return call, given
         named = "default" if given["model"] == NO_NAME else given["model"]
-        return Call(request, self._engines[named]), given
+        return self._calls.begin(request, self._engines[named]), given
 
     # -- embeddings -----------------------------------------------------------------------
 
