@@ -240,9 +240,10 @@ class OpenAIApi:
                 yield event({**form.part(None), "usage": usage_of([stream.answer])})
         except ServeError as error:
             kind, said = type(error).__name__, self._told(request, error)
-            yield event(
-                {**error_content(request, error.status, kind, said), "error_type": "generation"}
-            )
+            content = error_content(request, error.status, kind, said)
+            if isinstance(content["error"], str):
+                content["error_type"] = "generation"  # what huggingface_hub's client goes by
+            yield event(content)
         yield DONE
 
 
