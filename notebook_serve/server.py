@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import TYPE_CHECKING, Any
 
+from .clients import Clients
 from .cost import CostModel
 from .display import Card, Table, duration, per_second
 from .engine import Answer, Engine
@@ -32,6 +33,8 @@ from .stats import Queue, Stats
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
+    from httpx import AsyncClient, Client
+    from huggingface_hub import AsyncInferenceClient, InferenceClient
     from starlette.applications import Starlette
 
     from .listener import Listener
@@ -290,6 +293,36 @@ class Server:
         wanted = [inputs] if parts is None else parts
         futures = self._engine.submit(wanted, parameters, timeout=timeout, client="predict")
         return futures, parts is not None
+
+    # -- clients ------------------------------------------------------------------------
+
+    def client(self, name: str = "default", **options: Any) -> InferenceClient:
+        """A Hugging Face `InferenceClient` for the model `name`, token and time-out included.
+
+        ``server.client().fill_mask("a [MASK]")`` asks over HTTP. `options` are the client's own.
+        Where ``HF_HUB_OFFLINE`` is set, that client refuses every address; use `httpx` then.
+        """
+        return self._clients.hub(name, options)
+
+    def aclient(self, name: str = "default", **options: Any) -> AsyncInferenceClient:
+        """The same as `client`, with methods to be awaited."""
+        return self._clients.async_hub(name, options)
+
+    def httpx(self, **options: Any) -> Client:
+        """An `httpx.Client` for this server: paths are below its address.
+
+        ``with server.httpx() as client: client.post("/", content="a [MASK]")``. It has the server's
+        token and time-out, and goes through no proxy. `options` are httpx's own.
+        """
+        return self._clients.httpx(options)
+
+    def ahttpx(self, **options: Any) -> AsyncClient:
+        """The same as `httpx`, to be awaited."""
+        return self._clients.async_httpx(options)
+
+    @property
+    def _clients(self) -> Clients:
+        return Clients(self.url, self._token, self._engine.timeout)
 
     # -- looking and steering -----------------------------------------------------------
 
