@@ -18,6 +18,7 @@ from .errors import (
     LoaderFailed,
     ModelFailed,
     NoSuchModel,
+    NotAcceptable,
     NotReady,
     OptionError,
     Overloaded,
@@ -36,6 +37,7 @@ from .errors import (
 from .jobs import Batch, BatchRecord, Decision, Job, RequestRecord
 from .learning import Adaptive, CostAware
 from .loadtest import aload_test, load_test
+from .models import ServedModel
 from .noise import Noise
 from .parsing import parse_policy
 from .policies import (
@@ -82,6 +84,7 @@ __all__ = [
     "NoBatching",
     "NoSuchModel",
     "Noise",
+    "NotAcceptable",
     "NotReady",
     "OptionError",
     "Overloaded",
@@ -97,6 +100,7 @@ __all__ = [
     "ResettingWindow",
     "Scheduler",
     "ServeError",
+    "ServedModel",
     "Server",
     "StartError",
     "Stats",

@@ -27,6 +27,7 @@ from .inference_api import InferenceApi
 from .openai_api import OpenAIApi
 from .page import Page
 from .replies import (
+    answer_response,
     error_content,
     error_response,
     headers_of,
@@ -167,9 +168,8 @@ class Handlers:
         answers = await call.ask(wanted, parameters, many=parts is not None)
         values = [answer.value for answer in answers]
         records = [answer.record for answer in answers]
-        return json_response(
-            values[0] if parts is None else values, headers=headers_of(request, records)
-        )
+        value = values[0] if parts is None else values
+        return await answer_response(request, value, headers_of(request, records))
 
     # -- errors -------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from starlette.requests import ClientDisconnect, Request
 
-from .bodies import FORM, body_of, client_of, from_json, from_text, timeout_of
+from .bodies import body_of, client_of, forms, from_json, from_text, is_file, timeout_of
 from .departure import departure_of
 from .engine import Answer, Engine
 from .errors import InvalidInput, ServeError, UnsupportedMediaType
@@ -197,17 +197,19 @@ def inputs_of(model: Model, body: bytes, kind: str, charset: str) -> tuple[Any, 
     accepts = model.accepts
     if kind == "application/json" or kind.endswith("+json"):
         return from_json(body)
-    if kind in ("", "application/x-www-form-urlencoded") or kind.startswith("text/"):
-        if "text" in accepts and charset in ("", "utf-8", "utf8", "us-ascii"):
+    # What `curl -d` says of any body, and what some clients say nothing of.
+    anything = kind in ("", "application/x-www-form-urlencoded")
+    if "text" in accepts and (anything or kind.startswith("text/")):
+        if charset in ("", "utf-8", "utf8", "us-ascii"):
             return from_text(body), {}
-    elif "bytes" in accepts and (
-        kind.startswith(("image/", "audio/")) or kind == "application/octet-stream"
-    ):
+    elif "bytes" in accepts and anything:
+        return body, {}
+    if "bytes" in accepts and is_file(kind):
         return body, {}
     raise UnsupportedMediaType(
         f"{model.task} does not take {kind or 'text'}"
         + (f" in {charset}" if charset else "")
-        + f"; send text/plain in UTF-8, or application/json: {FORM}"
+        + f"; send {forms(accepts)}"
     )
 
 

@@ -17,10 +17,11 @@ from .clients import Clients
 from .cost import CostModel
 from .display import Card, Table, duration, per_second
 from .engine import Answer, Engine
-from .errors import OptionError
+from .errors import NotReady, OptionError
 from .extras import require
 from .jobs import BatchRecord, RequestRecord
 from .log import Batches, Requests
+from .models import ServedModel
 from .overheads import with_overheads
 from .policies import LengthAware, Policy, label
 from .replay import replay
@@ -350,6 +351,16 @@ class Server:
     def state(self) -> str:
         """``new, loading, ready, paused, stopping, stopped, failed`` or ``dead``."""
         return self._engine.state
+
+    @property
+    def model(self) -> ServedModel:
+        """What is served: its task, whether it is batched and why, what it accepts.
+
+        Raises `NotReady` before it is loaded.
+        """
+        if self._engine.model is None:
+            raise NotReady("the model is not loaded yet; wait_ready() waits for it")
+        return ServedModel.of(self._engine.model)
 
     @property
     def policy(self) -> Policy:

@@ -13,7 +13,7 @@ import random
 import tempfile
 import wave
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,27 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz"
 RATE = 16_000
 
 
+class Named(dict[str, Any]):
+    """What a pipeline is called with by name."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """One form of input: what a client sends, and what the pipeline is called with for it."""
+
+    given: Callable[[random.Random], Any]
+    called: Callable[[Any], Any] = lambda given: given
+
+
+def answer(pipe: Any, called: Any, parameters: Mapping[str, Any]) -> Any:
+    """What a pipeline answers."""
+    # The library writes into what it is given.
+    called, parameters = copy.deepcopy(called), copy.deepcopy(dict(parameters))
+    if isinstance(called, Named):
+        return pipe(**called, **parameters)
+    return pipe(called, **parameters)
+
+
 @dataclass(frozen=True)
 class Example:
     """A task, a small model for it, and what may be asked of that."""
@@ -53,7 +74,14 @@ class Example:
     #: besides, for what the pipeline is only one of several kinds
     name: str = ""
     #: media types of files that the answer can be had as
-    files: Sequence[str] = field(default=())
+    files: Sequence[str] = ()
+    #: other forms of input that the task takes
+    also: Sequence[Form] = ()
+
+    @property
+    def forms(self) -> list[Form]:
+        """All forms of input."""
+        return [Form(self.given, self.called), *self.also]
 
     def pipeline(self) -> Any:
         """A new one, with the same weights each time."""
@@ -64,8 +92,7 @@ class Example:
 
     def answer(self, pipe: Any, given: Any, parameters: Mapping[str, Any]) -> Any:
         """What the pipeline itself answers."""
-        # The library writes into what it is given.
-        return pipe(copy.deepcopy(self.called(given)), **copy.deepcopy(dict(parameters)))
+        return answer(pipe, self.called(given), parameters)
 
     def __str__(self) -> str:
         return self.name or self.task
@@ -325,18 +352,19 @@ def mask_generation() -> Any:
         },
     )
 
-    class KeepsAll(t.SamImageProcessorPil):  # type: ignore[misc]
-        """Leaves out the last step, which drops masks that overlap and needs torchvision."""
+    class KeepsSome(t.SamImageProcessorPil):  # type: ignore[misc]
+        """Keeps the first masks; the library's own step drops what overlaps, by torchvision."""
 
         def post_process_for_mask_generation(
             self, masks: Any, scores: Any, boxes: Any, threshold: float
         ) -> tuple[Any, ...]:
             from transformers.models.sam.image_processing_pil_sam import _rle_to_mask
 
-            return [_rle_to_mask(mask) for mask in masks], scores, masks, boxes
+            kept = masks[:5]
+            return [_rle_to_mask(mask) for mask in kept], scores[:5], kept, boxes[:5]
 
     side = {"longest_edge": 32}
-    processor = KeepsAll(size=side, pad_size=SQUARE, mask_size=side)
+    processor = KeepsSome(size=side, pad_size=SQUARE, mask_size=side)
     return make("mask-generation", t.SamModel(config), image_processor=processor)
 
 
@@ -454,7 +482,7 @@ def zero_shot_audio_classification() -> Any:
         feature_size=16,
         sampling_rate=RATE,
         hop_length=160,
-        max_length_s=1,
+        max_length_s=2,  # of what is longer it takes a part at random
         fft_window_size=256,
         frequency_max=8000,
         truncation="rand_trunc",
@@ -634,13 +662,45 @@ def any_to_any() -> Any:
     return make("any-to-any", model, processor=processor)
 
 
+def shown(kind: str, data: bytes) -> list[dict[str, Any]]:
+    """A chat about a file."""
+    parts = [{"type": kind, kind: data}, {"type": "text", "text": "the queue waits"}]
+    return [{"role": "user", "content": parts}]
+
+
+def told(given: list[dict[str, Any]], decode: Callable[[bytes], Any]) -> Named:
+    """The same with the file decoded."""
+    [message] = given
+    [first, text] = message["content"]
+    content = [{**first, first["type"]: decode(first[first["type"]])}, text]
+    return Named(text=[{**message, "content": content}])
+
+
 # -- all of them --------------------------------------------------------------------------
 
 
 def text_example(task: str) -> Example:
     """One of the six text tasks."""
     kinds = small_models.PARAMETERS[task]
-    return Example(task, lambda: small_models.pipeline(task), text_for(task), parameters=kinds)
+    also = {"text-classification": [Form(pair)], "text-generation": [Form(chat)]}.get(task, [])
+    return Example(task, lambda: text_pipeline(task), text_for(task), parameters=kinds, also=also)
+
+
+def text_pipeline(task: str) -> Any:
+    """The small model that the tests of text have, for chats too."""
+    made = small_models.pipeline(task)
+    made.tokenizer.chat_template = CHAT
+    return made
+
+
+def pair(rng: random.Random) -> dict[str, str]:
+    """Two texts that are classified together."""
+    return {"text": sentence(rng), "text_pair": sentence(rng)}
+
+
+def chat(rng: random.Random) -> list[dict[str, str]]:
+    """What somebody says."""
+    return [{"role": "user", "content": sentence(rng)}]
 
 
 def image_example(task: str, build: Callable[[], Any], *kinds: Mapping[str, Any]) -> Example:
@@ -650,7 +710,19 @@ def image_example(task: str, build: Callable[[], Any], *kinds: Mapping[str, Any]
 
 def audio_example(task: str, build: Callable[[], Any], *kinds: Mapping[str, Any]) -> Example:
     """A task that takes a recording."""
-    return Example(task, build, recording, heard, kinds or ({},))
+    return Example(task, build, recording, heard, kinds or ({},), also=[Form(waves, played)])
+
+
+def waves(rng: random.Random) -> dict[str, Any]:
+    """A recording as numbers."""
+    return {"raw": heard(recording(rng, 3000)).tolist(), "sampling_rate": RATE}
+
+
+def played(given: dict[str, Any]) -> Any:
+    """Samples as pipelines take them."""
+    import numpy as np
+
+    return np.asarray(given["raw"], dtype="float32")
 
 
 LOOKED_FOR = {"candidate_labels": ["red", "the blue queue"]}
@@ -698,7 +770,9 @@ EXAMPLES = [
         lambda given: list(map(seen, given)),
     ),
     image_example(
-        "mask-generation", mask_generation, {"points_per_crop": 16, "pred_iou_thresh": 0.0}
+        "mask-generation",
+        mask_generation,
+        {"points_per_crop": 16, "pred_iou_thresh": 0.0, "stability_score_thresh": 0.0},
     ),
     Example("video-classification", video_classification, video, on_disk, ({}, {"top_k": 1})),
     audio_example("audio-classification", audio_classification, {}, {"top_k": 1}),
@@ -719,6 +793,10 @@ EXAMPLES = [
         lambda rng: {"images": picture(rng), "text": f"<image> {sentence(rng)}"},
         lambda given: {**given, "images": seen(given["images"])},
         ({"max_new_tokens": 4, "generate_kwargs": {"do_sample": False}},),
+        also=[
+            Form(lambda rng: shown("image", picture(rng)), lambda given: told(given, seen)),
+            Form(sentence, lambda given: Named(text=given)),
+        ],
     ),
     Example(
         "any-to-any",
@@ -726,6 +804,10 @@ EXAMPLES = [
         lambda rng: {"audio": recording(rng), "text": f"<|AUDIO|> {sentence(rng)}"},
         lambda given: {**given, "audio": heard(given["audio"])},
         ({"max_new_tokens": 4, "generate_kwargs": {"do_sample": False}},),
+        also=[
+            Form(lambda rng: shown("audio", recording(rng)), lambda given: told(given, heard)),
+            Form(sentence),
+        ],
     ),
     Example("decision", decision, request),
 ]
