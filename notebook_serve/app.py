@@ -19,7 +19,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from .access import Access
-from .asking import Calls, inputs_of
+from .asking import FIRST, Calls, inputs_of
 from .bodies import content_type_of
 from .engine import Engine
 from .errors import InvalidInput, ModelFailed, NoSuchModel, NotReady, ServeError, WorkerDead
@@ -63,9 +63,8 @@ def create_app(engine: Engine, options: HttpOptions) -> Starlette:
     where the engine runs already, it is left running.
     """
     handlers = Handlers(engine, options)
-    engines = OneModel({"default": engine})
-    hub = InferenceApi(engines, handlers.calls, handlers.told)
-    v1 = OpenAIApi(engines, handlers.calls, handlers.told)
+    hub = InferenceApi(handlers.calls, handlers.told)
+    v1 = OpenAIApi(handlers.calls, handlers.told)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -120,7 +119,7 @@ class Handlers:
     def __init__(self, engine: Engine, options: HttpOptions) -> None:
         self._engine = engine
         self._options = options
-        self.calls = Calls(options.max_body_size)
+        self.calls = Calls(OneModel({FIRST: engine}), options.max_body_size)
         self.page = Page(engine, self._said, trusted=options.token is not None)
 
     async def root(self, request: Request) -> Response:
@@ -160,7 +159,7 @@ class Handlers:
     # -- asking -------------------------------------------------------------------------
 
     async def _ask(self, request: Request) -> Response:
-        call = self.calls.begin(request, self._engine)
+        call = self.calls.begin(request)
         body = await call.body()
         inputs, parameters = inputs_of(call.model, body, *content_type_of(request))
         parts = call.model.split(inputs, parameters)

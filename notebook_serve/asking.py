@@ -18,6 +18,9 @@ from .generation import Piece, Prompt
 from .mailbox import Mailbox
 from .models import Model
 
+#: what the first model is called
+FIRST = "default"
+
 
 class Engines(Protocol):
     """The engines of a server by the names of their models."""
@@ -30,15 +33,28 @@ class Engines(Protocol):
 
 
 class Calls:
-    """Makes the calls of an application, whose bodies have at most `limit` bytes."""
+    """Makes the calls of an application to its `engines`; bodies have at most `limit` bytes."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, engines: Engines, limit: int) -> None:
+        self._engines = engines
         self.limit = limit
         self._letters: Mailbox | None = None
 
-    def begin(self, request: Request, engine: Engine) -> Call:
-        """A call; raises what refuses it, before its body is read, let alone prepared."""
-        return Call(request, engine, self.limit, self._mailbox())
+    @property
+    def names(self) -> list[str]:
+        """The names of the models that can be asked."""
+        return list(self._engines)
+
+    def engine(self, request: Request, name: str) -> Engine:
+        """The engine of the model that a request asks; raises `NoSuchModel`."""
+        return self._engines[name]
+
+    def begin(self, request: Request, name: str = FIRST) -> Call:
+        """A call to the model `name`.
+
+        Raises what refuses it, before its body is read, let alone prepared.
+        """
+        return Call(request, self.engine(request, name), self.limit, self._mailbox())
 
     def _mailbox(self) -> Mailbox:
         """The mailbox of the loop that runs."""

@@ -97,11 +97,11 @@ def fields_of(value: Any) -> tuple[Any, dict[str, Any], dict[str, Any]]:
     """The inputs, the parameters and whatever else a JSON body has beside them."""
     if not isinstance(value, dict) or "inputs" not in value:
         raise InvalidInput(f'the body has no "inputs"; send {FORM}')
-    parameters = value.get("parameters") or {}
-    if not isinstance(parameters, dict):
+    parameters = value.get("parameters")
+    if not isinstance(parameters, dict | None):
         raise InvalidInput(f'"parameters" must be an object; send {FORM}')
     others = {key: item for key, item in value.items() if key not in ("inputs", "parameters")}
-    return value["inputs"], parameters, others
+    return value["inputs"], parameters or {}, others
 
 
 def _is_deep(value: Any) -> bool:

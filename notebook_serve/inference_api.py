@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from .asking import Call, Calls, Engines, Stream, inputs_of
+from .asking import FIRST, Call, Calls, Stream, inputs_of
 from .bodies import FORM, content_type_of, fields_of, json_value
 from .engine import Answer
 from .errors import InvalidInput, ServeError, WorkerDead
@@ -53,8 +53,7 @@ SIMILARITY = Parameters(
 class InferenceApi:
     """The endpoints; `told` says what a client may read of an error."""
 
-    def __init__(self, engines: Engines, calls: Calls, told: Told) -> None:
-        self._engines = engines
+    def __init__(self, calls: Calls, told: Told) -> None:
         self._calls = calls
         self._told = told
         self.routes = [
@@ -66,8 +65,8 @@ class InferenceApi:
 
     async def info(self, request: Request) -> Response:
         """What the model is."""
-        name = request.path_params.get("name", "default")
-        engine = self._engines[name]
+        name = request.path_params.get("name", FIRST)
+        engine = self._calls.engine(request, name)
         model = engine.model
         about = {
             "model_id": name,
@@ -79,14 +78,14 @@ class InferenceApi:
 
     async def health(self, request: Request) -> Response:
         """Whether the model's worker lives."""
-        engine = self._engines[request.path_params["name"]]
+        engine = self._calls.engine(request, request.path_params["name"])
         if engine.state == "dead":
             raise WorkerDead(str(engine.cause), 1)
         return json_response({"state": engine.state})
 
     async def ask(self, request: Request) -> Response:
         """Ask the model."""
-        call = self._calls.begin(request, self._engines[request.path_params["name"]])
+        call = self._calls.begin(request, request.path_params["name"])
         body = await call.body()
         inputs, parameters, others = _read(call.model, body, *content_type_of(request))
         if call.model.task == "text-generation":

@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from .asking import Call, Calls, Engines, Stream
+from .asking import FIRST, Call, Calls, Stream
 from .bodies import body_of, json_value
 from .engine import Answer
 from .errors import InvalidInput, ServeError
@@ -106,8 +106,7 @@ EMBEDDING = Parameters(
 class OpenAIApi:
     """The endpoints; `told` says what a client may read of an error."""
 
-    def __init__(self, engines: Engines, calls: Calls, told: Told) -> None:
-        self._engines = engines
+    def __init__(self, calls: Calls, told: Told) -> None:
         self._calls = calls
         self._told = told
         self._since = int(time.time())
@@ -131,12 +130,14 @@ class OpenAIApi:
 
     async def models(self, request: Request) -> Response:
         """What there is to ask."""
-        return json_response({"object": "list", "data": [self._about(n) for n in self._engines]})
+        return json_response(
+            {"object": "list", "data": [self._about(n) for n in self._calls.names]}
+        )
 
     async def model(self, request: Request) -> Response:
         """One of them."""
         name = request.path_params["name"]
-        self._engines[name]
+        self._calls.engine(request, name)
         return json_response(self._about(name))
 
     def _about(self, name: str) -> dict[str, Any]:
@@ -147,11 +148,13 @@ class OpenAIApi:
         """The call of the model that a request names, and what it says."""
         name = request.path_params.get("name")
         if name is not None:
-            call = self._calls.begin(request, self._engines[name])
+            call = self._calls.begin(request, name)
             body = await call.body()
         else:
             # Who is asked is known from the body only.
-            body = await body_of(request, self._calls.limit, self._engines["default"].timeout)
+            body = await body_of(
+                request, self._calls.limit, self._calls.engine(request, "default").timeout
+            )
         given = json_value(body)
         if not isinstance(given, dict):
             raise InvalidInput(f"{takes.task} takes a JSON object")
@@ -161,8 +164,8 @@ class OpenAIApi:
         takes.check(given)
         if name is not None:
             return call, given
-        named = "default" if given["model"] == NO_NAME else given["model"]
-        return self._calls.begin(request, self._engines[named]), given
+        named = FIRST if given["model"] == NO_NAME else given["model"]
+        return self._calls.begin(request, named), given
 
     # -- embeddings -----------------------------------------------------------------------
 
@@ -240,9 +243,10 @@ class OpenAIApi:
                 yield event({**form.part(None), "usage": usage_of([stream.answer])})
         except ServeError as error:
             kind, said = type(error).__name__, self._told(request, error)
-            yield event(
-                {**error_content(request, error.status, kind, said), "error_type": "generation"}
-            )
+            content = error_content(request, error.status, kind, said)
+            if isinstance(content["error"], str):
+                content["error_type"] = "generation"  # what huggingface_hub's client goes by
+            yield event(content)
         yield DONE
 
 

@@ -500,6 +500,14 @@ def test_a_model_that_fails_in_the_middle_is_told_of(make: Make, exposed: bool) 
     assert server.predict("a", **GREEDY)
 
 
+def test_a_chat_that_fails_in_the_middle_is_told_of(make: Make) -> None:
+    """By the same kind of error as a text."""
+    pipe = pipeline("text-generation")
+    Steps(pipe, fails_at=4)
+    with make(pipe).client() as client, pytest.raises(GenerationError, match="a failing step"):
+        list(client.chat_completion(CHATTING, max_tokens=60, temperature=0, stream=True))
+
+
 @pytest.mark.parametrize("drain", [True, False])
 def test_a_stop_in_the_middle(make: Make, drain: bool) -> None:
     """What is under way is written to its end, or ended with what happened."""
