@@ -64,18 +64,27 @@ def png(image: Any) -> bytes:
 
 def _with_files(value: Any) -> Any:
     """Sound and masks as files' bytes, in one answer or a list: arrays say nothing of that."""
-    if isinstance(value, list) and any(is_sound(item) or _has_masks(item) for item in value):
+    if isinstance(value, list) and any(map(_may_hold_arrays, value)):
         return [_with_files(item) for item in value]
+    if not _may_hold_arrays(value):
+        return value
+    if is_sound(value):
+        return {**value, "audio": wav(value)}
     if _has_masks(value):
         return {**value, "masks": [_mask(mask) for mask in value["masks"]]}
-    return {**value, "audio": wav(value)} if is_sound(value) else value
+    return value
 
 
-def _has_masks(value: Any) -> bool:
+def _may_hold_arrays(value: Any) -> bool:
+    return isinstance(value, dict) and ("audio" in value or "masks" in value)
+
+
+def _has_masks(value: Mapping[str, Any]) -> bool:
     """Whether an answer has masks as arrays of booleans, of a shape of height x width each."""
-    if not isinstance(value, dict) or not isinstance(value.get("masks"), list):
+    masks = value.get("masks")
+    if not isinstance(masks, list):
         return False
-    return all(str(getattr(mask, "dtype", "")).endswith("bool") for mask in value["masks"])
+    return all(str(getattr(mask, "dtype", "")).endswith("bool") for mask in masks)
 
 
 def _mask(mask: Any) -> bytes:
@@ -97,8 +106,11 @@ def file_of(value: Any, kind: str) -> bytes | None:
 
 
 def is_bulky(value: Any) -> bool:
-    """Whether an answer holds what takes long to encode: images, sound, arrays."""
-    items = value if isinstance(value, list) else [value]
+    """Whether an answer holds what takes long to encode: images, sound, arrays.
+
+    The first hundred of a list are looked at: the rest will be like them.
+    """
+    items = value[:100] if isinstance(value, list) else [value]
     parts = (item.values() if isinstance(item, dict) else [item] for item in items)
     return any(
         hasattr(x, "shape") or hasattr(x, "getbands")

@@ -48,7 +48,9 @@ TASKS = {
         True,
         "prompts are padded in front; with beams, penalties or stop strings one at a time",
     ),
-    "table-question-answering": _task((JSON,), False, "the pipeline itself takes one table a time"),
+    "table-question-answering": _task(
+        (JSON,), False, "the pipeline itself takes one table at a time"
+    ),
     "document-question-answering": _task(
         (JSON,), True, "only parts of documents with as many tokens are stacked; nothing is padded"
     ),
@@ -66,7 +68,9 @@ TASKS = {
     "zero-shot-audio-classification": _task((JSON, BYTES), True, EQUALLY_LONG),
     "automatic-speech-recognition": _task((JSON, BYTES), True, EQUALLY_LONG),
     "text-to-audio": _task(
-        (TEXT, JSON), False, "how long the sound gets is known at its end, and padding would sound"
+        (TEXT, JSON),
+        False,
+        "how long the sound gets is known at its end, and padding would be heard",
     ),
     "image-text-to-text": _task((TEXT, JSON), False, MIXED),
     "any-to-any": _task((TEXT, JSON), False, MIXED),

@@ -23,7 +23,17 @@ from notebook_serve.pipelines import as_model
 from notebook_serve.tasks import TASKS, WRITES, task_of
 
 from . import small_models, task_table
-from .every_task import BY_TASK, EXAMPLES, MORE, Example, answer, picture, recording, seen
+from .every_task import (
+    BY_TASK,
+    EXAMPLES,
+    MORE,
+    Example,
+    answer,
+    heard,
+    picture,
+    recording,
+    seen,
+)
 from .gate import eventually
 from .same import assert_same
 
@@ -104,6 +114,22 @@ def test_one_list_is_many_inputs(example: Example) -> None:
         assert model.split([given, given], {}) == [given, given]
         assert model.split(given, {}) is None
     assert model.split([], {}) in ([], None)
+
+
+@pytest.mark.parametrize("task", ["audio-classification", "automatic-speech-recognition"])
+def test_padding_would_change_an_answer(task: str) -> None:
+    """The library's own batch of clips of unlike length answers otherwise than for each alone."""
+    example = BY_TASK[task]
+    pipe, engine = example.pipeline(), started(example.pipeline())
+    clips = [recording(random.Random(seed), count) for seed, count in ((1, 2000), (2, 9000))]
+    alone = [pipe(heard(given)) for given in clips]
+    try:
+        for expected, found in zip(alone, together(engine, [(c, {}) for c in clips]), strict=True):
+            assert_same(expected, found)
+    finally:
+        engine.stop(drain=False)
+    with pytest.raises(AssertionError):
+        assert_same(alone, pipe([heard(given) for given in clips], batch_size=2))
 
 
 def test_a_recording_is_as_long_as_it_has_chunks() -> None:
