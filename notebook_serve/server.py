@@ -20,10 +20,11 @@ from .engine import Answer, Engine
 from .errors import NotReady, OptionError
 from .extras import require
 from .jobs import BatchRecord, RequestRecord
+from .learning import CostAware
 from .log import Batches, Requests
 from .models import ServedModel
 from .overheads import with_overheads
-from .policies import LengthAware, Policy, label
+from .policies import Policy, label
 from .replay import replay
 from .report import Report
 from .sockets import is_loopback, listen
@@ -74,7 +75,7 @@ def serve(
         loader: Instead of `model`: a callable of no arguments that returns one. It runs once, on
             the worker's thread; until it is done requests are refused with 503, and `wait_ready`
             waits for it.
-        policy: Which requests run next, and when; ``LengthAware()`` if not given.
+        policy: Which requests run next, and when; ``CostAware()`` if not given.
         host: The address to listen on. One that others can reach needs a `token`.
         port: The port to listen on; if not given 8000, or any free one if that is taken.
         max_queue_size: How many requests may wait before more are refused with 503.
@@ -165,7 +166,7 @@ class Server:
         self._engine = Engine(
             model,
             loader,
-            _checked_policy(LengthAware() if policy is None else policy),
+            _checked_policy(CostAware() if policy is None else policy),
             max_queue_size=max_queue_size,
             refuse_late=refuse_late,
             timeout=float(timeout),
