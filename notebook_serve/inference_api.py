@@ -20,11 +20,10 @@ from .engine import Answer
 from .errors import InvalidInput, ServeError, WorkerDead
 from .generation import Piece, Prompt, Written
 from .headers import header
-from .media import AUDIO_TASKS, IMAGE_TASKS
 from .models import Model
 from .parameters import FLAG, GENERATION, STOP, Parameters, one_of, text, texts
 from .pooling import pooled, similarities
-from .replies import headers_of, json_response
+from .replies import answer_response, headers_of, json_response
 from .sounds import is_sound, wav
 from .streaming import Events, event
 
@@ -101,7 +100,7 @@ class InferenceApi:
             sound = await asyncio.to_thread(wav, values[0])
             return Response(sound, headers=headers, media_type="audio/wav")
         listed = many or call.model.task == "text-classification"
-        return json_response(values if listed else values[0], headers=headers)
+        return await answer_response(request, values if listed else values[0], headers)
 
     async def _generate(
         self, call: Call, inputs: Any, parameters: dict[str, Any], others: dict[str, Any]
@@ -168,8 +167,6 @@ def _read(
     """The inputs, the parameters and what else there is in a body."""
     if kind == "application/json" or kind.endswith("+json"):
         return fields_of(json_value(body))
-    if not kind and model.task in IMAGE_TASKS | AUDIO_TASKS:
-        return body, {}, {}  # a client that was given bytes does not know what they are
     return *inputs_of(model, body, kind, charset), {}
 
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import io
 import json
 import re
@@ -20,7 +19,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from notebook_serve import Server, serve, servers
-from notebook_serve.media import AUDIO_TASKS
 
 from . import small_models, web
 from .gate import Steps, eventually
@@ -85,8 +83,6 @@ Post = Callable[..., httpx.Response]
 @pytest.mark.parametrize("method", METHODS, ids=str)
 def test_each_method_gives_what_the_pipeline_gives(make: Make, method: Method) -> None:
     """The client of huggingface_hub, asking a running server, has the pipeline's own answer."""
-    if method.task in AUDIO_TASKS and not importlib.util.find_spec("notebook_serve.recordings"):
-        pytest.skip("sound in files is not read yet")
     pipe = pipeline(method.task)
     server = make(pipe)
     with server.client() as client:
