@@ -7,6 +7,7 @@ from .calibration import calibrate
 from .capacity import Plan, capacity, plan
 from .compare import Comparison, compare
 from .cost import CostModel
+from .endpoint import Endpoint, Endpoints
 from .errors import (
     BadRequest,
     BodyTooLarge,
@@ -17,6 +18,7 @@ from .errors import (
     InvalidInput,
     LoaderFailed,
     ModelFailed,
+    NoSuchModel,
     NotReady,
     OptionError,
     Overloaded,
@@ -71,6 +73,8 @@ __all__ = [
     "DeadlineExceeded",
     "Decision",
     "Distribution",
+    "Endpoint",
+    "Endpoints",
     "Forbidden",
     "Greedy",
     "InvalidInput",
@@ -79,6 +83,7 @@ __all__ = [
     "LoaderFailed",
     "ModelFailed",
     "NoBatching",
+    "NoSuchModel",
     "Noise",
     "NotReady",
     "OptionError",

@@ -23,6 +23,7 @@ from starlette.routing import Route
 from .access import Access
 from .bodies import FORM, body_of, client_of, content_type_of, from_json, from_text, timeout_of
 from .engine import Answer, Engine
+from .engines import AT_REST, Engines, summary
 from .errors import (
     InvalidInput,
     ModelFailed,
@@ -31,7 +32,8 @@ from .errors import (
     UnsupportedMediaType,
     WorkerDead,
 )
-from .page import Page
+from .models import Model
+from .page import Page, chosen
 from .replies import error_response, headers_of, json_response, request_id, without_places
 from .stats import Stats
 
@@ -57,22 +59,22 @@ class HttpOptions:
     origins: tuple[str, ...] = ()
 
 
-def create_app(engine: Engine, options: HttpOptions) -> Starlette:
-    """The ASGI application in front of `engine`.
+def create_app(engines: Engines, options: HttpOptions) -> Starlette:
+    """The ASGI application in front of `engines`.
 
-    Under a server that runs lifespans (``uvicorn server:app``) it starts and stops the engine;
-    where the engine runs already, it is left running.
+    Under a server that runs lifespans (``uvicorn server:app``) it starts and stops the engines;
+    where they run already, they are left running.
     """
-    handlers = Handlers(engine, options)
+    handlers = Handlers(engines, options)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        ours = engine.state in ("new", "stopped", "failed", "dead")
+        ours = engines.first.state in AT_REST
         if ours:
-            await asyncio.to_thread(engine.start)
+            await asyncio.to_thread(engines.start)
         yield
         if ours:
-            await asyncio.to_thread(engine.stop)
+            await asyncio.to_thread(engines.stop)
 
     app = Starlette(
         routes=[
@@ -80,6 +82,8 @@ def create_app(engine: Engine, options: HttpOptions) -> Starlette:
             Route("/health", handlers.health),
             Route("/ready", handlers.ready),
             Route("/stats", handlers.stats),
+            Route("/models", handlers.models),
+            Route("/models/{name}", handlers.model, methods=["GET", "POST"]),
             *handlers.page.routes,
         ],
         exception_handlers={
@@ -106,38 +110,53 @@ def create_app(engine: Engine, options: HttpOptions) -> Starlette:
 class Handlers:
     """The endpoints."""
 
-    def __init__(self, engine: Engine, options: HttpOptions) -> None:
-        self._engine = engine
+    def __init__(self, engines: Engines, options: HttpOptions) -> None:
+        self._engines = engines
         self._options = options
-        self.page = Page(engine, self._said, trusted=options.token is not None)
+        self.page = Page(engines, self._said, trusted=options.token is not None)
 
     async def root(self, request: Request) -> Response:
-        """``POST``: ask the model. ``GET``: the dashboard."""
+        """``POST``: ask the first model. ``GET``: the dashboard."""
         if request.method == "POST":
-            return await self._ask(request)
+            return await self._ask(request, self._engines.first)
         return await self.page.page(request)
 
+    async def models(self, request: Request) -> Response:
+        """What models there are."""
+        return json_response({"models": self._engines.overview()})
+
+    async def model(self, request: Request) -> Response:
+        """``POST``: ask the model of this name. ``GET``: what it is."""
+        engine = self._engines[request.path_params["name"]]
+        if request.method == "POST":
+            return await self._ask(request, engine)
+        return json_response(summary(engine))
+
     async def health(self, request: Request) -> Response:
-        """Whether the process answers and its worker lives."""
-        if self._engine.state == "dead":
-            raise WorkerDead(str(self._engine.cause), 1)
-        return json_response({"state": self._engine.state})
+        """Whether the process answers and its workers live."""
+        for engine in self._engines.values():
+            if engine.state == "dead":
+                raise WorkerDead(str(engine.cause), 1)
+        return json_response({"state": self._engines.state})
 
     async def ready(self, request: Request) -> Response:
-        """Whether the model is loaded and requests are accepted."""
-        refusal = self._engine.closed()
-        if refusal is not None:
-            raise refusal
-        return json_response({"state": self._engine.state})
+        """Whether every model is loaded and requests are accepted."""
+        for engine in self._engines.values():
+            refusal = engine.closed()
+            if refusal is not None:
+                raise refusal
+        return json_response({"state": self._engines.state})
 
     async def stats(self, request: Request) -> Response:
-        """The statistics as JSON."""
-        return json_response((await self._stats()).to_dict())
-
-    async def _stats(self) -> Stats:
+        """The statistics as JSON: of the whole, or of one model."""
+        engine = chosen(request, self._engines)
         # Sorting thousands of records is not for the event loop.
-        stats = await asyncio.to_thread(self._engine.stats)
-        return replace(stats, error=self._said(stats.error))
+        stats = await asyncio.to_thread(self._engines.stats if engine is None else engine.stats)
+        return json_response(self._told(stats).to_dict())
+
+    def _told(self, stats: Stats) -> Stats:
+        models = {name: self._told(each) for name, each in stats.models.items()}
+        return replace(stats, error=self._said(stats.error), models=models)
 
     def _said(self, error: str) -> str:
         """What a client may read of what is wrong with the server."""
@@ -147,17 +166,17 @@ class Handlers:
 
     # -- asking -------------------------------------------------------------------------
 
-    async def _ask(self, request: Request) -> Response:
+    async def _ask(self, request: Request, engine: Engine) -> Response:
         timeout, client = timeout_of(request), client_of(request)
         content_type = content_type_of(request)
         # Refuse before the body is read, let alone prepared.
-        self._engine.check_open(client, timeout)
-        body = await body_of(request, self._options.max_body_size, self._engine.timeout)
-        inputs, parameters = self._parse(body, *content_type)
-        model = self._engine.model
+        engine.check_open(client, timeout)
+        body = await body_of(request, self._options.max_body_size, engine.timeout)
+        model = engine.model
         assert model is not None  # it was open
+        inputs, parameters = self._parse(model, body, *content_type)
         parts = model.split(inputs, parameters)
-        futures = self._engine.submit(
+        futures = engine.submit(
             [inputs] if parts is None else parts,
             parameters,
             timeout=timeout,
@@ -170,10 +189,11 @@ class Handlers:
             values[0] if parts is None else values, headers=headers_of(request, records)
         )
 
-    def _parse(self, body: bytes, kind: str, charset: str) -> tuple[Any, dict[str, Any]]:
+    def _parse(
+        self, model: Model, body: bytes, kind: str, charset: str
+    ) -> tuple[Any, dict[str, Any]]:
         """The inputs and the parameters that a body means."""
-        assert self._engine.model is not None
-        accepts = self._engine.model.accepts
+        accepts = model.accepts
         if kind == "application/json" or kind.endswith("+json"):
             return from_json(body)
         if kind in ("", "application/x-www-form-urlencoded") or kind.startswith("text/"):
@@ -184,7 +204,7 @@ class Handlers:
         ):
             return body, {}
         raise UnsupportedMediaType(
-            f"{self._engine.model.task} does not take {kind or 'text'}"
+            f"{model.task} does not take {kind or 'text'}"
             + (f" in {charset}" if charset else "")
             + f"; send text/plain in UTF-8, or application/json: {FORM}"
         )

@@ -597,11 +597,21 @@ class Engine:
         """Whether the caller is the model itself, which must not wait for its own queue."""
         return self._worker.is_current()
 
-    def stats(self) -> Stats:
-        """Statistics as of now."""
+    @property
+    def depth(self) -> int:
+        """How many accepted requests have not started to run."""
+        return self._recorder.depth
+
+    def recorded(self) -> Recorder:
+        """A snapshot of all counts and of the newest records."""
+        with self._lock:
+            return self._recorder.copy()
+
+    def stats(self, recorder: Recorder | None = None) -> Stats:
+        """Statistics as of now; of `recorder`, where such a snapshot was just taken."""
         now = time.monotonic()
         with self._lock:
-            recorder = self._recorder.copy()
+            recorder = self._recorder.copy() if recorder is None else recorder
             running_since = self._running_since
         return recorder.stats(
             now,

@@ -112,7 +112,7 @@ def test_who_may_steer(
 ) -> None:
     """Whoever is on this machine, and whoever has shown the token."""
     server = make(echo)
-    app = create_app(server._engine, HttpOptions(token=token))
+    app = create_app(server._engines, HttpOptions(token=token))
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
 
     async def steer() -> httpx.Response:

@@ -341,10 +341,12 @@ def everything() -> Iterator[Any]:
         yield from (server.policy, server.records(), server.batches(), server.fit_cost())
         yield from (server.records()[0], server.batches()[0])
         server.pause()
-        server._submit(["<script>"] * 1000, {}, None)
+        server._first._submit(["<script>"] * 1000, {}, None)
         eventually(lambda: len(server.queue()) == 1000, "all are prepared")
         yield server.queue()
         server.resume()
+        server.add("other", list, policy=Nameless()).predict(["<i>"] * 3)
+        yield from (server, server.models, server["other"], server.stats())
     yield server
     yield from laboratory()
     yield from failures()
