@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -32,10 +32,15 @@ from .errors import (
     UnsupportedMediaType,
     WorkerDead,
 )
+from .extras import require
+from .headers import header
 from .models import Model
 from .page import Page, chosen
 from .replies import error_response, headers_of, json_response, request_id, without_places
 from .stats import Stats
+
+if TYPE_CHECKING:
+    from .metrics import Exposition
 
 logger = logging.getLogger("notebook_serve")
 
@@ -82,6 +87,7 @@ def create_app(engines: Engines, options: HttpOptions) -> Starlette:
             Route("/health", handlers.health),
             Route("/ready", handlers.ready),
             Route("/stats", handlers.stats),
+            Route("/metrics", handlers.metrics),
             Route("/models", handlers.models),
             Route("/models/{name}", handlers.model, methods=["GET", "POST"]),
             *handlers.page.routes,
@@ -113,6 +119,7 @@ class Handlers:
     def __init__(self, engines: Engines, options: HttpOptions) -> None:
         self._engines = engines
         self._options = options
+        self._exposition: Exposition | None = None
         self.page = Page(engines, self._said, trusted=options.token is not None)
 
     async def root(self, request: Request) -> Response:
@@ -153,6 +160,17 @@ class Handlers:
         # Sorting thousands of records is not for the event loop.
         stats = await asyncio.to_thread(self._engines.stats if engine is None else engine.stats)
         return json_response(self._told(stats).to_dict())
+
+    async def metrics(self, request: Request) -> Response:
+        """The statistics of all models for Prometheus."""
+        if self._exposition is None:
+            require("prometheus_client", "metrics")
+            from .metrics import Exposition
+
+            self._exposition = Exposition(self._engines)
+        accept = header(request.scope, b"accept")
+        text, kind = await asyncio.to_thread(self._exposition.text, accept)
+        return Response(text, headers={"Content-Type": kind})
 
     def _told(self, stats: Stats) -> Stats:
         models = {name: self._told(each) for name, each in stats.models.items()}

@@ -11,6 +11,8 @@ from .errors import ServeError
 class MissingExtra(ServeError, ImportError):
     """Something optional is not installed; the message is the command that installs it."""
 
+    status = 501
+
 
 def require(module: str, extra: str) -> Any:
     """Import `module`, which the extra `extra` brings; raises `MissingExtra` where it is not."""

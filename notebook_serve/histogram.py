@@ -14,6 +14,9 @@ SECONDS = (
 #: upper bounds for shares, from 0 to 1
 SHARES = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
+#: upper bounds for the sizes of batches: from 1 to 1024
+SIZES = tuple(float(2**n) for n in range(11))
+
 
 class Histogram:
     """How many values were at most as large as each of `bounds`, and their sum.

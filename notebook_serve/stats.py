@@ -11,7 +11,7 @@ from itertools import islice, takewhile
 from typing import Any, TypeVar
 
 from .display import Table, duration, percent
-from .histogram import SECONDS, SHARES, Histogram
+from .histogram import SECONDS, SHARES, SIZES, Histogram
 from .jobs import OUTCOMES, BatchRecord, Job, RequestRecord
 
 T = TypeVar("T")
@@ -303,6 +303,14 @@ class Recorder:
         self.padded_tokens += record.padded_tokens
         self.paddings.add(record.padding)
         self.busy += record.seconds
+
+    @property
+    def sizes(self) -> Histogram:
+        """How large batches were."""
+        histogram = Histogram(SIZES)
+        for size, times in self.batch_sizes.items():
+            histogram.add(size, times)
+        return histogram
 
     @property
     def mean_batch_size(self) -> float:

@@ -58,6 +58,7 @@ FLOORS = {
     "replay": 6,
     "live": 6,
     "lives": 7,
+    "metrics": 7,
     "page": 8,
     "widget": 8,
     "protocols": 5,
