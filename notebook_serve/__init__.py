@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from . import traffic
+from .accesslog import JsonLines, access_log
 from .calibration import calibrate
 from .capacity import Plan, capacity, plan
 from .compare import Comparison, compare
@@ -79,6 +80,7 @@ __all__ = [
     "Greedy",
     "InvalidInput",
     "Job",
+    "JsonLines",
     "LengthAware",
     "LoaderFailed",
     "ModelFailed",
@@ -109,6 +111,7 @@ __all__ = [
     "UnsupportedMediaType",
     "Window",
     "WorkerDead",
+    "access_log",
     "aload_test",
     "by_length",
     "calibrate",

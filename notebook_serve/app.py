@@ -21,6 +21,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from .access import Access
+from .accesslog import AccessLog
 from .bodies import FORM, body_of, client_of, content_type_of, from_json, from_text, timeout_of
 from .engine import Answer, Engine
 from .engines import AT_REST, Engines, summary
@@ -32,12 +33,14 @@ from .errors import (
     UnsupportedMediaType,
     WorkerDead,
 )
+from .exchange import MODEL
 from .extras import require
 from .headers import header
 from .models import Model
 from .page import Page, chosen
 from .replies import error_response, headers_of, json_response, request_id, without_places
 from .stats import Stats
+from .traced import Traced
 
 if TYPE_CHECKING:
     from .metrics import Exposition
@@ -100,6 +103,7 @@ def create_app(engines: Engines, options: HttpOptions) -> Starlette:
         },
         lifespan=lifespan,
     )
+    app.add_middleware(Traced, engines=engines)
     app.add_middleware(Access, token=options.token, hosts=options.hosts, origins=options.origins)
     if options.origins:
         # Outermost: a browser asks before it sends, and without a token.
@@ -110,6 +114,7 @@ def create_app(engines: Engines, options: HttpOptions) -> Starlette:
             allow_headers=["*"],
             expose_headers=["Server-Timing", "X-Batch-Size", "X-Request-ID", "Retry-After"],
         )
+    app.add_middleware(AccessLog)
     return app
 
 
@@ -125,8 +130,17 @@ class Handlers:
     async def root(self, request: Request) -> Response:
         """``POST``: ask the first model. ``GET``: the dashboard."""
         if request.method == "POST":
-            return await self._ask(request, self._engines.first)
+            return await self._ask(request, self.engine(request))
         return await self.page.page(request)
+
+    def engine(self, request: Request, name: str | None = None) -> Engine:
+        """The engine of the model that a request asks: the first, or the one of this name.
+
+        Notes which, for those who log or trace. Raises `NoSuchModel`.
+        """
+        engine = self._engines.first if name is None else self._engines[name]
+        request.scope[MODEL] = engine.name
+        return engine
 
     async def models(self, request: Request) -> Response:
         """What models there are."""
@@ -134,7 +148,7 @@ class Handlers:
 
     async def model(self, request: Request) -> Response:
         """``POST``: ask the model of this name. ``GET``: what it is."""
-        engine = self._engines[request.path_params["name"]]
+        engine = self.engine(request, request.path_params["name"])
         if request.method == "POST":
             return await self._ask(request, engine)
         return json_response(summary(engine))

@@ -7,6 +7,7 @@ import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -76,24 +77,26 @@ class Endpoint:
         """
         if self._engine.on_worker_thread():
             raise OptionError("the model must not wait for its own queue: that would never end")
-        futures, many = self._submit(inputs, parameters, timeout)
-        try:
-            values = [_wait(future).value for future in futures]
-        finally:
-            for future in futures:
-                future.cancel()  # if the cell was interrupted, or an item has failed
+        with self._span():
+            futures, many = self._submit(inputs, parameters, timeout)
+            try:
+                values = [_wait(future).value for future in futures]
+            finally:
+                for future in futures:
+                    future.cancel()  # if the cell was interrupted, or an item has failed
         return values if many else values[0]
 
     async def apredict(
         self, inputs: Any, *, timeout: float | None = None, **parameters: Any
     ) -> Any:
         """The same as `predict`, to be awaited; a cancelled one leaves the queue."""
-        futures, many = self._submit(inputs, parameters, timeout)
-        try:
-            answers = await asyncio.gather(*map(asyncio.wrap_future, futures))
-        finally:
-            for future in futures:
-                future.cancel()
+        with self._span():
+            futures, many = self._submit(inputs, parameters, timeout)
+            try:
+                answers = await asyncio.gather(*map(asyncio.wrap_future, futures))
+            finally:
+                for future in futures:
+                    future.cancel()
         values = [answer.value for answer in answers]
         return values if many else values[0]
 
@@ -109,6 +112,12 @@ class Endpoint:
         wanted = [inputs] if parts is None else parts
         futures = self._engine.submit(wanted, parameters, timeout=timeout, client="predict")
         return futures, parts is not None
+
+    def _span(self) -> AbstractContextManager[None]:
+        tracing = self._engines.tracing
+        if tracing is None:
+            return contextlib.nullcontext()
+        return tracing.call(f"predict {self.name}", self.name)
 
     # -- looking and steering -----------------------------------------------------------
 

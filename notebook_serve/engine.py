@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from .backlog import USABLE, Backlog
 from .breaker import Breaker
@@ -84,6 +84,18 @@ class Entry:
     started: float | None = None
     batch_id: int | None = None
     batch_size: int = 0
+    #: what tracing knows it by
+    trace: Any = None
+
+
+class Tracer(Protocol):
+    """Who is told of batches, to make spans of them; nothing here may raise."""
+
+    def current(self) -> Any:
+        """What the request that is just submitted is known by."""
+
+    def batch(self, model: str, record: BatchRecord, requests: Sequence[Any]) -> None:
+        """A batch ran, of the `requests` that are known so. Called on the worker's thread."""
 
 
 #: how an entry ends: the answer, or the error in its place
@@ -115,6 +127,8 @@ class Engine:
         self.model: Model | None = None if model is None else as_model(model)
         self.ceiling = Ceiling()
         self.breaker = Breaker()
+        #: makes spans, where that was asked for
+        self.tracer: Tracer | None = None
         self._loader = loader
         self._policy = policy
         self._fault: PolicyFault | None = None
@@ -263,9 +277,10 @@ class Engine:
             )
         now = time.monotonic()
         patience = self.timeout if timeout is None else min(timeout, self.timeout)
+        trace = None if self.tracer is None else self.tracer.current()
         with self._lock:
             entries = [
-                Entry(next(self._ids), now, now + patience, client, given, parameters)
+                Entry(next(self._ids), now, now + patience, client, given, parameters, trace=trace)
                 for given in inputs
             ]
             refusal = self._refusal(len(entries), now, patience)
@@ -499,6 +514,8 @@ class Engine:
         if not retries:
             self.ceiling.fitted(record.padded_tokens)
         self._tell_breaker(endings)
+        if self.tracer is not None:
+            self.tracer.batch(self.name, record, [entry.trace for entry in entries])
         self._close(endings)
         return record
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import ItemsView, Iterator, ValuesView
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .engine import Engine
 from .errors import NoSuchModel
 from .policies import label
 from .stats import Stats
 from .together import state_of, together
+
+if TYPE_CHECKING:
+    from .tracing import Tracing
 
 #: what the first model is called besides its own name
 FIRST = "default"
@@ -30,6 +33,7 @@ class Engines:
         self.first = first
         self._table = {first.name: first}
         self._runs = False
+        self._tracing: Tracing | None = None
         self._changing = threading.RLock()
 
     def __getitem__(self, name: str) -> Engine:
@@ -66,6 +70,7 @@ class Engines:
         Returns the one that it replaces, which the caller has to stop.
         """
         with self._changing:
+            engine.tracer = self._tracing
             if self._runs:
                 engine.start()
             before = self._table.get(engine.name)
@@ -107,6 +112,18 @@ class Engines:
         finally:
             for thread in threads:
                 thread.join()
+
+    @property
+    def tracing(self) -> Tracing | None:
+        """What makes the spans of all; None where none are asked for."""
+        return self._tracing
+
+    @tracing.setter
+    def tracing(self, tracing: Tracing) -> None:
+        with self._changing:
+            self._tracing = tracing
+            for engine in self._table.values():
+                engine.tracer = tracing
 
     # -- looking at all -------------------------------------------------------------------
 

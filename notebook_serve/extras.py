@@ -20,7 +20,9 @@ def require(module: str, extra: str) -> Any:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         package = module.partition(".")[0]
-        if error.name != package:  # it is there, and broken: its own error says more
+        # Another name is of something that it needs: it is there, and broken, and says more itself.
+        # The second is where the package's name is one that several share.
+        if error.name not in (package, module):
             raise
         raise MissingExtra(
             f"{package} is not installed: pip install 'notebook-serve[{extra}]'"

@@ -18,6 +18,7 @@ from .endpoint import Endpoint, Endpoints, checked_policy
 from .engine import Engine
 from .engines import FIRST, Engines
 from .errors import OptionError
+from .extras import require
 from .jobs import BatchRecord, RequestRecord
 from .policies import LengthAware, Policy, label
 from .report import Report
@@ -25,6 +26,7 @@ from .sockets import is_loopback, listen
 from .stats import Queue, Stats
 
 if TYPE_CHECKING:
+    from opentelemetry.trace import TracerProvider
     from starlette.applications import Starlette
 
     from .listener import Listener
@@ -403,6 +405,19 @@ class Server:
     def queue(self) -> Queue:
         """What waits now, oldest first."""
         return self._first.queue()
+
+    def trace(self, provider: TracerProvider | None = None) -> None:
+        """Make OpenTelemetry spans from now on: one for each request and one for each batch.
+
+        Each batch is linked to the requests in it, and each request to its batch. They go where
+        `provider` sends them: that of this process (``opentelemetry.trace.set_tracer_provider``)
+        if not given. A request over HTTP continues the trace that its ``traceparent`` names.
+        Raises `MissingExtra` without the extra ``tracing``.
+        """
+        require("opentelemetry.trace", "tracing")
+        from .tracing import Tracing
+
+        self._engines.tracing = Tracing(provider)
 
     def dashboard(self) -> Dashboard:
         """What happens just now, live in a cell, with controls; ``GET /`` is the same as a page.

@@ -20,6 +20,7 @@ from notebook_serve import (
     Decision,
     Greedy,
     Job,
+    JsonLines,
     LoaderFailed,
     NoBatching,
     Queue,
@@ -375,7 +376,7 @@ def laboratory() -> Iterator[Any]:
     job = Job(1, 0.5, group="<b>")
     yield from (job, Decision((job,)), Batch(1, (job,), "full", 3), Queue((), 1.0))
     yield from (RequestLog.of([]), parse_policy("CoDel(Window(8))"))
-    yield from (Scheduler(Nameless()), Faulty(list, fail_on="poison"))
+    yield from (Scheduler(Nameless()), Faulty(list, fail_on="poison"), JsonLines())
 
 
 def failures() -> Iterator[Any]:
