@@ -24,7 +24,7 @@ from .access import Access
 from .accesslog import AccessLog
 from .bodies import FORM, body_of, client_of, content_type_of, from_json, from_text, timeout_of
 from .engine import Answer, Engine
-from .engines import AT_REST, Engines, summary
+from .engines import AT_REST, FIRST, Engines, summary
 from .errors import (
     InvalidInput,
     ModelFailed,
@@ -37,6 +37,7 @@ from .exchange import MODEL
 from .extras import require
 from .headers import header
 from .models import Model
+from .openapi import document
 from .page import Page, chosen
 from .replies import error_response, headers_of, json_response, request_id, without_places
 from .stats import Stats
@@ -91,6 +92,7 @@ def create_app(engines: Engines, options: HttpOptions) -> Starlette:
             Route("/ready", handlers.ready),
             Route("/stats", handlers.stats),
             Route("/metrics", handlers.metrics),
+            Route("/openapi.json", handlers.openapi),
             Route("/models", handlers.models),
             Route("/models/{name}", handlers.model, methods=["GET", "POST"]),
             *handlers.page.routes,
@@ -185,6 +187,11 @@ class Handlers:
         accept = header(request.scope, b"accept")
         text, kind = await asyncio.to_thread(self._exposition.text, accept)
         return Response(text, headers={"Content-Type": kind})
+
+    async def openapi(self, request: Request) -> Response:
+        """What there is at which path, as an OpenAPI document."""
+        names = list(dict.fromkeys([*self._engines, FIRST]))
+        return json_response(document(names, token=self._options.token is not None))
 
     def _told(self, stats: Stats) -> Stats:
         models = {name: self._told(each) for name, each in stats.models.items()}

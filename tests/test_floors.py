@@ -55,6 +55,7 @@ FLOORS = {
     "engine": 5,
     "together": 5,
     "engines": 6,
+    "openapi": 6,
     "capacity": 6,
     "replay": 6,
     "live": 6,
