@@ -86,10 +86,10 @@ def from_json(body: bytes) -> tuple[Any, dict[str, Any]]:
     unknown = set(value) - {"inputs", "parameters"}
     if unknown:
         raise InvalidInput(f"the body has an unknown key {min(unknown)!r}; send {FORM}")
-    parameters = value.get("parameters") or {}
-    if not isinstance(parameters, dict):
+    parameters = value.get("parameters")
+    if not isinstance(parameters, dict | None):
         raise InvalidInput(f'"parameters" must be an object; send {FORM}')
-    return value["inputs"], parameters
+    return value["inputs"], parameters or {}
 
 
 def _is_deep(value: Any) -> bool:

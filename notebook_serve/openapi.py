@@ -183,7 +183,8 @@ def _object(properties: Mapping[str, Json], **more: Any) -> Json:
 
 
 TEXT: Json = {"type": "string"}
-SECONDS: Json = {"type": "number", "exclusiveMinimum": 0}
+#: empty is as if it were not there
+SECONDS: Json = {"anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"const": ""}]}
 COUNT: Json = {"type": "integer", "minimum": 0}
 #: null before there is anything to say
 FIGURE: Json = {"type": ["number", "null"]}

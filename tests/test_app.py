@@ -162,6 +162,8 @@ JSON = {"content-type": "application/json"}
         (b'{"inputs": 1, "params": {}}', JSON, (422, "InvalidInput")),
         (b'{"inputs": 1, "parameters": [1]}', JSON, (422, "InvalidInput")),
         (b'{"inputs": 1, "parameters": {"a": 1}}', JSON, (422, "InvalidInput")),
+        (b'{"inputs": 1, "parameters": []}', JSON, (422, "InvalidInput")),
+        (b'{"inputs": 1, "parameters": ""}', JSON, (422, "InvalidInput")),
     ],
 )
 def test_bad_requests(
