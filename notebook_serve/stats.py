@@ -120,7 +120,9 @@ class Stats:
         if not self.models:
             return Table("", ("", ""), self._rows())
         each = [dict(stats._rows()) for stats in self.models.values()]
-        rows = [(name, *(row.get(name) for row in each), whole) for name, whole in self._rows()]
+        # Of the whole these two only repeat what stands beside them.
+        whole = {**dict(self._rows()), "model": None, "policy": None}
+        rows = [(name, *(row.get(name) for row in each), value) for name, value in whole.items()]
         return Table("", ("", *self.models, "together"), rows)
 
     def __repr__(self) -> str:

@@ -39,6 +39,9 @@ class Kept(logging.Handler):
 def as_before() -> Iterator[None]:
     """The logger is a test's own, and afterwards as it was."""
     handlers, level, propagate = list(logger.handlers), logger.level, logger.propagate
+    logger.handlers.clear()
+    logger.setLevel(logging.NOTSET)
+    logger.propagate = True
     yield
     logger.handlers[:], logger.propagate = handlers, propagate
     logger.setLevel(level)

@@ -535,6 +535,7 @@ def test_a_token_is_asked_on_every_route_but_health(make: Make, client: httpx.Cl
     """Without the token nothing but /health answers; with it everything does."""
     server = make(echo, token="s3cret")
     looking = ["/", "/stats", "/ready", "/live", "/static/dashboard.js"]
+    looking += ["/metrics", "/models", "/models/default", "/openapi.json"]
     for method, path in [("POST", "/"), *(("GET", path) for path in looking)]:
         for headers in ({}, {"authorization": "Bearer wrong"}, {"authorization": "Basic s3cret"}):
             response = client.request(method, server.url + path, headers=headers)

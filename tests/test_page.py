@@ -255,7 +255,7 @@ def test_one_of_several_models_is_chosen(make: Make, visit: Visit) -> None:
     expect(page.locator(".ns-models")).to_be_hidden()
 
     server.add("second", echo, policy=Greedy(3)).pause()
-    expect(buttons).to_have_text(["■first · ready · 0 wait", "■second · paused · 0 wait"])
+    expect(buttons).to_have_text(["■first · ready · 0 waiting", "■second · paused · 0 waiting"])
     expect(page.locator("[aria-current]")).to_contain_text("first")
     page.get_by_label("max_batch_size").fill("12")
     buttons.nth(1).click()

@@ -56,7 +56,7 @@ function models(model) {
       const [square, text] = button.children;
       button.dataset.model = name;
       square.style.color = STATES[state] ?? "#80868B";
-      write(text, `${name} · ${state} · ${waiting} wait`);
+      write(text, `${name} · ${state} · ${waiting} waiting`);
       if (name === picture.name) button.setAttribute("aria-current", "true");
       else button.removeAttribute("aria-current");
     });
