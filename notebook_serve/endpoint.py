@@ -75,7 +75,7 @@ class Endpoint:
         A list is as many entries of the queue, as over HTTP. `timeout` (seconds) can shorten the
         server's. Raises a `ServeError`.
         """
-        if self._engine.on_worker_thread():
+        if self._engine.on_own_thread():
             raise OptionError("the model must not wait for its own queue: that would never end")
         with self._span():
             futures, many = self._submit(inputs, parameters, timeout)

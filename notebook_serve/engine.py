@@ -1,8 +1,8 @@
 """The engine: takes requests from any thread and answers each exactly once.
 
-    submit ──> intake thread ──> worker thread ──> futures
-    (any       (prepares:        (scheduler,
-    thread)     tokenises)        model)
+    submit ──> desk thread ──> worker thread ──> desk thread ──> futures
+    (any       (prepares:      (scheduler,       (finishes:
+    thread)     tokenises)      model)            labels)
 
 `_open` is the truth about who still needs an answer. Whoever takes an entry out of it, under the
 lock, answers it; so it does not matter how many find a reason to: the model, a deadline, a client
@@ -14,7 +14,6 @@ from __future__ import annotations
 import itertools
 import logging
 import math
-import queue
 import threading
 import time
 import traceback
@@ -27,6 +26,7 @@ from typing import Any, Literal, Protocol
 from .backlog import USABLE, Backlog
 from .breaker import Breaker
 from .deadlines import Deadlines
+from .desk import Desk
 from .errors import (
     CircuitOpen,
     DeadlineExceeded,
@@ -95,7 +95,7 @@ class Tracer(Protocol):
         """What the request that is just submitted is known by."""
 
     def batch(self, model: str, record: BatchRecord, requests: Sequence[Any]) -> None:
-        """A batch ran, of the `requests` that are known so. Called on the worker's thread."""
+        """A batch ran, of the `requests` that are known so. Called on the thread that answers."""
 
 
 #: how an entry ends: the answer, or the error in its place
@@ -184,7 +184,7 @@ class Engine:
             if self.model is not None:
                 self._set_state("ready")
         self._deadlines.start()
-        self._intake_thread.start()
+        self._desk.start()
         self._worker.start()
 
     def stop(self, drain: bool = True, timeout: float = 10.0) -> None:
@@ -234,18 +234,13 @@ class Engine:
         prefix = f"notebook-serve {self.name}"
         self._worker = Worker(self, self._policy, f"{prefix} worker")
         self._deadlines = Deadlines(self._expire, f"{prefix} deadlines")
-        intake: queue.SimpleQueue[Entry | None] = queue.SimpleQueue()
-        self._intake = intake
-        self._intake_thread = threading.Thread(
-            target=self._prepare_all, args=(intake,), name=f"{prefix} intake", daemon=True
-        )
+        self._desk = Desk(self.died, f"{prefix} desk")
 
     def _end_threads(self, timeout: float) -> bool:
         self._worker.close()
-        self._intake.put(None)
+        self._desk.close()
         self._deadlines.stop()
-        if self._intake_thread.is_alive():
-            self._intake_thread.join(max(timeout, 0.1))
+        self._desk.join(max(timeout, 0.1))
         return self._worker.join(max(timeout, 0.1))
 
     def _set_state(self, state: State) -> None:
@@ -292,15 +287,16 @@ class Engine:
             self.breaker.taken(now)
             for entry in entries:
                 self._open[entry.id] = entry
-            prepare: Callable[[Entry], None] = self._prepare
-            if self.model is not None and self.model.prepares:
-                prepare = self._intake.put
+            at_desk = self.model is not None and self.model.prepares
         try:
             for entry in entries:
                 entry.future.add_done_callback(partial(self._when_done, entry.id))
                 if entry.deadline < math.inf:
                     self._deadlines.add(entry.deadline, entry.id)
-                prepare(entry)
+                if at_desk:
+                    self._desk.put(partial(self._prepare, entry))
+                else:
+                    self._prepare(entry)
         except BaseException:  # a cell was interrupted just here: nobody will have the futures
             self._close([(entry, "cancelled", None) for entry in entries])
             raise
@@ -373,11 +369,6 @@ class Engine:
             f"and it has {patience:g} s; try again in {wait} s",
             wait,
         )
-
-    def _prepare_all(self, intake: queue.SimpleQueue[Entry | None]) -> None:
-        """The intake thread: prepare entries in the order of arrival."""
-        while (entry := intake.get()) is not None:
-            self._prepare(entry)
 
     def _prepare(self, entry: Entry) -> None:
         """Make one entry ready and let it wait; or answer it with what is wrong with it."""
@@ -475,7 +466,7 @@ class Engine:
         failure.__cause__ = error
         return entry, "failed", failure
 
-    # -- what the worker asks for (on its thread) -----------------------------------------
+    # -- what the worker asks for (on its thread, but for the finish) ---------------------
 
     def load(self) -> bool:
         """Call the loader if there is no model yet; False if it raised."""
@@ -494,7 +485,7 @@ class Engine:
         return error is None
 
     def run(self, batch: Batch) -> BatchRecord | None:
-        """Run those of a batch who still want an answer, and answer them."""
+        """Run those of a batch who still want an answer, and see to it that they get it."""
         begun, started = self._begin(batch)
         if not begun:
             return None
@@ -502,7 +493,6 @@ class Engine:
         entries, items = zip(*begun, strict=True)
         lengths = tuple(item.length for item in items)
         outputs, retries = run_isolated(self.model.run, items, self._run_failed)
-        endings = list(map(self._ending, entries, items, outputs))
         seconds = time.monotonic() - started
         record = BatchRecord(
             batch.id, batch.reason, lengths, started, seconds, batch.waiting, retries
@@ -513,11 +503,26 @@ class Engine:
             self._backlog.learn(record)
         if not retries:
             self.ceiling.fitted(record.padded_tokens)
+        finish = partial(self._finish, record, entries, items, outputs)
+        if self.model.prepares:
+            self._desk.put_urgent(finish)
+        else:
+            finish()
+        return record
+
+    def _finish(
+        self,
+        record: BatchRecord,
+        entries: Sequence[Entry],
+        items: Sequence[Prepared],
+        outputs: Sequence[Any],
+    ) -> None:
+        """Make answers of what the model put out, and answer a batch."""
+        endings = list(map(self._ending, entries, items, outputs))
         self._tell_breaker(endings)
         if self.tracer is not None:
             self.tracer.batch(self.name, record, [entry.trace for entry in entries])
         self._close(endings)
-        return record
 
     def _tell_breaker(self, endings: Sequence[Ending]) -> None:
         succeeded = sum(outcome == "ok" for _, outcome, _ in endings)
@@ -579,7 +584,7 @@ class Engine:
             self._fault = fault
 
     def died(self, error: BaseException) -> None:
-        """Answer everybody, and say why from now on."""
+        """Answer everybody, and say why from now on: something escaped on the worker or desk."""
         logger.critical("%s: the worker died", self.name, exc_info=error)
         cause = WorkerDead(f"the worker died of {type(error).__name__}: {error}; call start()")
         cause.__cause__ = error
@@ -588,7 +593,12 @@ class Engine:
             self._cause = cause
             if self._state != "stopping":
                 self._set_state("dead")
-        self._refuse_all(lambda: WorkerDead(str(cause), MOST_RETRY_AFTER))
+        refuse = partial(self._refuse_all, lambda: WorkerDead(str(cause), MOST_RETRY_AFTER))
+        if self._desk.is_current():
+            refuse()
+        else:
+            # Behind the answers to the batch before, which only have to be made presentable.
+            self._desk.put_urgent(refuse)
 
     # -- looking and steering -------------------------------------------------------------
 
@@ -610,9 +620,9 @@ class Engine:
             self._paused = paused
             self._worker.pause(paused)
 
-    def on_worker_thread(self) -> bool:
+    def on_own_thread(self) -> bool:
         """Whether the caller is the model itself, which must not wait for its own queue."""
-        return self._worker.is_current()
+        return self._worker.is_current() or self._desk.is_current()
 
     @property
     def depth(self) -> int:

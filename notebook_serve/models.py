@@ -35,14 +35,15 @@ class Prepared:
 class Model(Protocol):
     """What the engine asks of a model.
 
-    `split` and `prepare` run off the worker thread, one call at a time; `run` and `finish` on the
-    worker thread only. So the two halves must not share anything that is not safe to share.
+    `prepare` and `finish` run on one thread (the desk), `run` on another (the worker), so what both
+    use must be safe to share: a tokenizer is not. `split` runs on any thread.
     """
 
     #: what a card or a table calls it
     name: str
     task: str
-    #: whether `prepare` does work worth a thread of its own
+    #: whether `prepare` and `finish` do work worth a thread of their own; else the caller's thread
+    #: prepares, and the worker's finishes
     prepares: bool
     #: the kinds of body that an input may come in: ``text``, ``json``, ``bytes``
     accepts: frozenset[str]

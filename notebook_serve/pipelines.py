@@ -1,9 +1,9 @@
 """Pipelines of transformers as models: text tasks in real batches, every other one at a time.
 
 A pipeline's tokenizer must never be used by two threads at once: every call sets truncation and
-padding on one shared object, and another thread then tokenises with them. So the preparing thread
-and the worker thread each have a copy of the pipeline with a tokenizer of its own, and the user's
-own object, which a cell may call at any time, is touched by neither. The weights are shared.
+padding on one shared object, and another thread then tokenises with them. So the desk's thread and
+the worker's each have a copy of the pipeline with a tokenizer of its own, and the user's own
+object, which a cell may call at any time, is touched by neither. The weights are shared.
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ from __future__ import annotations
 import copy
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import lru_cache, partial
-from types import SimpleNamespace
+from itertools import accumulate
 from typing import Any
 
+from .collation import Chunk, as_chunk, collation_for
 from .errors import InvalidInput, OptionError, ServeError
 from .media import decoded
 from .models import FunctionModel, Model, Prepared, next_alone
@@ -91,6 +93,16 @@ def _known_task(kind: type) -> str:
     return next((TEXT_PIPELINES[name] for name in names if name in TEXT_PIPELINES), kind.__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Where in the output of a batch's forward the rows of one item are."""
+
+    batch: Mapping[str, Any]
+    places: range
+    #: tokens of the padded batch
+    width: int
+
+
 class TextPipeline:
     """One of the six text tasks: tokenised on arrival, padded together, run as one forward.
 
@@ -111,7 +123,7 @@ class TextPipeline:
         self._running = lru_cache(128)(partial(resolve, self._runner))
         self._parameters = parameters_of(self.task, pipe._preprocess_params)
         self._longest = position_limit(pipe.model)
-        self._collate = _collate_for(pipe, "left" if self.task == "text-generation" else "right")
+        self._collate = collation_for(pipe, "left" if self.task == "text-generation" else "right")
         self._poolable = self.task not in POOLED or pipe.model.config.pad_token_id is not None
         self._keys: frozenset[str] | None = None
 
@@ -125,15 +137,15 @@ class TextPipeline:
         return None if words and all(isinstance(word, str) for word in inputs) else inputs
 
     def prepare(self, inputs: Any, parameters: Mapping[str, Any]) -> Prepared:
-        """Tokenise one input with the preparing thread's own tokenizer."""
+        """Tokenise one input with the desk's own tokenizer."""
         self._parameters.check(parameters)
         source = checked_input(self.task, inputs, parameters)
         key = json.dumps(parameters, sort_keys=True) if parameters else ""
         with rejecting(self.task):
             preprocess, forward, _ = self._reading(key)
             made = self._reader.preprocess(source, **preprocess)
-            chunks = [dict(chunk) for chunk in (made if self.task in CHUNKED else [made])]
-        lengths = [chunk["input_ids"].shape[1] for chunk in chunks]
+            chunks = [as_chunk(chunk) for chunk in (made if self.task in CHUNKED else [made])]
+        lengths = [chunk.length for chunk in chunks]
         if self._longest is not None and max(lengths) > self._longest:
             raise InvalidInput(
                 f"the input is {max(lengths)} tokens long, and the model takes {self._longest}"
@@ -146,24 +158,23 @@ class TextPipeline:
     def _can_truncate(self) -> bool:
         return self.task in ("text-classification", "feature-extraction", "text-generation")
 
-    def _apart(self, chunk: Mapping[str, Any], forward: Mapping[str, Any]) -> str:
+    def _apart(self, chunk: Chunk, forward: Mapping[str, Any]) -> str:
         """What keeps an input apart from others with the same parameters; mostly nothing."""
         apart = ""
-        keys = frozenset(chunk)
-        self._keys = self._keys or keys
-        if keys != self._keys:
-            apart += f" [{', '.join(sorted(keys))}]"
-        if "attention_mask" not in chunk:
+        self._keys = self._keys or chunk.keys
+        if chunk.keys != self._keys:
+            apart += f" [{', '.join(sorted(chunk.keys))}]"
+        if "attention_mask" not in chunk.rows:
             # The model could not tell padding from text: only equal lengths go together.
-            apart += f" [length {chunk['input_ids'].shape[1]}]"
-        if not self._poolable or not chunk["input_ids"].shape[1]:
+            apart += f" [length {chunk.length}]"
+        if not self._poolable or not chunk.length:
             apart += f" [{next_alone()}]"
         if self.task == "text-generation" and generation_limits(self._reader, forward):
             apart += f" [{next_alone()}]"
         return apart
 
     def run(self, items: Sequence[Prepared]) -> list[Any]:
-        """One forward for all chunks of all items; gives each item its own rows."""
+        """One forward for all chunks of all items; gives each item the place of its rows."""
         import torch
 
         chunks = [chunk for item in items for chunk in item.inputs]
@@ -172,16 +183,18 @@ class TextPipeline:
         width = batch["input_ids"].shape[1]
         with torch.inference_mode():
             output = self._runner.forward(batch, **forward)
-            if self.task == "feature-extraction":
-                output = {"features": output[0]}
-            rows = iter([self._row(output, i, width, chunk) for i, chunk in enumerate(chunks)])
-            return [[next(rows) for _ in item.inputs] for item in items]
+        if self.task == "feature-extraction":
+            output = {"features": output[0]}
+        # To cut the rows out is the desk's work: the next batch need not wait for it.
+        ends = accumulate(len(item.inputs) for item in items)
+        return [
+            Rows(output, range(end - len(item.inputs), end), width)
+            for item, end in zip(items, ends, strict=True)
+        ]
 
-    def _row(
-        self, output: Mapping[str, Any], i: int, width: int, chunk: Mapping[str, Any]
-    ) -> dict[str, Any]:
+    def _row(self, output: Mapping[str, Any], i: int, width: int, chunk: Chunk) -> dict[str, Any]:
         """Row `i` of a batch's output, as a batch of one that was never padded."""
-        length = chunk["input_ids"].shape[1]
+        length = chunk.length
         if self.task == "text-generation":
             return self._generated(output, i, width - length, chunk)
         row: dict[str, Any] = {}
@@ -190,22 +203,23 @@ class TextPipeline:
                 row[key] = value and value[i]
             elif hasattr(value, "shape"):
                 row[key] = value[i : i + 1]
-                if (value.ndim > 2 or key in chunk) and value.ndim > 1 and value.shape[1] == width:
+                per_token = value.ndim > 2 or (value.ndim > 1 and key in chunk.rows)
+                if per_token and value.shape[1] == width:
                     row[key] = row[key][:, :length]
         return row
 
     def _generated(
-        self, output: Mapping[str, Any], i: int, padding: int, chunk: Mapping[str, Any]
+        self, output: Mapping[str, Any], i: int, padding: int, chunk: Chunk
     ) -> dict[str, Any]:
         """Row `i` of what was generated, without the padding before it and after its end."""
         sequences = output["generated_sequence"][i : i + 1, :, padding:]
         ids = output["input_ids"]
         if ids is not None and ids.shape[0] > 1:
-            prompt = chunk["input_ids"].shape[1]
-            sequences = sequences[..., : prompt + _written(sequences[0, :, prompt:], self._ends)]
+            written = _written(sequences[0, :, chunk.length :], self._ends)
+            sequences = sequences[..., : chunk.length + written]
         return {
             "generated_sequence": sequences,
-            "input_ids": None if ids is None else chunk["input_ids"],
+            "input_ids": None if ids is None else ids[i : i + 1, padding:],
             "prompt_text": output["prompt_text"][i],
         }
 
@@ -214,18 +228,22 @@ class TextPipeline:
         ends = self._runner.model.generation_config.eos_token_id
         return [] if ends is None else ends if isinstance(ends, list) else [ends]
 
-    def finish(self, item: Prepared, output: Any) -> Any:
+    def finish(self, item: Prepared, output: Rows) -> Any:
         """Postprocess one item's rows, in the shape that ``pipe(x)`` gives for it alone."""
         import torch
 
-        _, _, postprocess = self._running(item.key)
+        _, _, postprocess = self._reading(item.key)
         with torch.inference_mode():
+            rows = [
+                self._row(output.batch, i, output.width, chunk)
+                for i, chunk in zip(output.places, item.inputs, strict=True)
+            ]
             if self.task in CHUNKED:
-                answer = self._runner.postprocess(output, **postprocess)
+                answer = self._reader.postprocess(rows, **postprocess)
             elif self.task == "feature-extraction":
-                answer = self._runner.postprocess((output[0]["features"],), **postprocess)
+                answer = self._reader.postprocess((rows[0]["features"],), **postprocess)
             else:
-                answer = self._runner.postprocess(output[0], **postprocess)
+                answer = self._reader.postprocess(rows[0], **postprocess)
         if self.task == "text-classification":
             # The pipeline wraps a text's only answer in a list, but not a pair's.
             alone = isinstance(item.source, str) and "top_k" not in item.parameters
@@ -338,21 +356,6 @@ def position_limit(model: Any) -> int | None:
             unused = 0 if module.padding_idx is None else module.padding_idx + 1
             return int(module.num_embeddings - int(getattr(module, "offset", unused)))
     return None
-
-
-def _collate_for(pipe: Any, side: str) -> Callable[[Sequence[Any]], dict[str, Any]]:
-    """Puts rows under each other, padded on one side with what the model takes for padding."""
-    from transformers.pipelines.base import pad_collate_fn
-
-    candidates = (
-        getattr(pipe.model.config, "pad_token_id", None),
-        pipe.tokenizer.pad_token_id,
-        pipe.tokenizer.eos_token_id,
-    )
-    usable = (value for value in candidates if isinstance(value, int) and value >= 0)
-    padding = SimpleNamespace(pad_token_id=next(usable, 0), padding_side=side)
-    collate: Callable[[Sequence[Any]], dict[str, Any]] = pad_collate_fn(padding, None)
-    return collate
 
 
 def is_message(value: Any) -> bool:

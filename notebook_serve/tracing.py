@@ -25,7 +25,7 @@ OWN = "notebook_serve."
 
 
 class Tracing:
-    """Makes the spans of a server; those of a batch are made on the worker's thread."""
+    """Makes the spans of a server; those of a batch are made just before it is answered."""
 
     def __init__(self, provider: TracerProvider | None = None) -> None:
         self._tracer = trace.get_tracer("notebook_serve", tracer_provider=provider)
@@ -82,7 +82,7 @@ class Tracing:
         """Make the span of a batch that ran, and link it with those of its `requests`.
 
         Each is linked to the batch and has an event at the time that the batch began. Where none
-        is sampled there is no span. Never raises: it is called where the model is run.
+        is sampled there is no span. Never raises: answers wait for it.
         """
         try:
             # The items of a list are of one request, and have one span.

@@ -29,6 +29,7 @@ from notebook_serve import (
 )
 from notebook_serve.breaker import Breaker
 from notebook_serve.engine import Answer, Engine, retry_after
+from notebook_serve.models import FunctionModel, Prepared
 
 from .gate import Gate, eventually
 
@@ -517,6 +518,84 @@ def test_when_the_worker_dies_everybody_is_answered_and_start_recovers(
     deadly[0] = False
     one.start()
     assert ask(one, 1).result(30).value == 1
+
+
+class AtDesk(FunctionModel):
+    """A function whose answers are finished at the desk, by `finishing`."""
+
+    def __init__(self, function: Callable[..., Any], finishing: Callable[[Any], Any]) -> None:
+        super().__init__(function)
+        self.prepares = True
+        self._finishing = finishing
+
+    def finish(self, item: Prepared, output: Any) -> Any:
+        """What `finishing` makes of it."""
+        return self._finishing(output)
+
+
+def test_the_next_batch_does_not_wait_for_the_answers_to_the_last(engine: MakeEngine) -> None:
+    """What remains to be done with outputs is done off the worker's thread."""
+    second_ran, ran = threading.Event(), list[int]()
+
+    def model(inputs: list[int]) -> list[int]:
+        ran.extend(inputs)
+        if 2 in inputs:
+            second_ran.set()
+        return inputs
+
+    def finishing(output: int) -> int:
+        # The first answer is not made before the second batch has run: else this times out.
+        assert output != 1 or second_ran.wait(30)
+        return output
+
+    one = engine(AtDesk(model, finishing), policy=NoBatching())
+    one.pause()
+    futures = one.submit([1, 2], {})
+    eventually(lambda: len(one.queue()) == 2, "both wait")
+    one.pause(False)
+    assert [future.result(30).value for future in futures] == [1, 2]
+    assert ran == [1, 2]
+
+
+def test_what_was_computed_before_the_worker_died_is_still_answered(engine: MakeEngine) -> None:
+    died = threading.Event()
+
+    def model(inputs: list[int]) -> list[int]:
+        if 2 in inputs:
+            raise SystemExit("enough")
+        return inputs
+
+    def finishing(output: int) -> int:
+        assert died.wait(30)
+        return output
+
+    one = engine(AtDesk(model, finishing), policy=NoBatching())
+    one.pause()
+    first, second = one.submit([1, 2], {})
+    eventually(lambda: len(one.queue()) == 2, "both wait")
+    one.pause(False)
+    eventually(lambda: one.state == "dead", "the worker is dead")
+    died.set()
+    assert first.result(30).value == 1
+    with pytest.raises(WorkerDead, match="SystemExit: enough"):
+        second.result(30)
+
+
+def test_when_the_desk_dies_everybody_is_answered_and_start_recovers(engine: MakeEngine) -> None:
+    deadly = [True]
+
+    def finishing(output: int) -> int:
+        if deadly[0]:
+            raise SystemExit("enough")
+        return output
+
+    one = engine(AtDesk(double, finishing))
+    with pytest.raises(WorkerDead, match="SystemExit: enough"):
+        ask(one, 1).result(30)
+    assert one.state == "dead"
+    deadly[0] = False
+    one.start()
+    assert ask(one, 1).result(30).value == 2
 
 
 def test_records_tell_how_each_request_fared(engine: MakeEngine) -> None:

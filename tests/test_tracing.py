@@ -198,7 +198,7 @@ def test_where_none_is_sampled_there_is_no_batch(make: Make) -> None:
 def test_an_exporter_that_fails_costs_no_answer(
     make: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whatever it raises on the worker's thread is logged, and everybody is answered."""
+    """Whatever it raises is logged, and everybody is answered."""
     spans, server = Spans(), make(echo)
     server.trace(spans.provider)
 
