@@ -39,9 +39,7 @@ class Tracing:
         Its parent is the span that the client names, by the propagators that are set (W3C's
         ``traceparent``, unless others are).
         """
-        parent = propagate.extract(
-            {name.decode(): _text(value) for name, value in scope["headers"]}
-        )
+        parent = propagate.extract({_text(name): _text(value) for name, value in scope["headers"]})
         span = self._tracer.start_span(
             scope["method"], parent, SpanKind.SERVER, attributes=_about(scope)
         )
