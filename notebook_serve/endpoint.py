@@ -9,12 +9,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 from .cost import CostModel
 from .display import Table, duration
 from .engine import Answer, Engine
-from .engines import Engines
+from .engines import FIRST, Engines
 from .errors import OptionError
 from .extras import require
 from .jobs import BatchRecord, RequestRecord
@@ -53,7 +52,9 @@ class Endpoint:
     @property
     def url(self) -> str:
         """Where it answers, such as ``http://127.0.0.1:8000/models/default``."""
-        return f"{self._base()}/models/{quote(self.name, safe='')}"
+        # A server's own name need not fit into a path.
+        first = self._engine is self._engines.first
+        return f"{self._base()}/models/{FIRST if first else self.name}"
 
     @property
     def state(self) -> str:

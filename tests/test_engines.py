@@ -66,6 +66,15 @@ def test_each_model_answers_under_its_name(make: Make, client: httpx.Client) -> 
     assert [len(endpoint.records()) for endpoint in server.models.values()] == [8, 5]
 
 
+def test_a_server_may_be_called_what_does_not_fit_into_a_path(
+    make: Make, client: httpx.Client
+) -> None:
+    """Its model answers all the same, at ``/models/default``."""
+    server = make(echo, name="a/b ../c")
+
+    assert client.post(server["a/b ../c"].url, content="x").json() == "x"
+
+
 def test_a_models_url_takes_all_that_the_server_takes(make: Make, client: httpx.Client) -> None:
     """Text, JSON with parameters, bytes; and refuses what that refuses, in the same way."""
 
