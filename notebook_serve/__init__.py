@@ -20,6 +20,7 @@ from .errors import (
     LoaderFailed,
     ModelFailed,
     NoSuchModel,
+    NotAcceptable,
     NotReady,
     OptionError,
     Overloaded,
@@ -38,6 +39,7 @@ from .errors import (
 from .jobs import Batch, BatchRecord, Decision, Job, RequestRecord
 from .learning import Adaptive, CostAware
 from .loadtest import aload_test, load_test
+from .models import ServedModel
 from .noise import Noise
 from .parsing import parse_policy
 from .policies import (
@@ -87,6 +89,7 @@ __all__ = [
     "NoBatching",
     "NoSuchModel",
     "Noise",
+    "NotAcceptable",
     "NotReady",
     "OptionError",
     "Overloaded",
@@ -102,6 +105,7 @@ __all__ = [
     "ResettingWindow",
     "Scheduler",
     "ServeError",
+    "ServedModel",
     "Server",
     "StartError",
     "Stats",

@@ -22,7 +22,16 @@ from starlette.routing import Route
 
 from .access import Access
 from .accesslog import AccessLog
-from .bodies import FORM, body_of, client_of, content_type_of, from_json, from_text, timeout_of
+from .bodies import (
+    body_of,
+    client_of,
+    content_type_of,
+    forms,
+    from_json,
+    from_text,
+    is_file,
+    timeout_of,
+)
 from .departure import departure_of
 from .engine import Answer, Engine
 from .engines import AT_REST, FIRST, Engines, summary
@@ -41,7 +50,14 @@ from .mailbox import Mailbox
 from .models import Model
 from .openapi import document
 from .page import Page, chosen
-from .replies import error_response, headers_of, json_response, request_id, without_places
+from .replies import (
+    answer_response,
+    error_response,
+    headers_of,
+    json_response,
+    request_id,
+    without_places,
+)
 from .stats import Stats
 from .traced import Traced
 
@@ -224,9 +240,8 @@ class Handlers:
         answers = await _wait(request, self._mailbox(), futures, many=parts is not None)
         values = [answer.value for answer in answers]
         records = [answer.record for answer in answers]
-        return json_response(
-            values[0] if parts is None else values, headers=headers_of(request, records)
-        )
+        value = values[0] if parts is None else values
+        return await answer_response(request, value, headers_of(request, records))
 
     def _mailbox(self) -> Mailbox:
         """The mailbox of the loop that runs."""
@@ -243,17 +258,19 @@ class Handlers:
         accepts = model.accepts
         if kind == "application/json" or kind.endswith("+json"):
             return from_json(body)
-        if kind in ("", "application/x-www-form-urlencoded") or kind.startswith("text/"):
-            if "text" in accepts and charset in ("", "utf-8", "utf8", "us-ascii"):
+        # What `curl -d` says of any body, and what some clients say nothing of.
+        anything = kind in ("", "application/x-www-form-urlencoded")
+        if "text" in accepts and (anything or kind.startswith("text/")):
+            if charset in ("", "utf-8", "utf8", "us-ascii"):
                 return from_text(body), {}
-        elif "bytes" in accepts and (
-            kind.startswith(("image/", "audio/")) or kind == "application/octet-stream"
-        ):
+        elif "bytes" in accepts and anything:
+            return body, {}
+        if "bytes" in accepts and is_file(kind):
             return body, {}
         raise UnsupportedMediaType(
             f"{model.task} does not take {kind or 'text'}"
             + (f" in {charset}" if charset else "")
-            + f"; send text/plain in UTF-8, or application/json: {FORM}"
+            + f"; send {forms(accepts)}"
         )
 
     # -- errors -------------------------------------------------------------------------

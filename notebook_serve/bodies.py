@@ -6,6 +6,7 @@ import asyncio
 import json
 import math
 import sys
+from collections.abc import Collection
 from typing import Any, NoReturn
 
 from starlette.requests import ClientDisconnect, Request
@@ -121,6 +122,21 @@ def content_type_of(request: Request) -> tuple[str, str]:
         return kind.strip(), ""
     options = dict(option.strip().partition("=")[::2] for option in rest.split(";"))
     return kind.strip(), options.get("charset", "").strip('"')
+
+
+def is_file(kind: str) -> bool:
+    """Whether a body of the media type `kind` is a file: a picture, sound, a video."""
+    return kind.startswith(("image/", "audio/", "video/")) or kind == "application/octet-stream"
+
+
+def forms(accepts: Collection[str]) -> str:
+    """The bodies that a task which `accepts` these kinds takes, in words that follow "send"."""
+    known = {
+        "text": "text/plain in UTF-8",
+        "bytes": "the bytes of a file as application/octet-stream",
+        "json": f"application/json: {FORM}",
+    }
+    return ", or ".join(said for kind, said in known.items() if kind in accepts)
 
 
 def timeout_of(request: Request) -> float | None:

@@ -14,10 +14,11 @@ from .cost import CostModel
 from .display import Table, duration
 from .engine import Answer, Engine
 from .engines import FIRST, Engines
-from .errors import OptionError
+from .errors import NotReady, OptionError
 from .extras import require
 from .jobs import BatchRecord, RequestRecord
 from .log import Batches, Requests
+from .models import ServedModel
 from .overheads import with_overheads
 from .policies import Policy, label
 from .replay import replay
@@ -60,6 +61,16 @@ class Endpoint:
     def state(self) -> str:
         """``new, loading, ready, paused, stopping, stopped, failed`` or ``dead``."""
         return self._engine.state
+
+    @property
+    def model(self) -> ServedModel:
+        """What is served: its task, whether it is batched and why, what it accepts.
+
+        Raises `NotReady` before it is loaded.
+        """
+        if self._engine.model is None:
+            raise NotReady("the model is not loaded yet; wait_ready() waits for it")
+        return ServedModel.of(self._engine.model)
 
     def wait_ready(self, timeout: float | None = None) -> None:
         """Wait until the model is loaded, at most `timeout` seconds.

@@ -17,6 +17,7 @@ ERRORS = {
     401: "A token is set, and missing or wrong.",
     403: "The request comes from a page that may not ask, or calls the server by a wrong name.",
     404: "There is no such model, or no such path.",
+    406: "The answer is no file of the type that `Accept` asks for.",
     408: "The body took too long to arrive.",
     413: "The body has more bytes than the server takes.",
     415: "The task cannot take a body of this content type.",
@@ -29,7 +30,7 @@ ERRORS = {
 #: what every request may meet
 AT_THE_DOOR = (400, 401, 403)
 #: what may become of a question to a model
-ASKING = (*AT_THE_DOOR, 408, 413, 415, 422, 500, 503, 504)
+ASKING = (*AT_THE_DOOR, 406, 408, 413, 415, 422, 500, 503, 504)
 
 
 def document(models: Sequence[str], *, token: bool) -> Json:
@@ -116,13 +117,15 @@ def _asking(summary: str, more: Sequence[int] = ()) -> Json:
                 "application/octet-stream": raw,
                 "image/*": raw,
                 "audio/*": raw,
+                "video/*": raw,
             },
         },
         "responses": {
             "200": {
-                "description": "What the pipeline returns for this input; for a list, a list.",
+                "description": "What the pipeline returns for this input; for a list, a list. "
+                "A picture or a sound is a file where `Accept` asks for one.",
                 "headers": ANSWERED,
-                "content": _json({}),
+                "content": {**_json({}), "image/png": raw, "audio/wav": raw},
             },
             **_errors(*ASKING, *more),
         },

@@ -1,4 +1,4 @@
-"""Pipelines of transformers as models: text tasks in real batches, every other one at a time.
+"""Pipelines of transformers as models: which is served how, and the text tasks themselves.
 
 A pipeline's tokenizer must never be used by two threads at once: every call sets truncation and
 padding on one shared object, and another thread then tokenises with them. So the desk's thread and
@@ -8,21 +8,22 @@ object, which a cell may call at any time, is touched by neither. The weights ar
 
 from __future__ import annotations
 
-import copy
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import accumulate
 from typing import Any
 
 from .collation import Chunk, as_chunk, collation_for
-from .errors import InvalidInput, OptionError, ServeError
-from .media import decoded
+from .copies import is_message, private_copy, rejecting, resolve
+from .errors import InvalidInput, OptionError
 from .models import FunctionModel, Model, Prepared, next_alone
 from .parameters import parameters_of
+from .single import AnyPipeline
+from .stacked import StackedPipeline
+from .tasks import TASKS
 
 #: the pipelines that run through preprocess, collate, forward and postprocess, by class
 TEXT_PIPELINES = {
@@ -36,6 +37,8 @@ TEXT_PIPELINES = {
 CHUNKED = {"token-classification", "zero-shot-classification"}
 #: tasks whose head may pick a row's last token by comparing with the pad token's id
 POOLED = {"text-classification", "zero-shot-classification"}
+#: why such a task is not batched
+NO_PAD = "the model finds a text's end by its pad token, and its configuration names none"
 #: settings of ``generate`` under which a row's result does not depend on the rows beside it, nor on
 #: the padding before it; with any other a request runs alone
 BATCHABLE_GENERATION = {
@@ -65,9 +68,14 @@ def as_model(model: Any) -> Model:
         return model
     if is_pipeline(model):
         model.model.eval()  # made from a bare model, a pipeline is left in training mode
-        if type(model).__name__ in TEXT_PIPELINES and _is_their_own(type(model)):
+        if not _is_their_own(type(model)):
+            return AnyPipeline(model)
+        if type(model).__name__ in TEXT_PIPELINES:
             return TextPipeline(model)
-        return AnyPipeline(model)
+        if StackedPipeline.fits(model):
+            return StackedPipeline(model)
+        known = TASKS.get(model.task)
+        return AnyPipeline(model, known.why) if known else AnyPipeline(model)
     if callable(model):
         return FunctionModel(model)
     raise OptionError(
@@ -85,12 +93,6 @@ def is_pipeline(model: Any) -> bool:
 def _is_their_own(kind: type) -> bool:
     # A subclass of the user's may do anything; only the original's steps are known.
     return kind.__module__.startswith("transformers.pipelines.")
-
-
-def _known_task(kind: type) -> str:
-    """The task of a class that was made without one, by what it is made from."""
-    names = (base.__name__ for base in kind.__mro__)
-    return next((TEXT_PIPELINES[name] for name in names if name in TEXT_PIPELINES), kind.__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +127,7 @@ class TextPipeline:
         self._longest = position_limit(pipe.model)
         self._collate = collation_for(pipe, "left" if self.task == "text-generation" else "right")
         self._poolable = self.task not in POOLED or pipe.model.config.pad_token_id is not None
+        self.batched, self.why = self._poolable, TASKS[self.task].why if self._poolable else NO_PAD
         self._keys: frozenset[str] | None = None
 
     def split(self, inputs: Any, parameters: Mapping[str, Any]) -> list[Any] | None:
@@ -254,66 +257,6 @@ class TextPipeline:
         return [answer] if words else answer
 
 
-class AnyPipeline:
-    """Any other pipeline: called with one input at a time, exactly as its user would."""
-
-    prepares = True
-
-    def __init__(self, pipe: Any) -> None:
-        self.task = str(pipe.task or _known_task(type(pipe)))
-        self.name = f"{self.task}, {type(pipe.model).__name__} (one at a time)"
-        self._runner = private_copy(pipe)
-        self._parameters = parameters_of(self.task, pipe._preprocess_params)
-        self.accepts = frozenset({"text", "json", "bytes"})
-
-    def split(self, inputs: Any, parameters: Mapping[str, Any]) -> list[Any] | None:
-        """A list is many inputs, except a chat."""
-        if not isinstance(inputs, list) or (inputs and is_message(inputs[0])):
-            return None
-        return inputs
-
-    def prepare(self, inputs: Any, parameters: Mapping[str, Any]) -> Prepared:
-        """Decode bytes; a group of its own keeps every input alone."""
-        self._parameters.check(parameters)
-        with rejecting(self.task):
-            made = decoded(self.task, inputs)
-        return Prepared(made, 1, next_alone(), parameters)
-
-    def run(self, items: Sequence[Prepared]) -> list[Any]:
-        """Call the pipeline on each item."""
-        import torch
-
-        with torch.inference_mode():
-            # The library writes into the parameters it is given, which a list's items share.
-            return [self._runner(item.inputs, **copy.deepcopy(item.parameters)) for item in items]
-
-    def finish(self, item: Prepared, output: Any) -> Any:
-        """The pipeline has done it all."""
-        return output
-
-
-def private_copy(pipe: Any) -> Any:
-    """A pipeline with the same weights and a tokenizer (and processors) of its own."""
-    mine = copy.copy(pipe)
-    parts = ("tokenizer", "processor", "feature_extractor", "image_processor", "video_processor")
-    # One memo, so that parts that share an object (a processor its tokenizer) still do.
-    memo: dict[int, Any] = {}
-    for part in parts:
-        if getattr(pipe, part, None) is not None:
-            setattr(mine, part, copy.deepcopy(getattr(pipe, part), memo))
-    return mine
-
-
-def resolve(pipe: Any, parameters: str) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """Keywords for preprocess, forward and postprocess: the pipeline's own, then a request's."""
-    steps = pipe._sanitize_parameters(**json.loads(parameters or "{}"))
-    own = (pipe._preprocess_params, pipe._forward_params, pipe._postprocess_params)
-    preprocess, forward, postprocess = (
-        {**mine, **asked} for mine, asked in zip(own, steps, strict=True)
-    )
-    return preprocess, forward, postprocess
-
-
 def generation_limits(pipe: Any, forward: Mapping[str, Any]) -> set[str]:
     """The settings in effect under which a prompt must not share a batch."""
     settings = {
@@ -358,11 +301,6 @@ def position_limit(model: Any) -> int | None:
     return None
 
 
-def is_message(value: Any) -> bool:
-    """Whether `value` is one message of a chat."""
-    return isinstance(value, dict) and "role" in value and "content" in value
-
-
 def checked_input(task: str, inputs: Any, parameters: Mapping[str, Any]) -> Any:
     """`inputs` as the task's preprocess takes it, or `InvalidInput` saying what it takes."""
     if isinstance(inputs, str):
@@ -380,14 +318,3 @@ def checked_input(task: str, inputs: Any, parameters: Mapping[str, Any]) -> Any:
     if split and inputs and isinstance(inputs, list) and all(isinstance(w, str) for w in inputs):
         return inputs
     raise InvalidInput(f"{task} takes a string, not {type(inputs).__name__}")
-
-
-@contextmanager
-def rejecting(task: str) -> Iterator[None]:
-    """What goes wrong inside is the input's fault, except want of memory."""
-    try:
-        yield
-    except (ServeError, MemoryError):
-        raise
-    except Exception as error:
-        raise InvalidInput(f"{task} rejects the input: {error}") from error

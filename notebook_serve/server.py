@@ -20,7 +20,9 @@ from .engines import FIRST, Engines
 from .errors import OptionError
 from .extras import require
 from .jobs import BatchRecord, RequestRecord
-from .policies import LengthAware, Policy, label
+from .learning import CostAware
+from .models import ServedModel
+from .policies import Policy, label
 from .report import Report
 from .sockets import is_loopback, listen
 from .stats import Queue, Stats
@@ -67,7 +69,7 @@ def serve(
         loader: Instead of `model`: a callable of no arguments that returns one. It runs once, on
             the worker's thread; until it is done requests are refused with 503, and `wait_ready`
             waits for it.
-        policy: Which requests run next, and when; ``LengthAware()`` if not given.
+        policy: Which requests run next, and when; ``CostAware()`` if not given.
         host: The address to listen on. One that others can reach needs a `token`.
         port: The port to listen on; if not given 8000, or any free one if that is taken.
         max_queue_size: How many requests may wait before more are refused with 503.
@@ -267,7 +269,7 @@ class Server:
             name: Letters, digits, dots, dashes and underscores.
             model: A pipeline or a batch function, as for `serve`.
             loader: Instead of `model`: a callable of no arguments that returns one.
-            policy: Which of its requests run next; ``LengthAware()`` if not given.
+            policy: Which of its requests run next; ``CostAware()`` if not given.
             max_queue_size: How many of its requests may wait; the server's if not given.
             refuse_late: Whether who would be late is refused; as the server does if not given.
             timeout: Seconds that its requests may take; the server's if not given.
@@ -367,6 +369,14 @@ class Server:
         Of several models it is the state of the one that needs most attention.
         """
         return self._engines.state
+
+    @property
+    def model(self) -> ServedModel:
+        """What is served: its task, whether it is batched and why, what it accepts.
+
+        Raises `NotReady` before it is loaded.
+        """
+        return self._first.model
 
     @property
     def policy(self) -> Policy:
@@ -546,7 +556,7 @@ def _checked_engine(
     return Engine(
         model,
         loader,
-        checked_policy(LengthAware() if policy is None else policy),
+        checked_policy(CostAware() if policy is None else policy),
         max_queue_size=max_queue_size,
         refuse_late=refuse_late,
         timeout=float(timeout),

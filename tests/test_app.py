@@ -155,7 +155,7 @@ JSON = {"content-type": "application/json"}
         (b"x", {"X-Request-Timeout": "-1"}, (400, "BadRequest")),
         (b"x", {"X-Request-Timeout": "nan"}, (400, "BadRequest")),
         (b"x" * 1001, {}, (413, "BodyTooLarge")),
-        (b"x", {"content-type": "video/mp4"}, (415, "UnsupportedMediaType")),
+        (b"x", {"content-type": "model/obj"}, (415, "UnsupportedMediaType")),
         (b"x", {"content-type": "text/plain; charset=latin-1"}, (415, "UnsupportedMediaType")),
         (b"[1]", JSON, (422, "InvalidInput")),
         (b'{"input": 1}', JSON, (422, "InvalidInput")),

@@ -11,9 +11,9 @@ import httpx
 import pytest
 
 from notebook_serve import (
+    CostAware,
     Endpoint,
     Greedy,
-    LengthAware,
     LoaderFailed,
     NoBatching,
     NoSuchModel,
@@ -91,7 +91,7 @@ def test_a_models_url_takes_all_that_the_server_takes(make: Make, client: httpx.
         (b'{"inputs": 1, "parameters": {"power": 2}}', kind),
         (b"{", kind),
         (b"[1]", kind),
-        (b"x", {"content-type": "video/mp4"}),
+        (b"x", {"content-type": "model/gltf"}),
         (b"x", {"X-Request-Timeout": "soon"}),
     ]
     for body, headers in sent:
@@ -159,7 +159,7 @@ def test_each_has_options_of_its_own(make: Make) -> None:
     )
 
     assert other.limits == server.limits
-    assert other.policy == LengthAware()
+    assert isinstance(other.policy, CostAware)
     assert own.limits == {"max_queue_size": 1, "timeout": 1.0, "refuse_late": True}
     other.policy = NoBatching()
     assert (server.policy, other.policy, own.policy) == (Greedy(3), NoBatching(), Window(2))
@@ -179,6 +179,8 @@ def test_two_pipelines(make: Make, client: httpx.Client) -> None:
         client.post(server.url, content="a [MASK]").json()[0]["token"]
         == (mask("a [MASK]")[0]["token"])
     )
+    assert server["classify"].model.task == "text-classification"
+    assert server.model == server["default"].model
     listed = client.get(server.url + "/models").json()["models"]
     assert [(each["name"], each["task"]) for each in listed] == [
         ("test 0", "fill-mask"),

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from playwright.sync_api import Page, Route, expect
 
-from notebook_serve import Decision, Greedy, Job, LengthAware, NoBatching, Server, Window
+from notebook_serve import CostAware, Decision, Greedy, Job, LengthAware, NoBatching, Server, Window
 
 from .browser import Visit, a_browser, visiting  # noqa: F401 (fixtures)
 
@@ -165,7 +165,7 @@ def test_a_policy_is_set_by_hand(make: Make, visit: Visit) -> None:
     """Choosing a policy, writing its options and applying them changes the server's."""
     server = make(echo)
     page = visit(server.url)
-    expect(page.get_by_label("policy")).to_have_value("LengthAware")
+    expect(page.get_by_label("policy")).to_have_value("CostAware")
     apply(page, "Window", max_batch_size="4", max_wait="0.25")
     expect(page.get_by_role("status")).to_contain_text("Window(max_batch_size=4, max_wait=0.25)")
 
@@ -267,7 +267,7 @@ def test_one_of_several_models_is_chosen(make: Make, visit: Visit) -> None:
     expect(page.locator("header")).to_contain_text("NoBatching()")
 
     assert server["second"].policy == NoBatching()
-    assert server.policy == LengthAware()
+    assert isinstance(server.policy, CostAware)
     page.get_by_role("button", name="Resume").click()
     expect(buttons.nth(1)).to_contain_text("ready")
     assert server["second"].predict("x") == "x"
