@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
-from concurrent.futures import Future
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -22,36 +21,19 @@ from starlette.routing import Route
 
 from .access import Access
 from .accesslog import AccessLog
-from .bodies import (
-    body_of,
-    client_of,
-    content_type_of,
-    forms,
-    from_json,
-    from_text,
-    is_file,
-    timeout_of,
-)
-from .departure import departure_of
-from .engine import Answer, Engine
+from .asking import Calls, inputs_of
+from .bodies import content_type_of
 from .engines import AT_REST, FIRST, Engines, summary
-from .errors import (
-    InvalidInput,
-    ModelFailed,
-    NotReady,
-    ServeError,
-    UnsupportedMediaType,
-    WorkerDead,
-)
-from .exchange import MODEL
+from .errors import InvalidInput, ModelFailed, NotReady, ServeError, WorkerDead
 from .extras import require
 from .headers import header
-from .mailbox import Mailbox
-from .models import Model
+from .inference_api import InferenceApi
+from .openai_api import OpenAIApi
 from .openapi import document
 from .page import Page, chosen
 from .replies import (
     answer_response,
+    error_content,
     error_response,
     headers_of,
     json_response,
@@ -90,6 +72,7 @@ def create_app(engines: Engines, options: HttpOptions) -> Starlette:
     where they run already, they are left running.
     """
     handlers = Handlers(engines, options)
+    v1 = OpenAIApi(handlers.calls, handlers.told)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -111,6 +94,8 @@ def create_app(engines: Engines, options: HttpOptions) -> Starlette:
             Route("/models", handlers.models),
             Route("/models/{name}", handlers.model, methods=["GET", "POST"]),
             *handlers.page.routes,
+            *handlers.hub.routes,
+            *v1.routes,
         ],
         exception_handlers={
             ServeError: handlers.failed,
@@ -141,24 +126,16 @@ class Handlers:
     def __init__(self, engines: Engines, options: HttpOptions) -> None:
         self._engines = engines
         self._options = options
+        self.calls = Calls(engines, options.max_body_size)
+        self.hub = InferenceApi(self.calls, self.told)
         self._exposition: Exposition | None = None
-        self._letters: Mailbox | None = None
         self.page = Page(engines, self._said, trusted=options.token is not None)
 
     async def root(self, request: Request) -> Response:
         """``POST``: ask the first model. ``GET``: the dashboard."""
         if request.method == "POST":
-            return await self._ask(request, self.engine(request))
+            return await self._ask(request)
         return await self.page.page(request)
-
-    def engine(self, request: Request, name: str | None = None) -> Engine:
-        """The engine of the model that a request asks: the first, or the one of this name.
-
-        Notes which, for those who log or trace. Raises `NoSuchModel`.
-        """
-        engine = self._engines.first if name is None else self._engines[name]
-        request.scope[MODEL] = engine.name
-        return engine
 
     async def models(self, request: Request) -> Response:
         """What models there are."""
@@ -166,10 +143,9 @@ class Handlers:
 
     async def model(self, request: Request) -> Response:
         """``POST``: ask the model of this name. ``GET``: what it is."""
-        engine = self.engine(request, request.path_params["name"])
         if request.method == "POST":
-            return await self._ask(request, engine)
-        return json_response(summary(engine))
+            return await self.hub.ask(request)
+        return json_response(summary(self._engines[request.path_params["name"]]))
 
     async def health(self, request: Request) -> Response:
         """Whether the process answers and its workers live."""
@@ -221,63 +197,27 @@ class Handlers:
 
     # -- asking -------------------------------------------------------------------------
 
-    async def _ask(self, request: Request, engine: Engine) -> Response:
-        timeout, client = timeout_of(request), client_of(request)
-        content_type = content_type_of(request)
-        # Refuse before the body is read, let alone prepared.
-        engine.check_open(client, timeout)
-        body = await body_of(request, self._options.max_body_size, engine.timeout)
-        model = engine.model
-        assert model is not None  # it was open
-        inputs, parameters = self._parse(model, body, *content_type)
-        parts = model.split(inputs, parameters)
-        futures = engine.submit(
-            [inputs] if parts is None else parts,
-            parameters,
-            timeout=timeout,
-            client=client,
-        )
-        answers = await _wait(request, self._mailbox(), futures, many=parts is not None)
+    async def _ask(self, request: Request) -> Response:
+        call = self.calls.begin(request)
+        body = await call.body()
+        inputs, parameters = inputs_of(call.model, body, *content_type_of(request))
+        parts = call.model.split(inputs, parameters)
+        wanted = [inputs] if parts is None else parts
+        answers = await call.ask(wanted, parameters, many=parts is not None)
         values = [answer.value for answer in answers]
         records = [answer.record for answer in answers]
         value = values[0] if parts is None else values
         return await answer_response(request, value, headers_of(request, records))
-
-    def _mailbox(self) -> Mailbox:
-        """The mailbox of the loop that runs."""
-        loop = asyncio.get_running_loop()
-        # Started anew, a server has another loop.
-        if self._letters is None or self._letters.loop is not loop:
-            self._letters = Mailbox(loop)
-        return self._letters
-
-    def _parse(
-        self, model: Model, body: bytes, kind: str, charset: str
-    ) -> tuple[Any, dict[str, Any]]:
-        """The inputs and the parameters that a body means."""
-        accepts = model.accepts
-        if kind == "application/json" or kind.endswith("+json"):
-            return from_json(body)
-        # What `curl -d` says of any body, and what some clients say nothing of.
-        anything = kind in ("", "application/x-www-form-urlencoded")
-        if "text" in accepts and (anything or kind.startswith("text/")):
-            if charset in ("", "utf-8", "utf8", "us-ascii"):
-                return from_text(body), {}
-        elif "bytes" in accepts and anything:
-            return body, {}
-        if "bytes" in accepts and is_file(kind):
-            return body, {}
-        raise UnsupportedMediaType(
-            f"{model.task} does not take {kind or 'text'}"
-            + (f" in {charset}" if charset else "")
-            + f"; send {forms(accepts)}"
-        )
 
     # -- errors -------------------------------------------------------------------------
 
     async def failed(self, request: Request, error: Exception) -> Response:
         """An error of ours, as JSON."""
         assert isinstance(error, ServeError)
+        return error_response(request, error, self.told(request, error))
+
+    def told(self, request: Request, error: ServeError) -> str:
+        """What a client reads of an error; the log has the rest."""
         message = error.message
         known_as = request_id(request)
         if isinstance(error, ModelFailed):
@@ -293,7 +233,7 @@ class Handlers:
             message = f"the task rejects the input; the log says why under {known_as}"
         elif isinstance(error, (WorkerDead, NotReady)):
             message = "the server cannot answer now"
-        return error_response(request, error, message)
+        return without_places(message)
 
     async def refused(self, request: Request, error: Exception) -> Response:
         """Starlette's own refusals (no such path, wrong method), in the same form."""
@@ -302,10 +242,10 @@ class Handlers:
             404: f"there is nothing at {request.url.path}; POST / asks the model",
             405: f"{request.method} is not possible at {request.url.path}",
         }
-        content = {
-            "error": messages.get(error.status_code, error.detail),
-            "type": {404: "NotFound", 405: "MethodNotAllowed"}.get(error.status_code, "HTTPError"),
-        }
+        kind = {404: "NotFound", 405: "MethodNotAllowed"}.get(error.status_code, "HTTPError")
+        content = error_content(
+            request, error.status_code, kind, messages.get(error.status_code, error.detail)
+        )
         return json_response(
             content, error.status_code, {**headers_of(request), **(error.headers or {})}
         )
@@ -318,34 +258,6 @@ class Handlers:
         """A fault of this package: say so, and where to find it."""
         known_as = request_id(request)
         logger.error("request %s failed inside notebook_serve", known_as, exc_info=error)
-        content = {
-            "error": f"the server failed on this request; its log says why under {known_as}",
-            "type": "InternalError",
-        }
+        message = f"the server failed on this request; its log says why under {known_as}"
+        content = error_content(request, 500, "InternalError", message)
         return json_response(content, 500, headers_of(request))
-
-
-async def _wait(
-    request: Request, mailbox: Mailbox, futures: Sequence[Future[Answer]], *, many: bool
-) -> list[Answer]:
-    """The answers to one request; or the first error, or `ClientDisconnect` if the client goes."""
-    waiting = [mailbox.expect(future) for future in futures]
-    everything: asyncio.Future[Any] = asyncio.gather(*waiting) if many else waiting[0]
-    departure = departure_of(request)
-    departure.watch(everything)
-    try:
-        answers = await everything
-        return list(answers) if many else [answers]
-    except asyncio.CancelledError:
-        if departure.gone:
-            raise ClientDisconnect from None
-        raise  # this handler itself was cancelled
-    except ServeError as error:
-        if many:
-            failed = (future.done() and future.exception() is error for future in waiting)
-            error.index = list(failed).index(True)
-        raise
-    finally:
-        departure.unwatch(everything)
-        for future in waiting:
-            future.cancel()

@@ -74,23 +74,34 @@ def _declared(request: Request) -> int | None:
     return int(said)
 
 
-def from_json(body: bytes) -> tuple[Any, dict[str, Any]]:
-    """The inputs and the parameters in a JSON body."""
+def json_value(body: bytes) -> Any:
+    """The value that a JSON body is."""
     try:
         value = json.loads(body, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         raise BadRequest(f"the body is not JSON: {error}") from error
     if body.count(b"[") + body.count(b"{") > MOST_DEPTH and _is_deep(value):
         raise BadRequest(f"the body is more than {MOST_DEPTH} lists and objects deep")
+    return value
+
+
+def from_json(body: bytes) -> tuple[Any, dict[str, Any]]:
+    """The inputs and the parameters in a JSON body."""
+    inputs, parameters, others = fields_of(json_value(body))
+    if others:
+        raise InvalidInput(f"the body has an unknown key {min(others)!r}; send {FORM}")
+    return inputs, parameters
+
+
+def fields_of(value: Any) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+    """The inputs, the parameters and whatever else a JSON body has beside them."""
     if not isinstance(value, dict) or "inputs" not in value:
         raise InvalidInput(f'the body has no "inputs"; send {FORM}')
-    unknown = set(value) - {"inputs", "parameters"}
-    if unknown:
-        raise InvalidInput(f"the body has an unknown key {min(unknown)!r}; send {FORM}")
     parameters = value.get("parameters")
     if not isinstance(parameters, dict | None):
         raise InvalidInput(f'"parameters" must be an object; send {FORM}')
-    return value["inputs"], parameters or {}
+    others = {key: item for key, item in value.items() if key not in ("inputs", "parameters")}
+    return value["inputs"], parameters or {}, others
 
 
 def _is_deep(value: Any) -> bool:

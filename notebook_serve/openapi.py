@@ -50,13 +50,38 @@ def document(models: Sequence[str], *, token: bool) -> Json:
         "paths": {
             "/": {
                 "get": _looking("The dashboard, as a page.", HTML, parameters=[of_one], more=[404]),
-                "post": _asking("Ask the first model."),
+                "post": _asking("Ask the first model.", QUESTION),
             },
             "/models": {"get": _looking("What models there are.", _json(MODELS))},
             "/models/{name}": {
                 "parameters": [by_name],
                 "get": _looking("What a model is and does just now.", _json(MODEL), more=[404]),
-                "post": _asking("Ask a model by its name.", more=[404]),
+                "post": _asking("Ask a model as Hugging Face's client does.", ASKED, more=[404]),
+            },
+            "/info": {"get": _looking("What the first model is.", _json(INFO))},
+            "/models/{name}/info": {
+                "parameters": [by_name],
+                "get": _looking("What a model is.", _json(INFO), more=[404]),
+            },
+            "/models/{name}/health": {
+                "parameters": [by_name],
+                "get": _looking("Whether a model's worker lives.", STATE, more=[404, 503]),
+            },
+            **{
+                f"/models/{{name}}/v1/{path}": {
+                    "parameters": [by_name],
+                    "post": _writing(summary, body, ""),
+                }
+                for path, (summary, body) in V1.items()
+            },
+            "/v1/models": {"get": _looking("What there is to ask.", _json(LISTED), form="v1-")},
+            "/v1/models/{name}": {
+                "parameters": [by_name],
+                "get": _looking("One of them.", _json(ONE), more=[404], form="v1-"),
+            },
+            **{
+                f"/v1/{path}": {"post": _writing(summary, body, "v1-")}
+                for path, (summary, body) in V1.items()
             },
             "/stats": {
                 "get": _looking(
@@ -84,8 +109,12 @@ def document(models: Sequence[str], *, token: bool) -> Json:
             "/openapi.json": {"get": _looking("This document.", _json({"type": "object"}))},
         },
         "components": {
-            "schemas": {"Error": ERROR, "Question": QUESTION, "Stats": STATS},
-            "responses": {str(status): _error(said) for status, said in ERRORS.items()},
+            "schemas": {"Error": ERROR, "V1Error": V1_ERROR, "Stats": STATS},
+            "responses": {
+                f"{form}{status}": _error(said, schema)
+                for form, schema in (("", "Error"), ("v1-", "V1Error"))
+                for status, said in ERRORS.items()
+            },
             **({"securitySchemes": {"token": TOKEN}} if token else {}),
         },
         "security": [{"token": []}] if token else [],
@@ -95,7 +124,7 @@ def document(models: Sequence[str], *, token: bool) -> Json:
 # -- operations -----------------------------------------------------------------------------------
 
 
-def _asking(summary: str, more: Sequence[int] = ()) -> Json:
+def _asking(summary: str, question: Json, more: Sequence[int] = ()) -> Json:
     raw: Json = {"schema": {}}
     return {
         "summary": summary,
@@ -112,7 +141,7 @@ def _asking(summary: str, more: Sequence[int] = ()) -> Json:
         "requestBody": {
             "required": True,
             "content": {
-                JSON: {"schema": {"$ref": "#/components/schemas/Question"}},
+                **_json(question),
                 "text/plain": {"schema": {"type": "string"}},
                 "application/octet-stream": raw,
                 "image/*": raw,
@@ -132,15 +161,35 @@ def _asking(summary: str, more: Sequence[int] = ()) -> Json:
     }
 
 
+def _writing(summary: str, body: Json, form: str) -> Json:
+    events = {"text/event-stream": {"schema": TEXT}}
+    return {
+        "summary": summary,
+        "requestBody": {"required": True, "content": _json(body)},
+        "responses": {
+            "200": {
+                "description": "The answer in OpenAI's form; with `stream`, as events.",
+                "content": {**_json({"type": "object"}), **events},
+            },
+            **_errors(*ASKING, 404, form=form),
+        },
+    }
+
+
 def _looking(
-    summary: str, content: Json, *, parameters: Sequence[Json] = (), more: Sequence[int] = ()
+    summary: str,
+    content: Json,
+    *,
+    parameters: Sequence[Json] = (),
+    more: Sequence[int] = (),
+    form: str = "",
 ) -> Json:
     return {
         "summary": summary,
         **({"parameters": list(parameters)} if parameters else {}),
         "responses": {
             "200": {"description": summary, "content": content},
-            **_errors(*AT_THE_DOOR, *more),
+            **_errors(*AT_THE_DOOR, *more, form=form),
         },
     }
 
@@ -155,14 +204,15 @@ def _control(of_one: Json) -> Json:
     return {**looks, "requestBody": {"required": True, "content": _json(CONTROL)}}
 
 
-def _errors(*statuses: int) -> Json:
+def _errors(*statuses: int, form: str = "") -> Json:
     return {
-        str(status): {"$ref": f"#/components/responses/{status}"} for status in sorted(statuses)
+        str(status): {"$ref": f"#/components/responses/{form}{status}"}
+        for status in sorted(statuses)
     }
 
 
-def _error(said: str) -> Json:
-    return {"description": said, "content": _json({"$ref": "#/components/schemas/Error"})}
+def _error(said: str, schema: str) -> Json:
+    return {"description": said, "content": _json({"$ref": f"#/components/schemas/{schema}"})}
 
 
 def _parameter(name: str, place: str, schema: Json) -> Json:
@@ -200,6 +250,8 @@ ERROR = _object(
     description="What is wrong, in a sentence and in a word; of a list, with which item.",
 )
 ERROR["properties"]["index"] = COUNT
+#: the same as OpenAI's clients read it
+V1_ERROR = _object({"error": _object(dict.fromkeys(("message", "type", "code"), TEXT))})
 QUESTION: Json = {
     "type": "object",
     "properties": {
@@ -209,6 +261,8 @@ QUESTION: Json = {
     "required": ["inputs"],
     "additionalProperties": False,
 }
+#: some tasks take parameters beside the input as well
+ASKED: Json = {**QUESTION, "additionalProperties": True}
 CONTROL: Json = {
     "oneOf": [
         _object({"do": {"enum": ["pause", "resume"]}}),
@@ -253,6 +307,27 @@ MODEL = _object(
         "waiting": COUNT,
     }
 )
+INFO = _object(
+    {
+        "model_id": TEXT,
+        "model_pipeline_tag": {"type": ["string", "null"]},
+        "model": TEXT,
+        "state": STATES,
+    }
+)
+ONE = _object({"id": TEXT, "object": TEXT, "created": COUNT, "owned_by": TEXT})
+LISTED = _object({"object": TEXT, "data": {"type": "array", "items": ONE, "minItems": 1}})
+NAME: Json = {"type": "string", "maxLength": 1000}
+TEXTS: Json = {"anyOf": [TEXT, {"type": "array", "items": TEXT, "minItems": 1}]}
+#: OpenAI's paths: what each does, and what it must be given
+V1: dict[str, tuple[str, Json]] = {
+    "chat/completions": (
+        "The next message of a chat.",
+        _object({"model": NAME, "messages": {"type": "array", "minItems": 1}}),
+    ),
+    "completions": ("How a text goes on.", _object({"model": NAME, "prompt": TEXTS})),
+    "embeddings": ("A vector for each text.", _object({"model": NAME, "input": TEXTS})),
+}
 MODELS = _object({"models": {"type": "array", "items": MODEL, "minItems": 1}})
 STATE = _json(_object({"state": STATES}))
 LIVE = _json(_object({"name": TEXT, "state": STATES, "steers": {"type": "boolean"}}))

@@ -19,6 +19,7 @@ from typing import Any
 from .collation import Chunk, as_chunk, collation_for
 from .copies import is_message, private_copy, rejecting, resolve
 from .errors import InvalidInput, OptionError
+from .generation import Decode, Prompt, Watch, Written, written
 from .models import FunctionModel, Model, Prepared, next_alone
 from .parameters import parameters_of
 from .single import AnyPipeline
@@ -142,7 +143,8 @@ class TextPipeline:
     def prepare(self, inputs: Any, parameters: Mapping[str, Any]) -> Prepared:
         """Tokenise one input with the desk's own tokenizer."""
         self._parameters.check(parameters)
-        source = checked_input(self.task, inputs, parameters)
+        prompt = inputs if isinstance(inputs, Prompt) else None
+        source = checked_input(self.task, prompt.inputs if prompt else inputs, parameters)
         key = json.dumps(parameters, sort_keys=True) if parameters else ""
         with rejecting(self.task):
             preprocess, forward, _ = self._reading(key)
@@ -155,7 +157,15 @@ class TextPipeline:
                 + ('; send the parameter "truncation": true to cut it' * self._can_truncate)
             )
         group = key + self._apart(chunks[0], forward)
-        return Prepared(chunks, sum(lengths), group, parameters, source, key)
+        if prompt is not None and prompt.emit is not None:
+            _check_one_sequence(self._reader, forward)
+            group = f"{key} [stream {next_alone()}]"
+        return Prepared(chunks, sum(lengths), group, parameters, prompt or source, key)
+
+    @property
+    def writes(self) -> bool:
+        """Whether it answers a `Prompt`, and can be heard while it writes."""
+        return self.task == "text-generation"
 
     @property
     def _can_truncate(self) -> bool:
@@ -184,6 +194,9 @@ class TextPipeline:
         _, forward, _ = self._running(items[0].key)
         batch = self._collate(chunks)
         width = batch["input_ids"].shape[1]
+        watch = self._watch(items, width, forward)
+        if watch is not None:
+            forward = {**forward, "stopping_criteria": [watch]}
         with torch.inference_mode():
             output = self._runner.forward(batch, **forward)
         if self.task == "feature-extraction":
@@ -194,6 +207,19 @@ class TextPipeline:
             Rows(output, range(end - len(item.inputs), end), width)
             for item, end in zip(items, ends, strict=True)
         ]
+
+    def _watch(
+        self, items: Sequence[Prepared], width: int, forward: Mapping[str, Any]
+    ) -> Watch | None:
+        """What looks on while `items` are written, of which all prompts are `width` long."""
+        prompts = [item.source if isinstance(item.source, Prompt) else None for item in items]
+        if not any(prompts):
+            return None
+        if (_generation_settings(self._runner, forward).get("num_beams") or 1) > 1:
+            return None  # beams change places from token to token
+        special = frozenset(self._runner.tokenizer.all_special_ids)
+        _, _, shown = self._running(items[0].key)
+        return Watch(prompts, width, decoding(self._runner.tokenizer, shown), special)
 
     def _row(self, output: Mapping[str, Any], i: int, width: int, chunk: Chunk) -> dict[str, Any]:
         """Row `i` of a batch's output, as a batch of one that was never padded."""
@@ -241,6 +267,8 @@ class TextPipeline:
                 self._row(output.batch, i, output.width, chunk)
                 for i, chunk in zip(output.places, item.inputs, strict=True)
             ]
+            if isinstance(item.source, Prompt):
+                return self._of_prompt(item.source, rows[0], item.inputs[0].length, postprocess)
             if self.task in CHUNKED:
                 answer = self._reader.postprocess(rows, **postprocess)
             elif self.task == "feature-extraction":
@@ -256,22 +284,52 @@ class TextPipeline:
         words = self.task == "token-classification" and isinstance(item.source, list)
         return [answer] if words else answer
 
+    def _of_prompt(
+        self, prompt: Prompt, row: Mapping[str, Any], begin: int, shown: Mapping[str, Any]
+    ) -> list[Written]:
+        """What was written to a prompt, sequence by sequence, of which each has it in front."""
+        sequences = row["generated_sequence"][0].tolist()
+        decode, ends = decoding(self._reader.tokenizer, shown), self._ends
+        return [written(prompt, tokens[begin:], ends, decode) for tokens in sequences]
 
-def generation_limits(pipe: Any, forward: Mapping[str, Any]) -> set[str]:
-    """The settings in effect under which a prompt must not share a batch."""
-    settings = {
+
+def _generation_settings(pipe: Any, forward: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of ``generate`` in effect."""
+    return {
         **pipe.model.generation_config.to_diff_dict(),
         **getattr(pipe, "_generate_kwargs", {}),
         **forward,
     }
+
+
+def _check_one_sequence(pipe: Any, forward: Mapping[str, Any]) -> None:
+    """Refuse to be heard while several sequences are written at once."""
+    settings = _generation_settings(pipe, forward)
+    for name in ("num_beams", "num_return_sequences"):
+        if (settings.get(name) or 1) > 1:
+            raise InvalidInput(f"one sequence can be streamed, not {settings[name]} ({name})")
+
+
+def generation_limits(pipe: Any, forward: Mapping[str, Any]) -> set[str]:
+    """The settings in effect under which a prompt must not share a batch."""
     return {
         name
-        for name, value in settings.items()
+        for name, value in _generation_settings(pipe, forward).items()
         if name not in BATCHABLE_GENERATION
         and value is not None
         and value is not False
         and value != NEUTRAL_GENERATION.get(name)
     }
+
+
+def decoding(tokenizer: Any, shown: Mapping[str, Any]) -> Decode:
+    """How tokens become text, by the keywords of a text-generation pipeline's postprocess."""
+    skip = shown.get("skip_special_tokens")
+    return partial(
+        tokenizer.decode,
+        skip_special_tokens=True if skip is None else skip,
+        clean_up_tokenization_spaces=shown.get("clean_up_tokenization_spaces"),
+    )
 
 
 def _written(tokens: Any, ends: Sequence[int]) -> int:

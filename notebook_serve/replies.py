@@ -117,11 +117,19 @@ FILES = {
 }
 
 
+def error_content(request: Request, status: int, kind: str, message: str) -> dict[str, Any]:
+    """An error in the form that clients of its path read."""
+    if not request.scope["path"].startswith("/v1/"):
+        return {"error": message, "type": kind}
+    whose = "invalid_request_error" if status < 500 else "server_error"
+    return {"error": {"message": message, "type": whose, "code": kind}}
+
+
 def error_response(request: Request, error: ServeError, message: str = "") -> Response:
     """An error of ours as JSON, with what its kind asks for; `message` in place of its own."""
     said = without_places(message or error.message)
-    content: dict[str, Any] = {"error": said, "type": type(error).__name__}
-    if error.index is not None:
+    content = error_content(request, error.status, type(error).__name__, said)
+    if error.index is not None and isinstance(content["error"], str):
         content["index"] = error.index
     headers = headers_of(request, [error.record] if error.record else [])
     if isinstance(error, Unavailable):

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from .clients import Clients
 from .cost import CostModel
 from .display import Card, Table, duration, per_second
 from .endpoint import Endpoint, Endpoints, checked_policy
@@ -28,6 +29,8 @@ from .sockets import is_loopback, listen
 from .stats import Queue, Stats
 
 if TYPE_CHECKING:
+    from httpx import AsyncClient, Client
+    from huggingface_hub import AsyncInferenceClient, InferenceClient
     from opentelemetry.trace import TracerProvider
     from starlette.applications import Starlette
 
@@ -337,6 +340,36 @@ class Server:
     ) -> Any:
         """The same as `predict`, to be awaited; a cancelled one leaves the queue."""
         return await self._first.apredict(inputs, timeout=timeout, **parameters)
+
+    # -- clients ------------------------------------------------------------------------
+
+    def client(self, name: str = "default", **options: Any) -> InferenceClient:
+        """A Hugging Face `InferenceClient` for the model `name`, token and time-out included.
+
+        ``server.client().fill_mask("a [MASK]")`` asks over HTTP. `options` are the client's own.
+        Where ``HF_HUB_OFFLINE`` is set, that client refuses every address; use `httpx` then.
+        """
+        return self._clients.hub(name, options)
+
+    def aclient(self, name: str = "default", **options: Any) -> AsyncInferenceClient:
+        """The same as `client`, with methods to be awaited."""
+        return self._clients.async_hub(name, options)
+
+    def httpx(self, **options: Any) -> Client:
+        """An `httpx.Client` for this server: paths are below its address.
+
+        ``with server.httpx() as client: client.post("/", content="a [MASK]")``. It has the server's
+        token and time-out, and goes through no proxy. `options` are httpx's own.
+        """
+        return self._clients.httpx(options)
+
+    def ahttpx(self, **options: Any) -> AsyncClient:
+        """The same as `httpx`, to be awaited."""
+        return self._clients.async_httpx(options)
+
+    @property
+    def _clients(self) -> Clients:
+        return Clients(self.url, self._token, self._engine.timeout)
 
     # -- looking and steering -----------------------------------------------------------
 

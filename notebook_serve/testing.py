@@ -43,6 +43,7 @@ class Faulty:
         self.prepares, self.accepts = self._model.prepares, self._model.accepts
         about = ServedModel.of(self._model)
         self.batched, self.why = about.batched, about.why
+        self.writes = bool(getattr(self._model, "writes", False))
         self.fail_on = fail_on
         self.out_of_memory_over = out_of_memory_over
         self.slow_on = slow_on

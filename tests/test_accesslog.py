@@ -14,6 +14,7 @@ import pytest
 from notebook_serve import Greedy, JsonLines, Server, access_log
 from notebook_serve.accesslog import FIELDS, logger
 
+from . import small_models
 from .gate import Gate, eventually
 
 Make = Callable[..., Server]
@@ -88,6 +89,20 @@ def test_a_line_tells_how_a_request_fared(make: Make, kept: Kept) -> None:
         assert field in told.getMessage()
 
 
+def test_a_stream_is_told_of_at_its_end(make: Make, kept: Kept) -> None:
+    """Then its times and its batch are known, as they were not when its head was sent."""
+    server = make(small_models.pipeline("text-generation"))
+    asked = {"inputs": "the", "parameters": {"max_new_tokens": 3}, "stream": True}
+    answer = httpx.post(server.url + "/models/default", json=asked, timeout=60)
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    eventually(lambda: len(kept.records) == 1, "it is logged")
+    told: Any = kept.records[0]
+    (record,) = server.records()
+
+    assert (told.status, told.batch_ids) == (200, [record.batch_id])
+    assert told.inference_ms == round(1e3 * record.inference_time, 3)
+
+
 def test_who_is_refused_is_told_too(make: Make, kept: Kept) -> None:
     """At the door, for what was sent, or by a full queue; and never a token."""
     gate = Gate()
@@ -132,7 +147,7 @@ def test_a_fault_of_ours_is_a_500(make: Make, kept: Kept, monkeypatch: pytest.Mo
     def broken(*arguments: Any) -> None:
         raise RuntimeError("a fault")
 
-    monkeypatch.setattr("notebook_serve.app.timeout_of", broken)
+    monkeypatch.setattr("notebook_serve.asking.timeout_of", broken)
     server = make(echo)
     assert httpx.post(server.url, content="x").status_code == 500
     eventually(lambda: len(kept.records) == 1, "it is logged")

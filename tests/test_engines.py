@@ -174,7 +174,7 @@ def test_two_pipelines(make: Make, client: httpx.Client) -> None:
     server.add("classify", classify)
     answer = client.post(server.url + "/models/classify", content="a text").json()
 
-    assert answer[0]["label"] == classify("a text")[0]["label"]
+    assert answer[0][0]["label"] == classify("a text")[0]["label"]
     assert (
         client.post(server.url, content="a [MASK]").json()[0]["token"]
         == (mask("a [MASK]")[0]["token"])
