@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from . import traffic
+from .accesslog import JsonLines, access_log
 from .calibration import calibrate
 from .capacity import Plan, capacity, plan
 from .compare import Comparison, compare
 from .cost import CostModel
+from .endpoint import Endpoint, Endpoints
 from .errors import (
     BadRequest,
     BodyTooLarge,
@@ -74,10 +76,13 @@ __all__ = [
     "DeadlineExceeded",
     "Decision",
     "Distribution",
+    "Endpoint",
+    "Endpoints",
     "Forbidden",
     "Greedy",
     "InvalidInput",
     "Job",
+    "JsonLines",
     "LengthAware",
     "LoaderFailed",
     "ModelFailed",
@@ -110,6 +115,7 @@ __all__ = [
     "UnsupportedMediaType",
     "Window",
     "WorkerDead",
+    "access_log",
     "aload_test",
     "by_length",
     "calibrate",

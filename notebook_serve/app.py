@@ -10,6 +10,7 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -19,13 +20,17 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from .access import Access
-from .asking import FIRST, Calls, inputs_of
+from .accesslog import AccessLog
+from .asking import Calls, inputs_of
 from .bodies import content_type_of
-from .engine import Engine
-from .errors import InvalidInput, ModelFailed, NoSuchModel, NotReady, ServeError, WorkerDead
+from .engines import AT_REST, FIRST, Engines, summary
+from .errors import InvalidInput, ModelFailed, NotReady, ServeError, WorkerDead
+from .extras import require
+from .headers import header
 from .inference_api import InferenceApi
 from .openai_api import OpenAIApi
-from .page import Page
+from .openapi import document
+from .page import Page, chosen
 from .replies import (
     answer_response,
     error_content,
@@ -36,6 +41,10 @@ from .replies import (
     without_places,
 )
 from .stats import Stats
+from .traced import Traced
+
+if TYPE_CHECKING:
+    from .metrics import Exposition
 
 logger = logging.getLogger("notebook_serve")
 
@@ -56,24 +65,23 @@ class HttpOptions:
     origins: tuple[str, ...] = ()
 
 
-def create_app(engine: Engine, options: HttpOptions) -> Starlette:
-    """The ASGI application in front of `engine`.
+def create_app(engines: Engines, options: HttpOptions) -> Starlette:
+    """The ASGI application in front of `engines`.
 
-    Under a server that runs lifespans (``uvicorn server:app``) it starts and stops the engine;
-    where the engine runs already, it is left running.
+    Under a server that runs lifespans (``uvicorn server:app``) it starts and stops the engines;
+    where they run already, they are left running.
     """
-    handlers = Handlers(engine, options)
-    hub = InferenceApi(handlers.calls, handlers.told)
+    handlers = Handlers(engines, options)
     v1 = OpenAIApi(handlers.calls, handlers.told)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        ours = engine.state in ("new", "stopped", "failed", "dead")
+        ours = engines.first.state in AT_REST
         if ours:
-            await asyncio.to_thread(engine.start)
+            await asyncio.to_thread(engines.start)
         yield
         if ours:
-            await asyncio.to_thread(engine.stop)
+            await asyncio.to_thread(engines.stop)
 
     app = Starlette(
         routes=[
@@ -81,8 +89,12 @@ def create_app(engine: Engine, options: HttpOptions) -> Starlette:
             Route("/health", handlers.health),
             Route("/ready", handlers.ready),
             Route("/stats", handlers.stats),
+            Route("/metrics", handlers.metrics),
+            Route("/openapi.json", handlers.openapi),
+            Route("/models", handlers.models),
+            Route("/models/{name}", handlers.model, methods=["GET", "POST"]),
             *handlers.page.routes,
-            *hub.routes,
+            *handlers.hub.routes,
             *v1.routes,
         ],
         exception_handlers={
@@ -93,6 +105,7 @@ def create_app(engine: Engine, options: HttpOptions) -> Starlette:
         },
         lifespan=lifespan,
     )
+    app.add_middleware(Traced, engines=engines)
     app.add_middleware(Access, token=options.token, hosts=options.hosts, origins=options.origins)
     if options.origins:
         # Outermost: a browser asks before it sends, and without a token.
@@ -103,52 +116,78 @@ def create_app(engine: Engine, options: HttpOptions) -> Starlette:
             allow_headers=["*"],
             expose_headers=["Server-Timing", "X-Batch-Size", "X-Request-ID", "Retry-After"],
         )
+    app.add_middleware(AccessLog)
     return app
-
-
-class OneModel(dict[str, Engine]):
-    """The engines of a server that has one model."""
-
-    def __missing__(self, name: str) -> Engine:
-        raise NoSuchModel(f"this server has no model {name!r}; it has {', '.join(self)}")
 
 
 class Handlers:
     """The endpoints."""
 
-    def __init__(self, engine: Engine, options: HttpOptions) -> None:
-        self._engine = engine
+    def __init__(self, engines: Engines, options: HttpOptions) -> None:
+        self._engines = engines
         self._options = options
-        self.calls = Calls(OneModel({FIRST: engine}), options.max_body_size)
-        self.page = Page(engine, self._said, trusted=options.token is not None)
+        self.calls = Calls(engines, options.max_body_size)
+        self.hub = InferenceApi(self.calls, self.told)
+        self._exposition: Exposition | None = None
+        self.page = Page(engines, self._said, trusted=options.token is not None)
 
     async def root(self, request: Request) -> Response:
-        """``POST``: ask the model. ``GET``: the dashboard."""
+        """``POST``: ask the first model. ``GET``: the dashboard."""
         if request.method == "POST":
             return await self._ask(request)
         return await self.page.page(request)
 
+    async def models(self, request: Request) -> Response:
+        """What models there are."""
+        return json_response({"models": self._engines.overview()})
+
+    async def model(self, request: Request) -> Response:
+        """``POST``: ask the model of this name. ``GET``: what it is."""
+        if request.method == "POST":
+            return await self.hub.ask(request)
+        return json_response(summary(self._engines[request.path_params["name"]]))
+
     async def health(self, request: Request) -> Response:
-        """Whether the process answers and its worker lives."""
-        if self._engine.state == "dead":
-            raise WorkerDead(str(self._engine.cause), 1)
-        return json_response({"state": self._engine.state})
+        """Whether the process answers and its workers live."""
+        for engine in self._engines.values():
+            if engine.state == "dead":
+                raise WorkerDead(str(engine.cause), 1)
+        return json_response({"state": self._engines.state})
 
     async def ready(self, request: Request) -> Response:
-        """Whether the model is loaded and requests are accepted."""
-        refusal = self._engine.closed()
-        if refusal is not None:
-            raise refusal
-        return json_response({"state": self._engine.state})
+        """Whether every model is loaded and requests are accepted."""
+        for engine in self._engines.values():
+            refusal = engine.closed()
+            if refusal is not None:
+                raise refusal
+        return json_response({"state": self._engines.state})
 
     async def stats(self, request: Request) -> Response:
-        """The statistics as JSON."""
-        return json_response((await self._stats()).to_dict())
-
-    async def _stats(self) -> Stats:
+        """The statistics as JSON: of the whole, or of one model."""
+        engine = chosen(request, self._engines)
         # Sorting thousands of records is not for the event loop.
-        stats = await asyncio.to_thread(self._engine.stats)
-        return replace(stats, error=self._said(stats.error))
+        stats = await asyncio.to_thread(self._engines.stats if engine is None else engine.stats)
+        return json_response(self._told(stats).to_dict())
+
+    async def metrics(self, request: Request) -> Response:
+        """The statistics of all models for Prometheus."""
+        if self._exposition is None:
+            require("prometheus_client", "metrics")
+            from .metrics import Exposition
+
+            self._exposition = Exposition(self._engines)
+        accept = header(request.scope, b"accept")
+        text, kind = await asyncio.to_thread(self._exposition.text, accept)
+        return Response(text, headers={"Content-Type": kind})
+
+    async def openapi(self, request: Request) -> Response:
+        """What there is at which path, as an OpenAPI document."""
+        names = list(dict.fromkeys([*self._engines, FIRST]))
+        return json_response(document(names, token=self._options.token is not None))
+
+    def _told(self, stats: Stats) -> Stats:
+        models = {name: self._told(each) for name, each in stats.models.items()}
+        return replace(stats, error=self._said(stats.error), models=models)
 
     def _said(self, error: str) -> str:
         """What a client may read of what is wrong with the server."""

@@ -4,32 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import Future
-from typing import Any, Protocol
+from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
 
 from .bodies import body_of, client_of, forms, from_json, from_text, is_file, timeout_of
 from .departure import departure_of
 from .engine import Answer, Engine
+from .engines import FIRST, Engines
 from .errors import InvalidInput, ServeError, UnsupportedMediaType
+from .exchange import MODEL
 from .generation import Piece, Prompt
 from .mailbox import Mailbox
 from .models import Model
-
-#: what the first model is called
-FIRST = "default"
-
-
-class Engines(Protocol):
-    """The engines of a server by the names of their models."""
-
-    def __getitem__(self, name: str) -> Engine:
-        """The engine of the model `name`; raises `NoSuchModel`."""
-
-    def __iter__(self) -> Iterator[str]:
-        """The names."""
 
 
 class Calls:
@@ -47,7 +36,9 @@ class Calls:
 
     def engine(self, request: Request, name: str) -> Engine:
         """The engine of the model that a request asks; raises `NoSuchModel`."""
-        return self._engines[name]
+        engine = self._engines[name]
+        request.scope[MODEL] = engine.name  # for those who log or trace
+        return engine
 
     def begin(self, request: Request, name: str = FIRST) -> Call:
         """A call to the model `name`.

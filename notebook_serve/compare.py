@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame
 
+    from .endpoint import Endpoint
     from .server import Server
 
 Cost = Callable[[Sequence[int]], float]
@@ -133,7 +134,7 @@ class Comparison:
 def compare(
     policies: Iterable[Policy],
     *,
-    server: Server | None = None,
+    server: Server | Endpoint | None = None,
     cost: Cost | None = None,
     rates: Sequence[float] | None = None,
     lengths: Lengths | Sequence[int] | int | None = None,
@@ -209,7 +210,7 @@ def compare(
 
 
 def _measure(
-    server: Server,
+    server: Server | Endpoint,
     policies: Sequence[Policy],
     rates: Sequence[float],
     inputs: Sequence[Any],
@@ -246,7 +247,7 @@ def _measure(
     return runs
 
 
-def _served(server: Server) -> Empirical:
+def _served(server: Server | Endpoint) -> Empirical:
     """The lengths that a server has served."""
     lengths = [max(1, item.length) for item in server.records() if item.started is not None]
     if not lengths:

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from .backlog import USABLE, Backlog
 from .breaker import Breaker
@@ -84,6 +84,18 @@ class Entry:
     started: float | None = None
     batch_id: int | None = None
     batch_size: int = 0
+    #: what tracing knows it by
+    trace: Any = None
+
+
+class Tracer(Protocol):
+    """Who is told of batches, to make spans of them; nothing here may raise."""
+
+    def current(self) -> Any:
+        """What the request that is just submitted is known by."""
+
+    def batch(self, model: str, record: BatchRecord, requests: Sequence[Any]) -> None:
+        """A batch ran, of the `requests` that are known so. Called on the thread that answers."""
 
 
 #: how an entry ends: the answer, or the error in its place
@@ -115,6 +127,8 @@ class Engine:
         self.model: Model | None = None if model is None else as_model(model)
         self.ceiling = Ceiling()
         self.breaker = Breaker()
+        #: makes spans, where that was asked for
+        self.tracer: Tracer | None = None
         self._loader = loader
         self._policy = policy
         self._fault: PolicyFault | None = None
@@ -258,9 +272,10 @@ class Engine:
             )
         now = time.monotonic()
         patience = self.timeout if timeout is None else min(timeout, self.timeout)
+        trace = None if self.tracer is None else self.tracer.current()
         with self._lock:
             entries = [
-                Entry(next(self._ids), now, now + patience, client, given, parameters)
+                Entry(next(self._ids), now, now + patience, client, given, parameters, trace=trace)
                 for given in inputs
             ]
             refusal = self._refusal(len(entries), now, patience)
@@ -488,7 +503,7 @@ class Engine:
             self._backlog.learn(record)
         if not retries:
             self.ceiling.fitted(record.padded_tokens)
-        finish = partial(self._finish, entries, items, outputs)
+        finish = partial(self._finish, record, entries, items, outputs)
         if self.model.prepares:
             self._desk.put_urgent(finish)
         else:
@@ -496,11 +511,17 @@ class Engine:
         return record
 
     def _finish(
-        self, entries: Sequence[Entry], items: Sequence[Prepared], outputs: Sequence[Any]
+        self,
+        record: BatchRecord,
+        entries: Sequence[Entry],
+        items: Sequence[Prepared],
+        outputs: Sequence[Any],
     ) -> None:
         """Make answers of what the model put out, and answer a batch."""
         endings = list(map(self._ending, entries, items, outputs))
         self._tell_breaker(endings)
+        if self.tracer is not None:
+            self.tracer.batch(self.name, record, [entry.trace for entry in entries])
         self._close(endings)
 
     def _tell_breaker(self, endings: Sequence[Ending]) -> None:
@@ -603,11 +624,21 @@ class Engine:
         """Whether the caller is the model itself, which must not wait for its own queue."""
         return self._worker.is_current() or self._desk.is_current()
 
-    def stats(self) -> Stats:
-        """Statistics as of now."""
+    @property
+    def depth(self) -> int:
+        """How many accepted requests have not started to run."""
+        return self._recorder.depth
+
+    def recorded(self) -> Recorder:
+        """A snapshot of all counts and of the newest records."""
+        with self._lock:
+            return self._recorder.copy()
+
+    def stats(self, recorder: Recorder | None = None) -> Stats:
+        """Statistics as of now; of `recorder`, where such a snapshot was just taken."""
         now = time.monotonic()
         with self._lock:
-            recorder = self._recorder.copy()
+            recorder = self._recorder.copy() if recorder is None else recorder
             running_since = self._running_since
         return recorder.stats(
             now,

@@ -14,9 +14,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from .asking import FIRST, Call, Calls, Stream, inputs_of
+from .asking import Call, Calls, Stream, inputs_of
 from .bodies import FORM, content_type_of, fields_of, json_value
 from .engine import Answer
+from .engines import FIRST
 from .errors import InvalidInput, ServeError, WorkerDead
 from .generation import Piece, Prompt, Written
 from .headers import header
@@ -58,7 +59,6 @@ class InferenceApi:
         self._told = told
         self.routes = [
             Route("/info", self.info),
-            Route("/models/{name}", self.ask, methods=["POST"]),
             Route("/models/{name}/info", self.info),
             Route("/models/{name}/health", self.health),
         ]

@@ -45,7 +45,7 @@ class Live:
     """
 
     def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+        self.engine = engine
         self._lock = threading.Lock()
         self._forget()
 
@@ -62,14 +62,14 @@ class Live:
         `now` is the time to look from, on the monotonic clock: the present if not given.
         """
         with self._lock:
-            news = self._engine.news(self._seen)
+            news = self.engine.news(self._seen)
             if news.anew:  # the server was started again
                 self._forget()
             now = time.monotonic() if now is None else now
             self._learn(news, math.floor(now) - SPAN)
             times = self._times()
             return {
-                **about(self._engine),
+                **about(self.engine),
                 # So that no picture equals the last: an idle server would seem to be gone.
                 "at": now,
                 "tiles": self._tiles(news.unfinished, times["latency"], math.floor(now)),

@@ -14,6 +14,7 @@ from numbers import Real
 from typing import Any
 
 from .display import duration as duration_of
+from .endpoint import Endpoint
 from .errors import OptionError
 from .jobs import BatchRecord, Outcome, RequestRecord
 from .log import RequestLog
@@ -43,7 +44,7 @@ BUSY = 0.8
 
 
 def load_test(
-    target: Server | str,
+    target: Server | Endpoint | str,
     inputs: Sequence[Any],
     *,
     traffic: Traffic | Sequence[float] | ClosedLoop | None = None,
@@ -73,7 +74,8 @@ def load_test(
     load its URL from another process.
 
     Args:
-        target: A `Server`, whose queue is loaded without HTTP, or a URL that is posted to.
+        target: A `Server` or one of its models, whose queue is loaded without HTTP; or a URL that
+            is posted to.
         inputs: What to ask, in turn and over and over; each is one request, one place in the queue.
             To a URL text goes as text/plain, bytes as application/octet-stream, the rest as JSON.
         traffic: Arrival times in seconds, such as ``Poisson(50)``, or a `ClosedLoop`.
@@ -112,7 +114,7 @@ def load_test(
 
 
 async def aload_test(
-    target: Server | str,
+    target: Server | Endpoint | str,
     inputs: Sequence[Any],
     *,
     traffic: Traffic | Sequence[float] | ClosedLoop | None = None,
@@ -166,7 +168,7 @@ class Load:
     #: seconds of traffic
     duration: float
     #: None for a URL
-    server: Server | None = None
+    server: Server | Endpoint | None = None
     deadline: float = math.inf
     warmup: float = 0.1
     progress: bool | None = None
@@ -381,7 +383,7 @@ def bottleneck(lateness: Distribution | None, latency: float, busy: float) -> st
 
 
 def _load(
-    target: Server | str,
+    target: Server | Endpoint | str,
     inputs: Sequence[Any],
     *,
     traffic: Traffic | Sequence[float] | ClosedLoop | None,
@@ -406,7 +408,7 @@ def _load(
         _target(target, _checked_inputs(inputs), parameters or {}, timeout, headers),
         plan,
         seconds,
-        server=target if isinstance(target, Server) else None,
+        server=target if isinstance(target, (Server, Endpoint)) else None,
         deadline=deadline,
         warmup=warmup,
         progress=progress,
@@ -445,7 +447,7 @@ def _checked_inputs(inputs: Sequence[Any]) -> list[Any]:
 
 
 def _target(
-    target: Server | str,
+    target: Server | Endpoint | str,
     inputs: list[Any],
     parameters: Mapping[str, Any],
     timeout: float,
@@ -453,7 +455,7 @@ def _target(
 ) -> Target:
     if isinstance(target, str):
         return UrlTarget(target, inputs, parameters, timeout, headers or {})
-    if not isinstance(target, Server):
+    if not isinstance(target, (Server, Endpoint)):
         raise OptionError(f"a load test takes a server or a URL, not {target!r}")
     if headers:
         raise OptionError("headers are for a URL; the queue of a server has none")

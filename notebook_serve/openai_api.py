@@ -17,9 +17,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from .asking import FIRST, Call, Calls, Stream
+from .asking import Call, Calls, Stream
 from .bodies import body_of, json_value
 from .engine import Answer
+from .engines import FIRST
 from .errors import InvalidInput, ServeError
 from .generation import Cut, Prompt, Written
 from .parameters import (

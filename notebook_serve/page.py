@@ -18,9 +18,11 @@ from .bodies import body_of
 from .dashboard import script, source
 from .display import render
 from .engine import Engine
+from .engines import Engines
 from .errors import BadRequest, Forbidden, InvalidInput, OptionError
 from .headers import header, is_own_page
-from .live import Live, steer
+from .live import steer
+from .lives import Lives
 from .replies import json_response
 
 #: most bytes that a control has to say
@@ -45,9 +47,9 @@ class Page:
     has shown a token.
     """
 
-    def __init__(self, engine: Engine, said: Callable[[str], str], trusted: bool) -> None:
-        self._engine = engine
-        self._live = Live(engine)
+    def __init__(self, engines: Engines, said: Callable[[str], str], trusted: bool) -> None:
+        self._engines = engines
+        self._lives = Lives(engines)
         self._said = said
         self._trusted = trusted
         self.routes = [
@@ -58,9 +60,12 @@ class Page:
 
     async def page(self, request: Request) -> Response:
         """The page itself."""
-        url = shlex.quote(str(request.base_url))  # it goes into a line for a shell
+        engine, url = self._chosen(request), str(request.base_url)
+        if engine is not self._engines.first:
+            url += f"models/{engine.name}"
         shown = ' -H "Authorization: Bearer $TOKEN"' if self._trusted else ""
-        text = render("page.html", name=self._engine.name, url=url, header=shown)
+        # It goes into a line for a shell.
+        text = render("page.html", name=engine.name, url=shlex.quote(url), header=shown)
         return HTMLResponse(text, headers={"Content-Security-Policy": POLICY})
 
     async def part(self, request: Request) -> Response:
@@ -79,28 +84,38 @@ class Page:
         """Pause, resume, or set a policy; answered with what happens then."""
         if not self._may_steer(request):
             raise Forbidden("the controls work on this machine only, or with a token")
-        body = await body_of(request, MOST_ASKED, self._engine.timeout)
+        engine = self._chosen(request)
+        body = await body_of(request, MOST_ASKED, engine.timeout)
         try:
             action = json.loads(body)
         except (ValueError, RecursionError) as error:
             raise BadRequest(f"the body is not JSON: {error}") from error
         try:
-            steer(self._engine, action)
+            steer(engine, action)
         except OptionError as error:
             raise InvalidInput(error.message) from error
         return json_response(await self._picture(request))
 
     async def _picture(self, request: Request) -> dict[str, Any]:
         # The first has ten thousand records to go through, which is not for the event loop.
-        picture = await asyncio.to_thread(self._live.picture)
+        picture = await asyncio.to_thread(self._lives.picture, self._chosen(request).name)
         error = self._said(picture["error"])
         return {**picture, "error": error, "steers": self._may_steer(request)}
+
+    def _chosen(self, request: Request) -> Engine:
+        return chosen(request, self._engines) or self._engines.first
 
     def _may_steer(self, request: Request) -> bool:
         origin = header(request.scope, b"origin")
         if origin and not is_own_page(origin, header(request.scope, b"host")):
             return False
         return self._trusted or (request.client is not None and _is_here(request.client.host))
+
+
+def chosen(request: Request, engines: Engines) -> Engine | None:
+    """The engine of the model that a query names, as ``?model=NAME``; None if it names none."""
+    name = request.query_params.get("model")
+    return None if name is None else engines[name]
 
 
 def _is_here(address: str) -> bool:

@@ -13,6 +13,7 @@ from starlette.responses import Response
 
 from .encoding import file_of, is_bulky, to_json
 from .errors import NotAcceptable, ServeError, Unavailable
+from .exchange import RECORDS, REQUEST_ID
 from .headers import header
 from .jobs import RequestRecord
 
@@ -47,17 +48,19 @@ def _name_only(found: re.Match[str]) -> str:
 
 def request_id(request: Request) -> str:
     """The id that the client gave, if it is a sane one, or one that is ours."""
-    known: str | None = request.scope.get("notebook_serve.request_id")
+    known: str | None = request.scope.get(REQUEST_ID)
     if known is None:
         given = header(request.scope, b"x-request-id")
         sane = 0 < len(given) <= 128 and given.isascii() and given.isprintable()
         known = given if sane else os.urandom(16).hex()
-        request.scope["notebook_serve.request_id"] = known
+        request.scope[REQUEST_ID] = known
     return known
 
 
 def headers_of(request: Request, records: Sequence[RequestRecord] = ()) -> dict[str, str]:
     """The headers of every answer; of a list's items, the slowest and the largest batch."""
+    if records:
+        request.scope[RECORDS] = records
     queue = inference = 0.0
     largest = 0
     for record in records:

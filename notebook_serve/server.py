@@ -4,37 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import contextlib
 import logging
 import math
+import re
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import TimeoutError as FutureTimeout
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .clients import Clients
 from .cost import CostModel
 from .display import Card, Table, duration, per_second
-from .engine import Answer, Engine
-from .errors import NotReady, OptionError
+from .endpoint import Endpoint, Endpoints, checked_policy
+from .engine import Engine
+from .engines import FIRST, Engines
+from .errors import OptionError
 from .extras import require
 from .jobs import BatchRecord, RequestRecord
 from .learning import CostAware
-from .log import Batches, Requests
 from .models import ServedModel
-from .overheads import with_overheads
 from .policies import Policy, label
-from .replay import replay
 from .report import Report
 from .sockets import is_loopback, listen
 from .stats import Queue, Stats
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
-
     from httpx import AsyncClient, Client
     from huggingface_hub import AsyncInferenceClient, InferenceClient
+    from opentelemetry.trace import TracerProvider
     from starlette.applications import Starlette
 
     from .listener import Listener
@@ -42,8 +39,8 @@ if TYPE_CHECKING:
 
 #: seconds that what is under way has when the interpreter ends; Jupyter kills a kernel after 2.5
 AT_EXIT = 1.0
-#: seconds after which who waits in `predict` looks up, to see an interrupt
-LOOK_UP = 0.5
+#: what a model may be called: it stands in a path
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 _running: dict[str, Server] = {}
 _running_lock = threading.Lock()
@@ -120,7 +117,12 @@ def serve(
 
 
 class Server:
-    """A model behind a queue and a web server; made by `serve`, which explains the options."""
+    """A model behind a queue and a web server; made by `serve`, which explains the options.
+
+    It may have more models, which `add` adds; ``server[name]`` is one of them. Then `start`,
+    `stop`, `pause`, `resume`, `state`, `stats` and the page are of all models, and whatever else
+    asks a model or looks at its queue is of the first.
+    """
 
     def __init__(
         self,
@@ -140,16 +142,9 @@ class Server:
         allow_origins: Sequence[str] = (),
         name: str = "default",
     ) -> None:
-        if (model is None) == (loader is None):
-            raise OptionError("give a model, or a loader that returns one (and not both)")
-        if loader is not None and not callable(loader):
-            raise OptionError(f"loader is a callable of no arguments, not {loader!r}")
-        _check_whole("max_queue_size", max_queue_size, 1, 10_000_000)
         _check_whole("max_body_size", max_body_size, 1, 2**40)
         if port is not None:
             _check_whole("port", port, 0, 65535)
-        if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout > 0:
-            raise OptionError(f"timeout is a positive number of seconds, not {timeout!r}")
         if token is not None and not (isinstance(token, str) and token):
             raise OptionError("token is a string that is not empty")
         if not is_loopback(host) and token is None:
@@ -163,15 +158,17 @@ class Server:
         self._expose_errors = is_loopback(host) if expose_errors is None else expose_errors
         self._hosts = (host, *_checked_texts("allow_hosts", allow_hosts))
         self._origins = _checked_texts("allow_origins", allow_origins)
-        self._engine = Engine(
+        self._engine = _checked_engine(
             model,
             loader,
-            _checked_policy(CostAware() if policy is None else policy),
+            policy,
             max_queue_size=max_queue_size,
             refuse_late=refuse_late,
-            timeout=float(timeout),
+            timeout=timeout,
             name=name,
         )
+        self._engines = Engines(self._engine)
+        self._first = self._endpoint(self._engine)
         self._app: Starlette | None = None
         self._listener: Listener | None = None
         self._address: tuple[str, int] | None = None
@@ -186,7 +183,7 @@ class Server:
         """
         with self._life:
             if self._listener is not None and self._listener.is_alive():
-                self._engine.start()  # after the worker's death there is one to be made
+                self._engines.start()  # after a worker's death there is one to be made
                 return self
             with _running_lock:
                 before = _running.get(self.name)
@@ -202,13 +199,13 @@ class Server:
 
         sock = listen(self._host, self._port)
         try:
-            self._engine.start()
+            self._engines.start()
             address = sock.getsockname()
             listener = Listener(self.app, sock, f"notebook-serve {self.name} http")
             listener.start()
         except BaseException:
             sock.close()
-            self._engine.stop(drain=False)
+            self._engines.stop(drain=False)
             raise
         self._address = (address[0], address[1])
         self._listener = listener
@@ -222,7 +219,7 @@ class Server:
         """
         with self._life:
             try:
-                self._engine.stop(drain, timeout)
+                self._engines.stop(drain, timeout)
             finally:
                 if self._listener is not None:
                     self._listener.stop(drain)
@@ -232,11 +229,14 @@ class Server:
                         del _running[self.name]
 
     def wait_ready(self, timeout: float | None = None) -> None:
-        """Wait until the model is loaded, at most `timeout` seconds.
+        """Wait until the model is loaded, at most `timeout` seconds; of several models, every one.
 
         Raises `LoaderFailed`, with what the loader raised as its cause, or `NotReady`.
         """
-        self._engine.wait_ready(timeout)
+        left, give_up = timeout, time.monotonic() + (timeout or 0.0)
+        for engine in self._engines.values():
+            engine.wait_ready(left)
+            left = None if timeout is None else max(0.0, give_up - time.monotonic())
 
     def __enter__(self) -> Server:
         return self.start()
@@ -250,6 +250,81 @@ class Server:
     async def __aexit__(self, *exception: object) -> None:
         await asyncio.to_thread(self.stop)
 
+    # -- several models -----------------------------------------------------------------
+
+    def add(
+        self,
+        name: str,
+        model: Any = None,
+        *,
+        loader: Callable[[], Any] | None = None,
+        policy: Policy | None = None,
+        max_queue_size: int | None = None,
+        refuse_late: bool | None = None,
+        timeout: float | None = None,
+    ) -> Endpoint:
+        """Serve another model at ``/models/{name}``, with a queue and a worker of its own.
+
+        A new one takes the name over: requests go to it from now on, and the old one answers what
+        it had accepted and ends. So a cell may be run twice. It starts and stops with the server.
+
+        Args:
+            name: Letters, digits, dots, dashes and underscores.
+            model: A pipeline or a batch function, as for `serve`.
+            loader: Instead of `model`: a callable of no arguments that returns one.
+            policy: Which of its requests run next; ``CostAware()`` if not given.
+            max_queue_size: How many of its requests may wait; the server's if not given.
+            refuse_late: Whether who would be late is refused; as the server does if not given.
+            timeout: Seconds that its requests may take; the server's if not given.
+
+        Raises:
+            OptionError: An option makes no sense, or `name` is the first model's.
+        """
+        if not isinstance(name, str) or not NAME.fullmatch(name):
+            raise OptionError(
+                f"a model's name is of letters, digits, dots, dashes and underscores, not {name!r}"
+            )
+        if name in (FIRST, self.name):
+            raise OptionError(f"{name!r} is the model that the server was made with")
+        own = self._engine
+        engine = _checked_engine(
+            model,
+            loader,
+            policy,
+            max_queue_size=own.max_queue_size if max_queue_size is None else max_queue_size,
+            refuse_late=own.refuse_late if refuse_late is None else refuse_late,
+            timeout=own.timeout if timeout is None else timeout,
+            name=name,
+        )
+        replaced = self._engines.add(engine)
+        if replaced is not None:
+            replaced.stop()
+        return self._endpoint(engine)
+
+    def remove(self, name: str, drain: bool = True, timeout: float = 10.0) -> None:
+        """Serve the model `name` no more; what it had accepted is answered as by `stop`.
+
+        Raises `NoSuchModel`, and `OptionError` for the model that the server was made with.
+        """
+        if self._engines[name] is self._engine:
+            raise OptionError(f"{name!r} is the model that the server was made with; see stop()")
+        self._engines.remove(name).stop(drain, timeout)
+
+    def __getitem__(self, name: str) -> Endpoint:
+        """The model of this name; the first one is ``default`` as well. Raises `NoSuchModel`."""
+        return self._endpoint(self._engines[name])
+
+    #: it is no sequence, as Python would think of what can be indexed
+    __iter__ = None
+
+    @property
+    def models(self) -> Endpoints:
+        """All models by their names, the first one first: a mapping, and a table in a cell."""
+        return Endpoints({name: self._endpoint(each) for name, each in self._engines.items()})
+
+    def _endpoint(self, engine: Engine) -> Endpoint:
+        return Endpoint(engine, self._engines, lambda: self.url)
+
     # -- asking -------------------------------------------------------------------------
 
     def predict(self, inputs: Any, *, timeout: float | None = None, **parameters: Any) -> Any:
@@ -258,41 +333,13 @@ class Server:
         A list is as many entries of the queue, as over HTTP. `timeout` (seconds) can shorten the
         server's. Raises a `ServeError`.
         """
-        if self._engine.on_own_thread():
-            raise OptionError("the model must not wait for its own queue: that would never end")
-        futures, many = self._submit(inputs, parameters, timeout)
-        try:
-            values = [_wait(future).value for future in futures]
-        finally:
-            for future in futures:
-                future.cancel()  # if the cell was interrupted, or an item has failed
-        return values if many else values[0]
+        return self._first.predict(inputs, timeout=timeout, **parameters)
 
     async def apredict(
         self, inputs: Any, *, timeout: float | None = None, **parameters: Any
     ) -> Any:
         """The same as `predict`, to be awaited; a cancelled one leaves the queue."""
-        futures, many = self._submit(inputs, parameters, timeout)
-        try:
-            answers = await asyncio.gather(*map(asyncio.wrap_future, futures))
-        finally:
-            for future in futures:
-                future.cancel()
-        values = [answer.value for answer in answers]
-        return values if many else values[0]
-
-    def _submit(
-        self, inputs: Any, parameters: Mapping[str, Any], timeout: float | None
-    ) -> tuple[list[Future[Answer]], bool]:
-        if timeout is not None and not 0 < timeout < math.inf:
-            raise OptionError(f"timeout is a positive number of seconds, not {timeout!r}")
-        self._engine.check_open("predict", timeout)
-        model = self._engine.model
-        assert model is not None  # it was open
-        parts = model.split(inputs, parameters)
-        wanted = [inputs] if parts is None else parts
-        futures = self._engine.submit(wanted, parameters, timeout=timeout, client="predict")
-        return futures, parts is not None
+        return await self._first.apredict(inputs, timeout=timeout, **parameters)
 
     # -- clients ------------------------------------------------------------------------
 
@@ -335,7 +382,7 @@ class Server:
             options = HttpOptions(
                 self._max_body_size, self._token, self._expose_errors, self._hosts, self._origins
             )
-            self._app = create_app(self._engine, options)
+            self._app = create_app(self._engines, options)
         return self._app
 
     @property
@@ -350,8 +397,11 @@ class Server:
 
     @property
     def state(self) -> str:
-        """``new, loading, ready, paused, stopping, stopped, failed`` or ``dead``."""
-        return self._engine.state
+        """``new, loading, ready, paused, stopping, stopped, failed`` or ``dead``.
+
+        Of several models it is the state of the one that needs most attention.
+        """
+        return self._engines.state
 
     @property
     def model(self) -> ServedModel:
@@ -359,65 +409,74 @@ class Server:
 
         Raises `NotReady` before it is loaded.
         """
-        if self._engine.model is None:
-            raise NotReady("the model is not loaded yet; wait_ready() waits for it")
-        return ServedModel.of(self._engine.model)
+        return self._first.model
 
     @property
     def policy(self) -> Policy:
         """The policy in effect; set another, and it decides from the next batch on."""
-        return self._engine.policy
+        return self._first.policy
 
     @policy.setter
     def policy(self, policy: Policy) -> None:
-        self._engine.policy = _checked_policy(policy)
+        self._first.policy = policy
 
     def pause(self) -> None:
         """Let the queue fill without running it; the batch that runs ends as usual."""
-        self._engine.pause(True)
+        for engine in self._engines.values():
+            engine.pause(True)
 
     def resume(self) -> None:
         """Go on after `pause`."""
-        self._engine.pause(False)
+        for engine in self._engines.values():
+            engine.pause(False)
 
     def stats(self) -> Stats:
-        """Statistics since the start: a table in a cell, a frozen object in code."""
-        return self._engine.stats()
+        """Statistics since the start: a table in a cell, a frozen object in code.
+
+        Of several models they are of the whole, and have those of each as ``models``.
+        """
+        return self._engines.stats()
 
     def records(self) -> list[RequestRecord]:
         """What became of each of the newest requests, oldest first."""
-        return Requests(self._engine.records())
+        return self._first.records()
 
     def batches(self) -> list[BatchRecord]:
         """The newest batches that ran, oldest first."""
-        return Batches(self._engine.batches())
+        return self._first.batches()
 
     def queue(self) -> Queue:
         """What waits now, oldest first."""
-        return self._engine.queue()
+        return self._first.queue()
+
+    def trace(self, provider: TracerProvider | None = None) -> None:
+        """Make OpenTelemetry spans from now on: one for each request and one for each batch.
+
+        Each batch is linked to the requests in it, and each request to its batch. They go where
+        `provider` sends them: that of this process (``opentelemetry.trace.set_tracer_provider``)
+        if not given. A request over HTTP continues the trace that its ``traceparent`` names.
+        Raises `MissingExtra` without the extra ``tracing``.
+        """
+        require("opentelemetry.trace", "tracing")
+        from .tracing import Tracing
+
+        self._engines.tracing = Tracing(provider)
 
     def dashboard(self) -> Dashboard:
         """What happens just now, live in a cell, with controls; ``GET /`` is the same as a page.
 
         It comes through the kernel's own channel, so it works where the browser cannot reach the
-        server, and moves while a cell runs. Raises `MissingExtra` without the extra ``notebook``.
+        server, and moves while a cell runs. Of several models it shows one at a time. Raises
+        `MissingExtra` without the extra ``notebook``.
         """
-        require("anywidget", "notebook")
-        from .widget import Dashboard
-
-        return Dashboard(self._engine, self.stats)
+        return self._first.dashboard()
 
     # -- reckoning ----------------------------------------------------------------------
 
     @property
     def limits(self) -> dict[str, Any]:
         """Whom the server refuses and when it gives up, as options of `simulate`."""
-        engine = self._engine
-        return {
-            "max_queue_size": engine.max_queue_size,
-            "timeout": engine.timeout,
-            "refuse_late": engine.refuse_late,
-        }
+        return self._first.limits
 
     def fit_cost(self) -> CostModel:
         """What a batch costs, fitted to the newest that ran; says its own error and doubts.
@@ -426,8 +485,7 @@ class Server:
 
         Raises `OptionError` before any ran.
         """
-        batches = [batch for batch in self.batches() if not batch.retries]
-        return with_overheads(CostModel.fit(batches), self.records(), batches)
+        return self._first.fit_cost()
 
     def what_if(self, policy: Policy, *, cost: CostModel | None = None, **options: Any) -> Report:
         """The requests just served (the newest 10,000), simulated under another policy.
@@ -437,15 +495,15 @@ class Server:
         that. `options` are those of `simulate`, such as ``replicas=2``; queue limit, time-out and
         refusals are this server's unless given. Raises `OptionError` before anything was served.
         """
-        known = self.fit_cost() if cost is None else cost
-        settings = {**self.limits, **options}
-        return replay(self.records(), _checked_policy(policy), known, **settings)
+        return self._first.what_if(policy, cost=cost, **options)
 
     # -- display ------------------------------------------------------------------------
 
     def __repr__(self) -> str:
         where = f" at {self.url}" if self._answers() else ""
-        return f"<Server {self.name!r}: {self.state}{where}, {label(self.policy)}>"
+        several = len(self._engines) > 1
+        what = f"{len(self._engines)} models" if several else label(self.policy)
+        return f"<Server {self.name!r}: {self.state}{where}, {what}>"
 
     def _repr_html_(self) -> str:
         return self._card().markup()
@@ -488,14 +546,6 @@ class Server:
         ]
 
 
-def _wait(future: Future[Answer]) -> Answer:
-    # Python does not see an interrupt that comes just before a wait begins until the wait ends.
-    while not future.done():
-        with contextlib.suppress(FutureTimeout):
-            return future.result(LOOK_UP)
-    return future.result()
-
-
 def servers() -> list[Server]:
     """The servers that run in this process."""
     with _running_lock:
@@ -518,10 +568,33 @@ def _stop_quietly() -> None:
         server.stop(drain=False, timeout=max(0.0, give_up - time.monotonic()))
 
 
-def _checked_policy(policy: Policy) -> Policy:
-    if isinstance(policy, type) or not callable(getattr(policy, "decide", None)):
-        raise OptionError(f"a policy is an object with decide(waiting, now), not {policy!r}")
-    return policy
+def _checked_engine(
+    model: Any,
+    loader: Callable[[], Any] | None,
+    policy: Policy | None,
+    *,
+    max_queue_size: int,
+    refuse_late: bool,
+    timeout: float,
+    name: str,
+) -> Engine:
+    """An engine; raises `OptionError` where one of its options makes no sense."""
+    if (model is None) == (loader is None):
+        raise OptionError("give a model, or a loader that returns one (and not both)")
+    if loader is not None and not callable(loader):
+        raise OptionError(f"loader is a callable of no arguments, not {loader!r}")
+    _check_whole("max_queue_size", max_queue_size, 1, 10_000_000)
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout > 0:
+        raise OptionError(f"timeout is a positive number of seconds, not {timeout!r}")
+    return Engine(
+        model,
+        loader,
+        checked_policy(CostAware() if policy is None else policy),
+        max_queue_size=max_queue_size,
+        refuse_late=refuse_late,
+        timeout=float(timeout),
+        name=name,
+    )
 
 
 def _checked_texts(name: str, values: Sequence[str]) -> tuple[str, ...]:

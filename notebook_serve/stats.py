@@ -11,6 +11,7 @@ from itertools import islice, takewhile
 from typing import Any, TypeVar
 
 from .display import Table, duration, percent
+from .histogram import SECONDS, SHARES, SIZES, Histogram
 from .jobs import OUTCOMES, BatchRecord, Job, RequestRecord
 
 T = TypeVar("T")
@@ -81,14 +82,17 @@ class Stats:
     memory_ceiling: int | None = None
     #: why the server failed or died, or what the policy did wrong; empty when all is well
     error: str = ""
+    #: the same of each model by its name, where the server has several; see `together`
+    models: Mapping[str, Stats] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """The same as plain JSON values: what ``GET /stats`` answers."""
-        values = asdict(self)
+        values = asdict(replace(self, models={}))
         values["batch_sizes"] = {str(size): n for size, n in self.batch_sizes.items()}
+        values["models"] = {name: stats.to_dict() for name, stats in self.models.items()}
         return {key: _no_nan(value) for key, value in values.items()}
 
-    def _table(self) -> Table:
+    def _rows(self) -> list[tuple[str, object]]:
         rows: list[tuple[str, object]] = [
             ("state", self.state),
             ("model", self.model),
@@ -110,7 +114,16 @@ class Stats:
             rows.append(("memory ceiling", f"{self.memory_ceiling} padded tokens"))
         if self.error:
             rows.append(("error", self.error))
-        return Table("", ("", ""), rows)
+        return rows
+
+    def _table(self) -> Table:
+        if not self.models:
+            return Table("", ("", ""), self._rows())
+        each = [dict(stats._rows()) for stats in self.models.values()]
+        # Of the whole these two only repeat what stands beside them.
+        whole = {**dict(self._rows()), "model": None, "policy": None}
+        rows = [(name, *(row.get(name) for row in each), value) for name, value in whole.items()]
+        return Table("", ("", *self.models, "together"), rows)
 
     def __repr__(self) -> str:
         return str(self._table())
@@ -212,6 +225,10 @@ class News:
     unfinished: list[Unfinished]
 
 
+def _times() -> Histogram:
+    return Histogram(SECONDS)
+
+
 @dataclass
 class Recorder:
     """Keeps the newest records and the counts of all. Not thread-safe: its owner holds a lock."""
@@ -224,9 +241,17 @@ class Recorder:
     reasons: Counter[str] = field(default_factory=Counter)
     tokens: int = 0
     padded_tokens: int = 0
+    #: seconds that batches ran
+    busy: float = 0.0
     #: requests accepted that have not started to run
     depth: int = 0
     peak: int = 0
+    #: seconds that the requests took that were answered
+    queue_times: Histogram = field(default_factory=_times)
+    inference_times: Histogram = field(default_factory=_times)
+    latencies: Histogram = field(default_factory=_times)
+    #: of each batch, the share that was padding
+    paddings: Histogram = field(default_factory=lambda: Histogram(SHARES))
 
     def copy(self) -> Recorder:
         """A snapshot to compute from, so that the lock need not be held meanwhile."""
@@ -237,6 +262,10 @@ class Recorder:
             outcomes=self.outcomes.copy(),
             batch_sizes=self.batch_sizes.copy(),
             reasons=self.reasons.copy(),
+            queue_times=self.queue_times.copy(),
+            inference_times=self.inference_times.copy(),
+            latencies=self.latencies.copy(),
+            paddings=self.paddings.copy(),
         )
 
     def since(self, seen: tuple[int, int, float], unfinished: list[Unfinished]) -> News:
@@ -262,6 +291,10 @@ class Recorder:
         """A request ended."""
         self.requests.append(record)
         self.outcomes[record.outcome] += 1
+        if record.outcome == "ok":
+            self.queue_times.add(record.queue_time)
+            self.inference_times.add(record.inference_time)
+            self.latencies.add(record.latency)
 
     def batch(self, record: BatchRecord) -> None:
         """A batch ran."""
@@ -270,6 +303,28 @@ class Recorder:
         self.reasons[record.reason] += 1
         self.tokens += sum(record.lengths)
         self.padded_tokens += record.padded_tokens
+        self.paddings.add(record.padding)
+        self.busy += record.seconds
+
+    @property
+    def sizes(self) -> Histogram:
+        """How large batches were."""
+        histogram = Histogram(SIZES)
+        for size, times in self.batch_sizes.items():
+            histogram.add(size, times)
+        return histogram
+
+    @property
+    def mean_batch_size(self) -> float:
+        """How many requests a batch had; not-a-number before any ran."""
+        batches = self.batch_sizes.total()
+        ran = sum(size * count for size, count in self.batch_sizes.items())
+        return ran / batches if batches else math.nan
+
+    @property
+    def padding(self) -> float:
+        """The share of all computed tokens that was padding; not-a-number before any were."""
+        return 1 - self.tokens / self.padded_tokens if self.padded_tokens else math.nan
 
     def drain_rate(self, now: float) -> float:
         """Requests that ran, whatever came of it, per second over the last `WINDOW` seconds."""
@@ -298,22 +353,26 @@ class Recorder:
 
     def stats(self, now: float, *, running_since: float | None, **about: Any) -> Stats:
         """Everything at time `now`; `about` is what only the engine knows."""
-        answered = [record for record in self.requests if record.outcome == "ok"]
-        batches = self.batch_sizes.total()
-        ran = sum(size * count for size, count in self.batch_sizes.items())
+        latency, queue_time, inference_time = distributions(self.requests)
         return Stats(
             uptime=now - self.born,
             outcomes={name: self.outcomes[name] for name in OUTCOMES},
             throughput=self._rate(now, lambda record: record.outcome == "ok"),
-            latency=Distribution.of(record.latency for record in answered),
-            queue_time=Distribution.of(record.queue_time for record in answered),
-            inference_time=Distribution.of(record.inference_time for record in answered),
+            latency=latency,
+            queue_time=queue_time,
+            inference_time=inference_time,
             queue_depth=self.depth,
             queue_peak=self.peak,
             batch_sizes=dict(sorted(self.batch_sizes.items())),
             reasons=dict(self.reasons),
-            mean_batch_size=ran / batches if batches else math.nan,
-            padding=1 - self.tokens / self.padded_tokens if self.padded_tokens else math.nan,
+            mean_batch_size=self.mean_batch_size,
+            padding=self.padding,
             utilisation=self.utilisation(now, running_since),
             **about,
         )
+
+
+def distributions(records: Iterable[RequestRecord]) -> tuple[Distribution, ...]:
+    """How long the answers among `records` took: each of `TIMES`."""
+    answered = [record for record in records if record.outcome == "ok"]
+    return tuple(Distribution.of(getattr(record, name) for record in answered) for name in TIMES)

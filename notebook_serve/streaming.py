@@ -11,6 +11,7 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from .asking import Stream
+from .exchange import RECORDS
 from .replies import request_id
 
 #: the last event of a stream, where clients wait for one
@@ -45,3 +46,6 @@ class Events(StreamingResponse):
             await super().__call__(scope, receive, send)
         finally:
             self._stream.close()
+            answer = getattr(self._stream, "answer", None)
+            if answer is not None:  # for those who log or trace, who could not know it before
+                scope[RECORDS] = [answer.record]

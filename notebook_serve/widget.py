@@ -18,8 +18,10 @@ import traitlets
 
 from .dashboard import script, source
 from .engine import Engine
-from .errors import OptionError
-from .live import Live, steer
+from .engines import Engines
+from .errors import NoSuchModel, OptionError
+from .live import steer
+from .lives import Lives
 
 logger = logging.getLogger("notebook_serve")
 
@@ -111,16 +113,24 @@ class Dashboard(anywidget.AnyWidget):
     #: seconds between two signs of life
     every = traitlets.Float(LOOKS).tag(sync=True)
 
-    def __init__(self, engine: Engine, describe: Callable[[], Any]) -> None:
-        self._live = Live(engine)
-        self._engine = engine
-        self._describe = describe
-        self._watching = Watching(self._show, f"notebook-serve {engine.name} dashboard")
+    def __init__(self, engines: Engines, name: str) -> None:
+        self._engines = engines
+        self._lives = Lives(engines)
+        self._name = name
+        self._watching = Watching(self._show, f"notebook-serve {name} dashboard")
         super().__init__(picture=self._picture())
         self.on_msg(self._heard)
 
+    @property
+    def _engine(self) -> Engine:
+        """The engine of the model that is shown; of one that is gone, the first one."""
+        try:
+            return self._engines[self._name]
+        except NoSuchModel:
+            return self._engines.first
+
     def _picture(self) -> dict[str, Any]:
-        return {**self._live.picture(), "steers": True}
+        return {**self._lives.picture(self._engine.name), "steers": True}
 
     def _show(self) -> bool:
         """Send what happens now; False where nothing will happen any more."""
@@ -128,15 +138,23 @@ class Dashboard(anywidget.AnyWidget):
         return self._engine.state not in ("stopped", "failed", "dead")
 
     def _heard(self, widget: Any, content: Any, buffers: Any) -> None:
-        """A sign of life, or what a control asks for."""
-        if content != {"do": "look"}:
-            try:
-                steer(self._engine, content)
-                self.send({"done": True})
-            except OptionError as error:
-                self.send({"error": error.message})
+        """A sign of life, another model to show, or what a control asks for."""
+        match content:
+            case {"do": "look"}:
+                pass
+            case {"do": "show", "model": str(name)}:
+                self._name = name
+            case _:
+                self._steer(content)
         self._show()
         self._watching.seen()
+
+    def _steer(self, content: Any) -> None:
+        try:
+            steer(self._engine, content)
+            self.send({"done": True})
+        except OptionError as error:
+            self.send({"error": error.message})
 
     def close(self) -> None:
         """Stop watching, and take the widget away."""
@@ -144,7 +162,7 @@ class Dashboard(anywidget.AnyWidget):
         super().close()
 
     def __repr__(self) -> str:
-        return f"<Dashboard of {self._engine.name!r}>\n{self._describe()!r}"
+        return f"<Dashboard of {self._engine.name!r}>\n{self._engine.stats()!r}"
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
         # A cell that comes right after keeps the browser's first look from being heard.
@@ -154,5 +172,5 @@ class Dashboard(anywidget.AnyWidget):
         data = shown[0] if isinstance(shown, tuple) else shown
         if data is not None:
             data["text/plain"] = repr(self)
-            data["text/html"] = self._describe()._repr_html_()
+            data["text/html"] = self._engine.stats()._repr_html_()
         return shown

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+
+from .programs import program
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 ARGUMENTS = [
@@ -30,10 +30,7 @@ Visit = Callable[..., Page]
 @pytest.fixture(scope="module", name="browser")
 def a_browser() -> Iterator[Browser]:
     """A Chromium; skips the test where none is installed, and fails it on the project's checks."""
-    found = next(filter(None, map(shutil.which, NAMES)), None)
-    if found is None:
-        missing = f"no browser is on the path ({', '.join(NAMES)}): install Chromium"
-        (pytest.fail if os.environ.get("NOTEBOOK_SERVE_CI") else pytest.skip)(missing)
+    found = program(*NAMES, package="Chromium")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=found, args=ARGUMENTS)
         yield browser

@@ -162,6 +162,8 @@ JSON = {"content-type": "application/json"}
         (b'{"inputs": 1, "params": {}}', JSON, (422, "InvalidInput")),
         (b'{"inputs": 1, "parameters": [1]}', JSON, (422, "InvalidInput")),
         (b'{"inputs": 1, "parameters": {"a": 1}}', JSON, (422, "InvalidInput")),
+        (b'{"inputs": 1, "parameters": []}', JSON, (422, "InvalidInput")),
+        (b'{"inputs": 1, "parameters": ""}', JSON, (422, "InvalidInput")),
     ],
 )
 def test_bad_requests(
@@ -534,6 +536,7 @@ def test_a_token_is_asked_on_every_route_but_health(make: Make, client: httpx.Cl
     server = make(echo, token="s3cret")
     looking = ["/", "/stats", "/ready", "/live", "/static/dashboard.js", "/info", "/v1/models"]
     looking += ["/models/default/info", "/models/default/health", "/v1/models/default"]
+    looking += ["/metrics", "/models", "/models/default", "/openapi.json"]
     for method, path in [("POST", "/"), *(("GET", path) for path in looking)]:
         for headers in ({}, {"authorization": "Bearer wrong"}, {"authorization": "Basic s3cret"}):
             response = client.request(method, server.url + path, headers=headers)

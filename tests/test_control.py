@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from notebook_serve import Greedy, LengthAware, Server
+from notebook_serve import Greedy, Server
 from notebook_serve.app import HttpOptions, create_app
 
 Make = Callable[..., Server]
@@ -74,12 +74,12 @@ def test_a_control_that_makes_no_sense_is_refused(
     make: Make, client: httpx.Client, body: bytes, status: int
 ) -> None:
     """With a sentence, and the server is as before."""
-    server = make(echo)
+    server = make(echo, policy=Greedy(3))
     answer = client.post(server.url + "/control", content=body)
 
     assert answer.status_code == status
     assert answer.json()["error"]
-    assert (server.policy, server.state) == (LengthAware(), "ready")
+    assert (server.policy, server.state) == (Greedy(3), "ready")
 
 
 def test_another_page_may_not_steer(make: Make, client: httpx.Client) -> None:
@@ -112,7 +112,7 @@ def test_who_may_steer(
 ) -> None:
     """Whoever is on this machine, and whoever has shown the token."""
     server = make(echo)
-    app = create_app(server._engine, HttpOptions(token=token))
+    app = create_app(server._engines, HttpOptions(token=token))
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
 
     async def steer() -> httpx.Response:

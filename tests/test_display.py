@@ -20,6 +20,7 @@ from notebook_serve import (
     Decision,
     Greedy,
     Job,
+    JsonLines,
     LoaderFailed,
     NoBatching,
     Queue,
@@ -342,10 +343,12 @@ def everything() -> Iterator[Any]:
         yield from (server.policy, server.records(), server.batches(), server.fit_cost())
         yield from (server.records()[0], server.batches()[0])
         server.pause()
-        server._submit(["<script>"] * 1000, {}, None)
+        server._first._submit(["<script>"] * 1000, {}, None)
         eventually(lambda: len(server.queue()) == 1000, "all are prepared")
         yield server.queue()
         server.resume()
+        server.add("other", list, policy=Nameless()).predict(["<i>"] * 3)
+        yield from (server, server.models, server["other"], server.stats())
     yield server
     yield from laboratory()
     yield from failures()
@@ -374,7 +377,7 @@ def laboratory() -> Iterator[Any]:
     job = Job(1, 0.5, group="<b>")
     yield from (job, Decision((job,)), Batch(1, (job,), "full", 3), Queue((), 1.0))
     yield from (RequestLog.of([]), parse_policy("CoDel(Window(8))"))
-    yield from (Scheduler(Nameless()), Faulty(list, fail_on="poison"))
+    yield from (Scheduler(Nameless()), Faulty(list, fail_on="poison"), JsonLines())
 
 
 def failures() -> Iterator[Any]:

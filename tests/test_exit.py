@@ -88,6 +88,17 @@ def loader():
 server = ns.serve(loader=loader, port=0)
 begun.wait()
 """,
+    "of several models, each in a forward": """
+def never(endpoint):
+    try:
+        endpoint.predict("never")
+    except ns.ServeError:
+        pass
+for name in "abc":
+    begun.clear()
+    threading.Thread(target=never, args=[server.add(name, model)], daemon=True).start()
+    begun.wait()
+""",
     "many, each in a forward": """
 for name in "abcd":
     server = ns.serve(model, port=0, name=name)

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from playwright.sync_api import Page, Route, expect
 
-from notebook_serve import Decision, Greedy, Job, LengthAware, Server, Window
+from notebook_serve import CostAware, Decision, Greedy, Job, LengthAware, NoBatching, Server, Window
 
 from .browser import Visit, a_browser, visiting  # noqa: F401 (fixtures)
 
@@ -241,6 +241,51 @@ def test_many_on_one_page_and_none_left_behind(make: Make, visit: Visit) -> None
     )
 
     assert shown == [[18, 4], [6, 0], 1]
+
+
+# -- several models -----------------------------------------------------------------------------
+
+
+def test_one_of_several_models_is_chosen(make: Make, visit: Visit) -> None:
+    """A button for each says what it does; the one that is pressed is shown, and steered."""
+    server = make(echo, name="first")
+    page = visit(server.url)
+    buttons = page.get_by_role("navigation", name="models").get_by_role("button")
+    expect(page.locator(".ns-state")).to_have_text("ready")
+    expect(page.locator(".ns-models")).to_be_hidden()
+
+    server.add("second", echo, policy=Greedy(3)).pause()
+    expect(buttons).to_have_text(["■first · ready · 0 waiting", "■second · paused · 0 waiting"])
+    expect(page.locator("[aria-current]")).to_contain_text("first")
+    page.get_by_label("max_batch_size").fill("12")
+    buttons.nth(1).click()
+    expect(page.locator(".ns-name")).to_have_text("second")
+    expect(page.locator("[aria-current]")).to_contain_text("second")
+    expect(page.locator("pre")).to_contain_text("/models/second")
+    expect(page.get_by_label("max_batch_size")).to_have_value("3")
+    apply(page, "NoBatching")
+    expect(page.locator("header")).to_contain_text("NoBatching()")
+
+    assert server["second"].policy == NoBatching()
+    assert isinstance(server.policy, CostAware)
+    page.get_by_role("button", name="Resume").click()
+    expect(buttons.nth(1)).to_contain_text("ready")
+    assert server["second"].predict("x") == "x"
+    expect(page.locator(".ns-outcomes")).to_have_text("■ ok1100.0%")
+    buttons.first.click()
+    expect(page.get_by_text("Nothing has been asked yet")).to_be_visible()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_models_can_be_read(make: Make, visit: Visit, scheme: str) -> None:
+    """Their buttons stand out, in light and in dark."""
+    server = make(echo)
+    server.add("other", echo)
+    page = visit(server.url, color_scheme=scheme)
+    expect(page.locator(".ns-models button")).to_have_count(2)
+    contrast, text = lowest_contrast(page)
+
+    assert contrast >= READABLE, text
 
 
 # -- asking the server --------------------------------------------------------------------------

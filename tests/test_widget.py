@@ -116,6 +116,27 @@ def test_the_widget_shows_and_steers(make: Make) -> None:
     dashboard.close()
 
 
+def test_one_of_several_models_is_chosen(make: Make) -> None:
+    """It is shown and steered; when it is removed, the first one is shown again."""
+    server = make(echo, name="first")
+    server.add("second", echo)
+    dashboard = server.dashboard()
+    dashboard.send = lambda content: None
+    assert [model["name"] for model in dashboard.picture["models"]] == ["first", "second"]
+    dashboard._heard(dashboard, {"do": "show", "model": "second"}, [])
+    dashboard._heard(dashboard, {"do": "policy", "policy": "Greedy(7)"}, [])
+
+    assert dashboard.picture["name"] == "second"
+    assert server["second"].policy == Greedy(7)
+    assert server["second"].dashboard().picture["name"] == "second"
+    server.remove("second")
+    dashboard._heard(dashboard, {"do": "look"}, [])
+    assert (dashboard.picture["name"], dashboard.picture["models"]) == ("first", [])
+    dashboard._heard(dashboard, {"do": "show", "model": "nonsense"}, [])
+    assert dashboard.picture["name"] == "first"
+    dashboard.close()
+
+
 def test_where_no_widget_can_be_drawn_the_figures_are_read(make: Make) -> None:
     """A code host shows the HTML form, a terminal the text."""
     server = make(echo, name="mine")

@@ -39,6 +39,46 @@ const pairs = (counts) => Object.entries(counts).map(([name, n]) => `${name}: ${
 const hasBegun = ({ outcomes, timeline }) =>
   timeline.length > 0 || total(Object.values(outcomes)) > 0;
 
+// -- models -----------------------------------------------------------------------------------
+
+// Which model is shown, where a server has several, and what each of them does.
+function models(model) {
+  const node = make("nav", "ns-models");
+  node.setAttribute("aria-label", "models");
+  const show = (picture) => {
+    const all = picture.models ?? [];
+    node.hidden = all.length < 2;
+    // Buttons that are there are kept, and with them which one has the focus.
+    while (node.children.length > all.length) node.lastChild.remove();
+    while (node.children.length < all.length) node.append(modelButton(model));
+    all.forEach(({ name, state, waiting }, n) => {
+      const button = node.children[n];
+      const [square, text] = button.children;
+      button.dataset.model = name;
+      square.style.color = STATES[state] ?? "#80868B";
+      write(text, `${name} · ${state} · ${waiting} waiting`);
+      if (name === picture.name) button.setAttribute("aria-current", "true");
+      else button.removeAttribute("aria-current");
+    });
+  };
+  return { node, show };
+}
+
+function modelButton(model) {
+  const square = make("span", "ns-square", "■");
+  square.setAttribute("aria-hidden", "true");
+  const button = make("button", "", square, make("span"));
+  button.type = "button";
+  button.addEventListener("click", () => {
+    try {
+      model.send({ do: "show", model: button.dataset.model });
+    } catch {
+      // The kernel was restarted; that no news comes is said soon.
+    }
+  });
+  return button;
+}
+
 // -- head and tiles ---------------------------------------------------------------------------
 
 function head() {
@@ -154,6 +194,7 @@ function policyForm(ask) {
     ask({ do: "policy", policy }, `The next batch is chosen by ${policy}.`, done);
   });
   const show = (next) => {
+    if (picture && picture.name !== next.name) edits = 0; // those were of another model
     picture = next;
     if (!edits) follow();
     update();
@@ -531,7 +572,7 @@ function render({ model, el }) {
   const every = model.get("every");
   const fresh = news(root, 3 + 2 * every);
   const steering = controls(model);
-  const parts = [head(), tiles(), steering, cards()];
+  const parts = [models(model), head(), tiles(), steering, cards()];
   root.append(fresh.node, ...parts.map((part) => part.node));
   el.append(root);
 

@@ -5,6 +5,12 @@ import dashboard from "./dashboard.js";
 // A request that hangs must not keep the next from being sent, in milliseconds.
 const PATIENCE = 10_000;
 
+// Which of several models is shown stands in the page's own address.
+const query = () => {
+  const name = new URLSearchParams(location.search).get("model");
+  return name === null ? "" : `?model=${encodeURIComponent(name)}`;
+};
+
 // The picture that the server answers with, or the sentence with which it refuses. Addresses are
 // relative: the page may stand behind a proxy's prefix.
 async function ask(address, options = {}) {
@@ -36,13 +42,15 @@ class Model {
   }
 
   send(action) {
-    return action.do === "look" ? this.#look() : this.#steer(action);
+    if (action.do === "look") return this.#look();
+    if (action.do === "show") return location.assign(`?model=${encodeURIComponent(action.model)}`);
+    return this.#steer(action);
   }
 
   async #look() {
     if (this.#looking) return;
     this.#looking = true;
-    const { picture, refusal } = await ask("live");
+    const { picture, refusal } = await ask(`live${query()}`);
     this.#looking = false;
     if (picture) this.#show(picture);
     // Where nobody answers the dashboard says so itself: it hears no news.
@@ -52,7 +60,7 @@ class Model {
   async #steer(action) {
     const headers = { "Content-Type": "application/json" };
     const body = JSON.stringify(action);
-    const { picture, refusal } = await ask("control", { method: "POST", headers, body });
+    const { picture, refusal } = await ask(`control${query()}`, { method: "POST", headers, body });
     if (picture) this.#fire("msg:custom", { done: true });
     else this.#fire("msg:custom", { error: refusal ?? "the server cannot be reached" });
     if (picture) this.#show(picture);

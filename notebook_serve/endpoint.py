@@ -1,0 +1,278 @@
+"""One model of a server: asking it, looking at its queue, steering it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
+
+from .cost import CostModel
+from .display import Table, duration
+from .engine import Answer, Engine
+from .engines import FIRST, Engines
+from .errors import NotReady, OptionError
+from .extras import require
+from .jobs import BatchRecord, RequestRecord
+from .log import Batches, Requests
+from .models import ServedModel
+from .overheads import with_overheads
+from .policies import Policy, label
+from .replay import replay
+from .report import Report
+from .stats import Queue, Stats
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from .widget import Dashboard
+
+#: seconds after which who waits in `predict` looks up, to see an interrupt
+LOOK_UP = 0.5
+
+
+class Endpoint:
+    """A model with a queue, a worker and a policy of its own, at ``/models/{name}`` of a server.
+
+    ``server.add(name, model)`` makes one and ``server[name]`` gives it.
+    """
+
+    def __init__(self, engine: Engine, engines: Engines, base: Callable[[], str]) -> None:
+        self._engine = engine
+        self._engines = engines
+        self._base = base
+
+    @property
+    def name(self) -> str:
+        """What it is called among the models of its server."""
+        return self._engine.name
+
+    @property
+    def url(self) -> str:
+        """Where it answers, such as ``http://127.0.0.1:8000/models/default``."""
+        # A server's own name need not fit into a path.
+        first = self._engine is self._engines.first
+        return f"{self._base()}/models/{FIRST if first else self.name}"
+
+    @property
+    def state(self) -> str:
+        """``new, loading, ready, paused, stopping, stopped, failed`` or ``dead``."""
+        return self._engine.state
+
+    @property
+    def model(self) -> ServedModel:
+        """What is served: its task, whether it is batched and why, what it accepts.
+
+        Raises `NotReady` before it is loaded.
+        """
+        if self._engine.model is None:
+            raise NotReady("the model is not loaded yet; wait_ready() waits for it")
+        return ServedModel.of(self._engine.model)
+
+    def wait_ready(self, timeout: float | None = None) -> None:
+        """Wait until the model is loaded, at most `timeout` seconds.
+
+        Raises `LoaderFailed`, with what the loader raised as its cause, or `NotReady`.
+        """
+        self._engine.wait_ready(timeout)
+
+    # -- asking -------------------------------------------------------------------------
+
+    def predict(self, inputs: Any, *, timeout: float | None = None, **parameters: Any) -> Any:
+        """Ask through the same queue, without HTTP; returns what ``pipe(inputs)`` would.
+
+        A list is as many entries of the queue, as over HTTP. `timeout` (seconds) can shorten the
+        server's. Raises a `ServeError`.
+        """
+        if self._engine.on_own_thread():
+            raise OptionError("the model must not wait for its own queue: that would never end")
+        with self._span():
+            futures, many = self._submit(inputs, parameters, timeout)
+            try:
+                values = [_wait(future).value for future in futures]
+            finally:
+                for future in futures:
+                    future.cancel()  # if the cell was interrupted, or an item has failed
+        return values if many else values[0]
+
+    async def apredict(
+        self, inputs: Any, *, timeout: float | None = None, **parameters: Any
+    ) -> Any:
+        """The same as `predict`, to be awaited; a cancelled one leaves the queue."""
+        with self._span():
+            futures, many = self._submit(inputs, parameters, timeout)
+            try:
+                answers = await asyncio.gather(*map(asyncio.wrap_future, futures))
+            finally:
+                for future in futures:
+                    future.cancel()
+        values = [answer.value for answer in answers]
+        return values if many else values[0]
+
+    def _submit(
+        self, inputs: Any, parameters: Mapping[str, Any], timeout: float | None
+    ) -> tuple[list[Future[Answer]], bool]:
+        if timeout is not None and not 0 < timeout < math.inf:
+            raise OptionError(f"timeout is a positive number of seconds, not {timeout!r}")
+        self._engine.check_open("predict", timeout)
+        model = self._engine.model
+        assert model is not None  # it was open
+        parts = model.split(inputs, parameters)
+        wanted = [inputs] if parts is None else parts
+        futures = self._engine.submit(wanted, parameters, timeout=timeout, client="predict")
+        return futures, parts is not None
+
+    def _span(self) -> AbstractContextManager[None]:
+        tracing = self._engines.tracing
+        if tracing is None:
+            return contextlib.nullcontext()
+        return tracing.call(f"predict {self.name}", self.name)
+
+    # -- looking and steering -----------------------------------------------------------
+
+    @property
+    def policy(self) -> Policy:
+        """The policy in effect; set another, and it decides from the next batch on."""
+        return self._engine.policy
+
+    @policy.setter
+    def policy(self, policy: Policy) -> None:
+        self._engine.policy = checked_policy(policy)
+
+    def pause(self) -> None:
+        """Let the queue fill without running it; the batch that runs ends as usual."""
+        self._engine.pause(True)
+
+    def resume(self) -> None:
+        """Go on after `pause`."""
+        self._engine.pause(False)
+
+    def stats(self) -> Stats:
+        """Statistics since the start: a table in a cell, a frozen object in code."""
+        return self._engine.stats()
+
+    def records(self) -> list[RequestRecord]:
+        """What became of each of the newest requests, oldest first."""
+        return Requests(self._engine.records())
+
+    def batches(self) -> list[BatchRecord]:
+        """The newest batches that ran, oldest first."""
+        return Batches(self._engine.batches())
+
+    def queue(self) -> Queue:
+        """What waits now, oldest first."""
+        return self._engine.queue()
+
+    def dashboard(self) -> Dashboard:
+        """What happens just now, live in a cell, with controls; ``GET /`` is the same as a page.
+
+        It comes through the kernel's own channel, so it works where the browser cannot reach the
+        server, and moves while a cell runs. Raises `MissingExtra` without the extra ``notebook``.
+        """
+        require("anywidget", "notebook")
+        from .widget import Dashboard
+
+        return Dashboard(self._engines, self.name)
+
+    # -- reckoning ----------------------------------------------------------------------
+
+    @property
+    def limits(self) -> dict[str, Any]:
+        """Whom it refuses and when it gives up, as options of `simulate`."""
+        engine = self._engine
+        return {
+            "max_queue_size": engine.max_queue_size,
+            "timeout": engine.timeout,
+            "refuse_late": engine.refuse_late,
+        }
+
+    def fit_cost(self) -> CostModel:
+        """What a batch costs, fitted to the newest that ran; says its own error and doubts.
+
+        What the server takes besides, between batches and for each request, is measured too.
+
+        Raises `OptionError` before any ran.
+        """
+        batches = [batch for batch in self.batches() if not batch.retries]
+        return with_overheads(CostModel.fit(batches), self.records(), batches)
+
+    def what_if(self, policy: Policy, *, cost: CostModel | None = None, **options: Any) -> Report:
+        """The requests just served (the newest 10,000), simulated under another policy.
+
+        They arrive when they did and are as long as they were, and batches take what `cost` says,
+        which is `fit_cost` unless given. With the policy in effect it shows how far to trust that.
+        `options` are those of `simulate`, such as ``replicas=2``; queue limit, time-out and
+        refusals are this model's unless given. Raises `OptionError` before anything was served.
+        """
+        known = self.fit_cost() if cost is None else cost
+        settings = {**self.limits, **options}
+        return replay(self.records(), checked_policy(policy), known, **settings)
+
+    # -- display ------------------------------------------------------------------------
+
+    def __repr__(self) -> str:
+        return f"<Endpoint {self.name!r}: {self.state}, {label(self.policy)}>"
+
+    def _repr_mimebundle_(self, **options: Any) -> dict[str, str]:
+        return endpoints_table([self]).bundle()
+
+
+class Endpoints(Mapping[str, Endpoint]):
+    """The models of a server by their names: a mapping in code, a table in a cell."""
+
+    def __init__(self, endpoints: Mapping[str, Endpoint]) -> None:
+        self._endpoints = dict(endpoints)
+
+    def __getitem__(self, name: str) -> Endpoint:
+        return self._endpoints[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._endpoints)
+
+    def __len__(self) -> int:
+        return len(self._endpoints)
+
+    def __repr__(self) -> str:
+        return str(endpoints_table(list(self.values())))
+
+    def _repr_mimebundle_(self, **options: Any) -> dict[str, str]:
+        return endpoints_table(list(self.values())).bundle()
+
+
+HEADS = ("name", "state", "model", "policy", "waiting", "answered", "latency p50")
+
+
+def endpoints_table(endpoints: Sequence[Endpoint]) -> Table:
+    """Each model and how it fares."""
+
+    def row(endpoint: Endpoint) -> tuple[object, ...]:
+        stats = endpoint.stats()
+        return (
+            endpoint.name,
+            stats.state,
+            stats.model,
+            stats.policy,
+            stats.queue_depth,
+            stats.outcomes["ok"],
+            duration(stats.latency.p50),
+        )
+
+    return Table.of("", HEADS, endpoints, row)
+
+
+def checked_policy(policy: Policy) -> Policy:
+    """`policy`, or `OptionError` if it is none."""
+    if isinstance(policy, type) or not callable(getattr(policy, "decide", None)):
+        raise OptionError(f"a policy is an object with decide(waiting, now), not {policy!r}")
+    return policy
+
+
+def _wait(future: Future[Answer]) -> Answer:
+    # Python does not see an interrupt that comes just before a wait begins until the wait ends.
+    while not future.done():
+        with contextlib.suppress(FutureTimeout):
+            return future.result(LOOK_UP)
+    return future.result()

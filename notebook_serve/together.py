@@ -1,0 +1,71 @@
+"""The statistics of several models as those of one server."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean
+from typing import TypeVar
+
+from .stats import Recorder, Stats, distributions
+
+T = TypeVar("T")
+
+#: what is most worth knowing comes first: of several models, one's state is told as the server's
+URGENCY = ("dead", "failed", "loading", "stopping", "paused", "ready", "new", "stopped")
+BREAKERS = ("open", "probing", "closed")
+
+
+def state_of(states: Iterable[str]) -> str:
+    """The state of a server whose models are in these states: the one that needs most attention."""
+    return min(states, key=URGENCY.index)
+
+
+def together(models: Mapping[str, Stats], recorders: Sequence[Recorder]) -> Stats:
+    """The statistics of a server with several models: one of the whole, which has all of them.
+
+    Counts and rates are sums, distributions are over the newest answers of all, `utilisation` is
+    the mean of the workers', and `queue_peak` the most that waited for any one of the models.
+    `recorders` are what `models` were made from.
+    """
+    each = list(models.values())
+    tokens = sum(recorder.tokens for recorder in recorders)
+    padded = sum(recorder.padded_tokens for recorder in recorders)
+    sizes = _sum(recorder.batch_sizes for recorder in recorders)
+    whole = Recorder(0.0, batch_sizes=sizes, tokens=tokens, padded_tokens=padded)
+    ceilings = [stats.memory_ceiling for stats in each if stats.memory_ceiling is not None]
+    records = (record for recorder in recorders for record in recorder.requests)
+    latency, queue_time, inference_time = distributions(records)
+    return Stats(
+        state=state_of(stats.state for stats in each),
+        model=_named({name: stats.model for name, stats in models.items()}),
+        policy=_named({name: stats.policy for name, stats in models.items()}),
+        uptime=max(stats.uptime for stats in each),
+        outcomes=dict(_sum(stats.outcomes for stats in each)),
+        throughput=sum(stats.throughput for stats in each),
+        latency=latency,
+        queue_time=queue_time,
+        inference_time=inference_time,
+        queue_depth=sum(stats.queue_depth for stats in each),
+        queue_peak=max(stats.queue_peak for stats in each),
+        batch_sizes=dict(sorted(sizes.items())),
+        reasons=dict(_sum(stats.reasons for stats in each)),
+        mean_batch_size=whole.mean_batch_size,
+        padding=whole.padding,
+        utilisation=fmean(stats.utilisation for stats in each),
+        breaker=min((stats.breaker for stats in each), key=BREAKERS.index),
+        memory_ceiling=min(ceilings, default=None),
+        error=_named({name: stats.error for name, stats in models.items() if stats.error}),
+        models=models,
+    )
+
+
+def _sum(counts: Iterable[Mapping[T, int]]) -> Counter[T]:
+    total: Counter[T] = Counter()
+    for part in counts:
+        total.update(part)
+    return total
+
+
+def _named(texts: Mapping[str, str]) -> str:
+    return "; ".join(f"{name}: {text}" for name, text in texts.items())
