@@ -21,7 +21,10 @@ from .extras import require
 from .jobs import BatchRecord, RequestRecord
 from .log import Batches, Requests
 from .overheads import with_overheads
+from .pipelines import as_model
+from .placement import Kind, Placement
 from .policies import LengthAware, Policy, label
+from .progress import packing_bar
 from .replay import replay
 from .report import Report
 from .sockets import is_loopback, listen
@@ -49,6 +52,10 @@ def serve(
     *,
     loader: Callable[[], Any] | None = None,
     policy: Policy | None = None,
+    worker: Kind = "thread",
+    workers: int | None = None,
+    devices: Sequence[str] | None = None,
+    overtime: float | None = None,
     host: str = "127.0.0.1",
     port: int | None = None,
     max_queue_size: int = 1000,
@@ -71,6 +78,21 @@ def serve(
             the worker's thread; until it is done requests are refused with 503, and `wait_ready`
             waits for it.
         policy: Which requests run next, and when; ``LengthAware()`` if not given.
+        worker: Where the model runs: on a ``thread`` of this process, or in a ``process`` of its
+            own. A cell that computes in pure Python takes the interpreter from a thread; a process
+            has its own, and is replaced when it dies, while a thread takes the notebook with it.
+            A process needs ``pip install 'notebook-serve[process]'``. A `loader` makes the model
+            there. A `model` is sent there when the server starts, which waits for it: its weights
+            are then in memory twice, once for you and once for all workers.
+        workers: How many of them run batches from the one queue, each when it is idle; torch's
+            threads are divided among them. Threads share the weights of a pipeline, and need a
+            `loader` for anything else: it makes each its own.
+        devices: Instead of `workers`: the device of each, such as ``["cuda:0", "cuda:1"]``.
+            Pipelines are moved there; a loader with a parameter ``device`` is told.
+        overtime: With processes: a forward that takes so many times as long as its requests had
+            left when it began is ended, and its process replaced. If not given it runs on, as it
+            always does on a thread, which cannot be ended; its requests have their 504 on time
+            either way.
         host: The address to listen on. One that others can reach needs a `token`.
         port: The port to listen on; if not given 8000, or any free one if that is taken.
         max_queue_size: How many requests may wait before more are refused with 503.
@@ -97,6 +119,10 @@ def serve(
         model,
         loader=loader,
         policy=policy,
+        worker=worker,
+        workers=workers,
+        devices=devices,
+        overtime=overtime,
         host=host,
         port=port,
         max_queue_size=max_queue_size,
@@ -123,6 +149,10 @@ class Server:
         *,
         loader: Callable[[], Any] | None = None,
         policy: Policy | None = None,
+        worker: Kind = "thread",
+        workers: int | None = None,
+        devices: Sequence[str] | None = None,
+        overtime: float | None = None,
         host: str = "127.0.0.1",
         port: int | None = None,
         max_queue_size: int = 1000,
@@ -158,10 +188,15 @@ class Server:
         self._expose_errors = is_loopback(host) if expose_errors is None else expose_errors
         self._hosts = (host, *_checked_texts("allow_hosts", allow_hosts))
         self._origins = _checked_texts("allow_origins", allow_origins)
+        placement = self._placement = Placement.of(worker, workers, devices)
+        _check_overtime(overtime, placement)
+        made = None if model is None else as_model(model)
         self._engine = Engine(
-            model,
+            made,
             loader,
             _checked_policy(LengthAware() if policy is None else policy),
+            executors=placement.executors(model, loader, made, name, packing_bar()),
+            overtime=math.inf if overtime is None else float(overtime),
             max_queue_size=max_queue_size,
             refuse_late=refuse_late,
             timeout=float(timeout),
@@ -372,6 +407,7 @@ class Server:
             "max_queue_size": engine.max_queue_size,
             "timeout": engine.timeout,
             "refuse_late": engine.refuse_late,
+            "replicas": engine.workers,
         }
 
     def fit_cost(self) -> CostModel:
@@ -389,8 +425,9 @@ class Server:
 
         They arrive when they did and are as long as they were, and batches take what `cost` says,
         which is `fit_cost` unless given. With the server's own policy it shows how far to trust
-        that. `options` are those of `simulate`, such as ``replicas=2``; queue limit, time-out and
-        refusals are this server's unless given. Raises `OptionError` before anything was served.
+        that. `options` are those of `simulate`, such as ``replicas=2``; workers, queue limit,
+        time-out and refusals are this server's unless given. Raises `OptionError` before anything
+        was served.
         """
         known = self.fit_cost() if cost is None else cost
         settings = {**self.limits, **options}
@@ -434,6 +471,7 @@ class Server:
     def _settings(self) -> list[tuple[str, object]]:
         engine, endless = self._engine, self._engine.timeout == math.inf
         return [
+            ("workers", str(self._placement)),
             ("queue limit", f"{engine.max_queue_size} requests"),
             ("time-out", "none" if endless else duration(engine.timeout)),
             ("who would be late", "refused at once" if engine.refuse_late else "may wait"),
@@ -483,6 +521,16 @@ def _checked_texts(name: str, values: Sequence[str]) -> tuple[str, ...]:
     if isinstance(values, str) or not all(isinstance(value, str) for value in values):
         raise OptionError(f"{name} is a list of strings, not {values!r}")
     return tuple(values)
+
+
+def _check_overtime(overtime: Any, placement: Placement) -> None:
+    if overtime is None:
+        return
+    if placement.kind == "thread":
+        raise OptionError("a thread cannot be ended; overtime goes with worker='process'")
+    number = isinstance(overtime, (int, float)) and not isinstance(overtime, bool)
+    if not (number and 1 <= overtime < math.inf):
+        raise OptionError(f"overtime is a factor from 1 up, not {overtime!r}")
 
 
 def _check_whole(name: str, value: Any, low: int, high: int) -> None:

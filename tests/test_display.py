@@ -338,6 +338,7 @@ def everything() -> Iterator[Any]:
     with serve(lambda inputs: inputs, port=0, name="<b>x", policy=CoDel(Nameless())) as server:
         server.predict(["<i>", "b"] * 30, timeout=30.0)
         yield from (server, servers(), server.stats(), server.stats().latency, server.limits)
+        yield from server.stats().workers
         yield from (server.policy, server.records(), server.batches(), server.fit_cost())
         yield from (server.records()[0], server.batches()[0])
         server.pause()
