@@ -22,6 +22,7 @@ from starlette.routing import Route
 
 from .access import Access
 from .bodies import FORM, body_of, client_of, content_type_of, from_json, from_text, timeout_of
+from .departure import departure_of
 from .engine import Answer, Engine
 from .errors import (
     InvalidInput,
@@ -31,14 +32,12 @@ from .errors import (
     UnsupportedMediaType,
     WorkerDead,
 )
+from .mailbox import Mailbox
 from .page import Page
 from .replies import error_response, headers_of, json_response, request_id, without_places
 from .stats import Stats
 
 logger = logging.getLogger("notebook_serve")
-
-#: seconds after which it is noticed that a client has gone
-UNWATCHED = 0.01
 
 
 @dataclass(frozen=True)
@@ -109,6 +108,7 @@ class Handlers:
     def __init__(self, engine: Engine, options: HttpOptions) -> None:
         self._engine = engine
         self._options = options
+        self._letters: Mailbox | None = None
         self.page = Page(engine, self._said, trusted=options.token is not None)
 
     async def root(self, request: Request) -> Response:
@@ -163,12 +163,20 @@ class Handlers:
             timeout=timeout,
             client=client,
         )
-        answers = await _wait(request, futures, many=parts is not None)
+        answers = await _wait(request, self._mailbox(), futures, many=parts is not None)
         values = [answer.value for answer in answers]
         records = [answer.record for answer in answers]
         return json_response(
             values[0] if parts is None else values, headers=headers_of(request, records)
         )
+
+    def _mailbox(self) -> Mailbox:
+        """The mailbox of the loop that runs."""
+        loop = asyncio.get_running_loop()
+        # Started anew, a server has another loop.
+        if self._letters is None or self._letters.loop is not loop:
+            self._letters = Mailbox(loop)
+        return self._letters
 
     def _parse(self, body: bytes, kind: str, charset: str) -> tuple[Any, dict[str, Any]]:
         """The inputs and the parameters that a body means."""
@@ -241,25 +249,19 @@ class Handlers:
         return json_response(content, 500, headers_of(request))
 
 
-async def _wait(request: Request, futures: Sequence[Future[Answer]], *, many: bool) -> list[Answer]:
+async def _wait(
+    request: Request, mailbox: Mailbox, futures: Sequence[Future[Answer]], *, many: bool
+) -> list[Answer]:
     """The answers to one request; or the first error, or `ClientDisconnect` if the client goes."""
-    loop = asyncio.get_running_loop()
-    waiting = [asyncio.wrap_future(future) for future in futures]
+    waiting = [mailbox.expect(future) for future in futures]
     everything: asyncio.Future[Any] = asyncio.gather(*waiting) if many else waiting[0]
-    watches: list[asyncio.Task[None]] = []
-
-    def watch() -> None:
-        gone = loop.create_task(_gone(request))
-        gone.add_done_callback(lambda _: everything.cancel())
-        watches.append(gone)
-
-    # Most answers are there before it pays to listen for the client as well.
-    timer = loop.call_later(UNWATCHED, watch)
+    departure = departure_of(request)
+    departure.watch(everything)
     try:
         answers = await everything
         return list(answers) if many else [answers]
     except asyncio.CancelledError:
-        if any(gone.done() for gone in watches):
+        if departure.gone:
             raise ClientDisconnect from None
         raise  # this handler itself was cancelled
     except ServeError as error:
@@ -268,14 +270,6 @@ async def _wait(request: Request, futures: Sequence[Future[Answer]], *, many: bo
             error.index = list(failed).index(True)
         raise
     finally:
-        timer.cancel()
-        for gone in watches:
-            gone.cancel()
+        departure.unwatch(everything)
         for future in waiting:
             future.cancel()
-
-
-async def _gone(request: Request) -> None:
-    """Return once the client has gone."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass

@@ -9,6 +9,8 @@ import h11
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from .departure import DEPARTURE, Departure
+
 #: most bytes of a request's head, and of anything else that is neither head nor body
 MOST_HEAD = 65_536
 
@@ -37,10 +39,13 @@ class H11(H11Protocol):
         """Begin a connection."""
         super().connection_made(transport)
         self.flow = Backpressure(transport, self._ahead)
+        self._departure = Departure(self.flow.resume_reading)
+        self.app_state = {**self.app_state, DEPARTURE: self._departure}
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End a connection."""
         super().connection_lost(exc)
+        self._departure.left()
         # Where the client reset it, uvicorn leaves the timer, and that keeps all of it alive.
         self._unset_keepalive_if_required()
 
@@ -76,10 +81,13 @@ else:
             """Begin a connection."""
             super().connection_made(transport)
             self.flow = Backpressure(transport, lambda: bool(self.pipeline))
+            self._departure = Departure(self.flow.resume_reading)
+            self.app_state = {**self.app_state, DEPARTURE: self._departure}
 
         def connection_lost(self, exc: Exception | None) -> None:
             """End a connection."""
             super().connection_lost(exc)
+            self._departure.left()
             # Where the client reset it, uvicorn leaves the timer, and that keeps all of it alive.
             self._unset_keepalive_if_required()
 

@@ -26,7 +26,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
@@ -45,19 +45,23 @@ SECONDS = 5.0
 # -- what runs in a program of its own ----------------------------------------------------
 
 
-def forward(kind: str) -> dict[str, float]:
+def forward(
+    kind: str, size: str = "small", sizes: Sequence[int] = SIZES, seconds: float = SECONDS
+) -> dict[str, float]:
     """Texts per second by batch size: the forward alone, on texts tokenised and sorted before."""
     import torch
 
-    pipe = classifier()
+    pipe = classifier(size)
     texts = inputs_of(kind)
     tokens = sorted(pipe.tokenizer(texts)["input_ids"], key=len)
     found = {}
     with torch.inference_mode():
-        for size in SIZES:
+        for many in sizes:
             batches = [
-                pipe.tokenizer.pad({"input_ids": tokens[i : i + size]}, return_tensors="pt")
-                for i in range(0, len(tokens), size)
+                pipe.tokenizer.pad({"input_ids": tokens[i : i + many]}, return_tensors="pt").to(
+                    pipe.device
+                )
+                for i in range(0, len(tokens), many)
             ]
             pipe.model(**batches[0])
             done, begun, turn = 0, time.perf_counter(), 0
@@ -65,12 +69,12 @@ def forward(kind: str) -> dict[str, float]:
             order = [
                 batch for part in (batches[::3], batches[1::3], batches[2::3]) for batch in part
             ]
-            while turn % len(order) or time.perf_counter() - begun < SECONDS / len(SIZES):
+            while turn % len(order) or time.perf_counter() - begun < seconds / len(sizes):
                 batch = order[turn % len(order)]
-                pipe.model(**batch)
+                pipe.model(**batch).logits.cpu()
                 done += batch["input_ids"].shape[0]
                 turn += 1
-            found[str(size)] = done / (time.perf_counter() - begun)
+            found[str(many)] = done / (time.perf_counter() - begun)
     return found
 
 
@@ -205,7 +209,7 @@ def serving(kind: str) -> Iterator[Client]:
     process = PEERS["notebook_serve"].start(port, (1, 0.0), 1, "small")
     try:
         bodies = [(text.encode(), "text/plain") for text in inputs_of(kind)]
-        client = Client(process, f"http://127.0.0.1:{port}/", bodies)
+        client = Client(process.pid, f"http://127.0.0.1:{port}/", bodies)
         asyncio.run(client.ready())
         yield client
     finally:
@@ -239,7 +243,7 @@ def per_second(name: str, connections: int) -> float:
     script = Path(__file__).with_name("post.lua")
     url = f"http://127.0.0.1:{port}/"
     try:
-        asyncio.run(Client(process, url, [(b"x", "text/plain")]).ready())
+        asyncio.run(Client(process.pid, url, [(b"x", "text/plain")]).ready())
         said = ""
         for seconds in (1, SECONDS):  # the first to warm up
             said = subprocess.run(

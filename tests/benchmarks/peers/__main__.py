@@ -58,7 +58,7 @@ class Asker:
     def client(self, kind: str) -> Client:
         """A client with texts of this kind."""
         bodies = [self._peer.body(text) for text in inputs_of(kind)]
-        return Client(self._process, self._url, bodies)
+        return Client(self._process.pid, self._url, bodies)
 
     def closed(self, kind: str, clients: int, seconds: float) -> Load:
         """So many users."""

@@ -43,8 +43,8 @@ class Load:
 class Client:
     """Asks one server."""
 
-    def __init__(self, process: subprocess.Popen[bytes], url: str, bodies: Sequence[Body]) -> None:
-        self._process = psutil.Process(process.pid)
+    def __init__(self, process: int, url: str, bodies: Sequence[Body]) -> None:
+        self._process = psutil.Process(process)
         self._url = url
         self._bodies = bodies
         self._next = count()

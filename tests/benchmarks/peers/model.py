@@ -11,6 +11,11 @@ import os
 PORT = int(os.environ.get("PEER_PORT", "8000"))
 FOLDER = os.environ.get("PEER_MODEL", "")
 BATCH = int(os.environ.get("PEER_BATCH", "8"))
+#: where and as what the tutorial's pipeline is loaded
+PLACE = {
+    "device": os.environ.get("BENCH_DEVICE", "cpu"),
+    "dtype": os.environ.get("BENCH_DTYPE", "float32"),
+}
 WAIT = float(os.environ.get("PEER_WAIT", "0"))
 
 

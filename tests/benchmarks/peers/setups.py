@@ -82,7 +82,7 @@ class Peer:
             "PEER_BATCH": str(batch),
             "PEER_WAIT": str(wait),
             "PEER_SIZE": size,
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
             "OMP_NUM_THREADS": str(threads),
             "MKL_NUM_THREADS": str(threads),
             "TOKENIZERS_PARALLELISM": "false",
@@ -92,6 +92,7 @@ class Peer:
             "RAY_USAGE_STATS_ENABLED": "0",
             **self.more,
         }
+        CACHE.mkdir(parents=True, exist_ok=True)
         log = (CACHE / f"{self.name}.log").open("wb")
         folder = executables(self.environment)
         return subprocess.Popen(

@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 from transformers import pipeline
 
-from tests.benchmarks.peers.model import FOLDER, PORT
+from tests.benchmarks.peers.model import FOLDER, PLACE, PORT
 
 waiting: asyncio.Queue[tuple[str, asyncio.Queue[object]]] = asyncio.Queue()
 
@@ -29,7 +29,7 @@ async def answer(request: Request) -> JSONResponse:
 
 async def run() -> None:
     """One after the other, for ever."""
-    pipe = pipeline("text-classification", model=FOLDER)
+    pipe = pipeline("text-classification", model=FOLDER, **PLACE)
     while True:
         text, back = await waiting.get()
         await back.put(pipe(text))

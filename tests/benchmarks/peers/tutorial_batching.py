@@ -10,13 +10,13 @@ import contextlib
 
 from transformers import pipeline
 
-from tests.benchmarks.peers.model import FOLDER
+from tests.benchmarks.peers.model import FOLDER, PLACE
 from tests.benchmarks.peers.tutorial import serve, waiting
 
 
 async def run() -> None:
     """Whoever comes within a millisecond of the last is in the batch."""
-    pipe = pipeline("text-classification", model=FOLDER)
+    pipe = pipeline("text-classification", model=FOLDER, **PLACE)
     while True:
         batch = [await waiting.get()]
         with contextlib.suppress(asyncio.TimeoutError):
