@@ -635,6 +635,8 @@ class Engine:
 
     def _ending(self, entry: Entry, item: Prepared, output: Any) -> Ending:
         if isinstance(output, Failure):
+            if isinstance(output.error, Unwanted):
+                return entry, "cancelled", None  # and answered already
             return self._failed(entry, output.error)
         assert self.model is not None
         try:

@@ -13,6 +13,7 @@ from .errors import LoaderFailed, StartError
 from .models import Model, Prepared
 from .parcel import Parcel
 from .process import Process, ProcessDied, Silent, Start
+from .switching import hold, let_go
 
 #: seconds before a second start in a row without a batch that ran between, and the most
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 30.0
@@ -108,6 +109,7 @@ class Keeper:
         self._start = Start(parcel, self._cargo.loads, self.device, self._front)
         self._environment = torch_threads(self._workers)
         self._thread = threading.Thread(target=self._keep, name=self._name, daemon=True)
+        hold(self)
 
     def load(self) -> Model | None:
         """Start the first process; gives its model without weights, if that is wanted.
@@ -179,6 +181,7 @@ class Keeper:
                     self._process.kill()
             self._thread.join()
         self._cargo.release()
+        let_go(self)
 
     def pid(self) -> int | None:
         """The number of the process in the system; None while there is none."""
