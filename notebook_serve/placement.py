@@ -129,7 +129,7 @@ class Shared:
     def model(self, device: str) -> Model:
         """A worker's model, made on its thread; torch's threads are divided among the workers."""
         with self._lock:
-            made = self._pipe
+            made, told = self._pipe, False
             if made is None:
                 assert self._loader is not None
                 told = bool(device) and takes_device(self._loader)
@@ -137,7 +137,7 @@ class Shared:
                 if is_own_pipeline(made) and not told:
                     self._pipe = made
                 self._threads = _torch_threads()
-            if device and is_own_pipeline(made):
+            if not told:
                 made = moved(made, device, own=False)
         if self._threads is not None and self._workers > 1:
             sys.modules["torch"].set_num_threads(max(1, self._threads // self._workers))
