@@ -17,6 +17,8 @@ from .errors import (
     InvalidInput,
     LoaderFailed,
     ModelFailed,
+    NoSuchModel,
+    NotAcceptable,
     NotReady,
     OptionError,
     Overloaded,
@@ -35,6 +37,7 @@ from .errors import (
 from .jobs import Batch, BatchRecord, Decision, Job, RequestRecord
 from .learning import Adaptive, CostAware
 from .loadtest import aload_test, load_test
+from .models import ServedModel
 from .noise import Noise
 from .parsing import parse_policy
 from .policies import (
@@ -79,7 +82,9 @@ __all__ = [
     "LoaderFailed",
     "ModelFailed",
     "NoBatching",
+    "NoSuchModel",
     "Noise",
+    "NotAcceptable",
     "NotReady",
     "OptionError",
     "Overloaded",
@@ -95,6 +100,7 @@ __all__ = [
     "ResettingWindow",
     "Scheduler",
     "ServeError",
+    "ServedModel",
     "Server",
     "StartError",
     "Stats",

@@ -52,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="serve a task until interrupted")
     run.add_argument("task", help='a task such as fill-mask, or "demo" for the model that ships')
     run.add_argument("--model", help="a model's folder or its name on the hub")
-    run.add_argument("--policy", type=_policy, help='such as "Greedy(8)" (default: LengthAware())')
+    run.add_argument("--policy", type=_policy, help='such as "Greedy(8)" (default: CostAware())')
     run.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1")
     run.add_argument("--port", type=int, help="default: 8000, or any free one")
     run.add_argument("--token", help="what clients must show; needed where others can reach it")

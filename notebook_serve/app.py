@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
-from concurrent.futures import Future
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -21,20 +19,22 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from .access import Access
-from .bodies import FORM, body_of, client_of, content_type_of, from_json, from_text, timeout_of
-from .departure import departure_of
-from .engine import Answer, Engine
-from .errors import (
-    InvalidInput,
-    ModelFailed,
-    NotReady,
-    ServeError,
-    UnsupportedMediaType,
-    WorkerDead,
-)
-from .mailbox import Mailbox
+from .asking import FIRST, Calls, inputs_of
+from .bodies import content_type_of
+from .engine import Engine
+from .errors import InvalidInput, ModelFailed, NoSuchModel, NotReady, ServeError, WorkerDead
+from .inference_api import InferenceApi
+from .openai_api import OpenAIApi
 from .page import Page
-from .replies import error_response, headers_of, json_response, request_id, without_places
+from .replies import (
+    answer_response,
+    error_content,
+    error_response,
+    headers_of,
+    json_response,
+    request_id,
+    without_places,
+)
 from .stats import Stats
 
 logger = logging.getLogger("notebook_serve")
@@ -63,6 +63,8 @@ def create_app(engine: Engine, options: HttpOptions) -> Starlette:
     where the engine runs already, it is left running.
     """
     handlers = Handlers(engine, options)
+    hub = InferenceApi(handlers.calls, handlers.told)
+    v1 = OpenAIApi(handlers.calls, handlers.told)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -80,6 +82,8 @@ def create_app(engine: Engine, options: HttpOptions) -> Starlette:
             Route("/ready", handlers.ready),
             Route("/stats", handlers.stats),
             *handlers.page.routes,
+            *hub.routes,
+            *v1.routes,
         ],
         exception_handlers={
             ServeError: handlers.failed,
@@ -102,13 +106,20 @@ def create_app(engine: Engine, options: HttpOptions) -> Starlette:
     return app
 
 
+class OneModel(dict[str, Engine]):
+    """The engines of a server that has one model."""
+
+    def __missing__(self, name: str) -> Engine:
+        raise NoSuchModel(f"this server has no model {name!r}; it has {', '.join(self)}")
+
+
 class Handlers:
     """The endpoints."""
 
     def __init__(self, engine: Engine, options: HttpOptions) -> None:
         self._engine = engine
         self._options = options
-        self._letters: Mailbox | None = None
+        self.calls = Calls(OneModel({FIRST: engine}), options.max_body_size)
         self.page = Page(engine, self._said, trusted=options.token is not None)
 
     async def root(self, request: Request) -> Response:
@@ -148,60 +159,26 @@ class Handlers:
     # -- asking -------------------------------------------------------------------------
 
     async def _ask(self, request: Request) -> Response:
-        timeout, client = timeout_of(request), client_of(request)
-        content_type = content_type_of(request)
-        # Refuse before the body is read, let alone prepared.
-        self._engine.check_open(client, timeout)
-        body = await body_of(request, self._options.max_body_size, self._engine.timeout)
-        inputs, parameters = self._parse(body, *content_type)
-        model = self._engine.model
-        assert model is not None  # it was open
-        parts = model.split(inputs, parameters)
-        futures = self._engine.submit(
-            [inputs] if parts is None else parts,
-            parameters,
-            timeout=timeout,
-            client=client,
-        )
-        answers = await _wait(request, self._mailbox(), futures, many=parts is not None)
+        call = self.calls.begin(request)
+        body = await call.body()
+        inputs, parameters = inputs_of(call.model, body, *content_type_of(request))
+        parts = call.model.split(inputs, parameters)
+        wanted = [inputs] if parts is None else parts
+        answers = await call.ask(wanted, parameters, many=parts is not None)
         values = [answer.value for answer in answers]
         records = [answer.record for answer in answers]
-        return json_response(
-            values[0] if parts is None else values, headers=headers_of(request, records)
-        )
-
-    def _mailbox(self) -> Mailbox:
-        """The mailbox of the loop that runs."""
-        loop = asyncio.get_running_loop()
-        # Started anew, a server has another loop.
-        if self._letters is None or self._letters.loop is not loop:
-            self._letters = Mailbox(loop)
-        return self._letters
-
-    def _parse(self, body: bytes, kind: str, charset: str) -> tuple[Any, dict[str, Any]]:
-        """The inputs and the parameters that a body means."""
-        assert self._engine.model is not None
-        accepts = self._engine.model.accepts
-        if kind == "application/json" or kind.endswith("+json"):
-            return from_json(body)
-        if kind in ("", "application/x-www-form-urlencoded") or kind.startswith("text/"):
-            if "text" in accepts and charset in ("", "utf-8", "utf8", "us-ascii"):
-                return from_text(body), {}
-        elif "bytes" in accepts and (
-            kind.startswith(("image/", "audio/")) or kind == "application/octet-stream"
-        ):
-            return body, {}
-        raise UnsupportedMediaType(
-            f"{self._engine.model.task} does not take {kind or 'text'}"
-            + (f" in {charset}" if charset else "")
-            + f"; send text/plain in UTF-8, or application/json: {FORM}"
-        )
+        value = values[0] if parts is None else values
+        return await answer_response(request, value, headers_of(request, records))
 
     # -- errors -------------------------------------------------------------------------
 
     async def failed(self, request: Request, error: Exception) -> Response:
         """An error of ours, as JSON."""
         assert isinstance(error, ServeError)
+        return error_response(request, error, self.told(request, error))
+
+    def told(self, request: Request, error: ServeError) -> str:
+        """What a client reads of an error; the log has the rest."""
         message = error.message
         known_as = request_id(request)
         if isinstance(error, ModelFailed):
@@ -217,7 +194,7 @@ class Handlers:
             message = f"the task rejects the input; the log says why under {known_as}"
         elif isinstance(error, (WorkerDead, NotReady)):
             message = "the server cannot answer now"
-        return error_response(request, error, message)
+        return without_places(message)
 
     async def refused(self, request: Request, error: Exception) -> Response:
         """Starlette's own refusals (no such path, wrong method), in the same form."""
@@ -226,10 +203,10 @@ class Handlers:
             404: f"there is nothing at {request.url.path}; POST / asks the model",
             405: f"{request.method} is not possible at {request.url.path}",
         }
-        content = {
-            "error": messages.get(error.status_code, error.detail),
-            "type": {404: "NotFound", 405: "MethodNotAllowed"}.get(error.status_code, "HTTPError"),
-        }
+        kind = {404: "NotFound", 405: "MethodNotAllowed"}.get(error.status_code, "HTTPError")
+        content = error_content(
+            request, error.status_code, kind, messages.get(error.status_code, error.detail)
+        )
         return json_response(
             content, error.status_code, {**headers_of(request), **(error.headers or {})}
         )
@@ -242,34 +219,6 @@ class Handlers:
         """A fault of this package: say so, and where to find it."""
         known_as = request_id(request)
         logger.error("request %s failed inside notebook_serve", known_as, exc_info=error)
-        content = {
-            "error": f"the server failed on this request; its log says why under {known_as}",
-            "type": "InternalError",
-        }
+        message = f"the server failed on this request; its log says why under {known_as}"
+        content = error_content(request, 500, "InternalError", message)
         return json_response(content, 500, headers_of(request))
-
-
-async def _wait(
-    request: Request, mailbox: Mailbox, futures: Sequence[Future[Answer]], *, many: bool
-) -> list[Answer]:
-    """The answers to one request; or the first error, or `ClientDisconnect` if the client goes."""
-    waiting = [mailbox.expect(future) for future in futures]
-    everything: asyncio.Future[Any] = asyncio.gather(*waiting) if many else waiting[0]
-    departure = departure_of(request)
-    departure.watch(everything)
-    try:
-        answers = await everything
-        return list(answers) if many else [answers]
-    except asyncio.CancelledError:
-        if departure.gone:
-            raise ClientDisconnect from None
-        raise  # this handler itself was cancelled
-    except ServeError as error:
-        if many:
-            failed = (future.done() and future.exception() is error for future in waiting)
-            error.index = list(failed).index(True)
-        raise
-    finally:
-        departure.unwatch(everything)
-        for future in waiting:
-            future.cancel()

@@ -6,6 +6,7 @@ import asyncio
 import json
 import math
 import sys
+from collections.abc import Collection
 from typing import Any, NoReturn
 
 from starlette.requests import ClientDisconnect, Request
@@ -73,23 +74,34 @@ def _declared(request: Request) -> int | None:
     return int(said)
 
 
-def from_json(body: bytes) -> tuple[Any, dict[str, Any]]:
-    """The inputs and the parameters in a JSON body."""
+def json_value(body: bytes) -> Any:
+    """The value that a JSON body is."""
     try:
         value = json.loads(body, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         raise BadRequest(f"the body is not JSON: {error}") from error
     if body.count(b"[") + body.count(b"{") > MOST_DEPTH and _is_deep(value):
         raise BadRequest(f"the body is more than {MOST_DEPTH} lists and objects deep")
+    return value
+
+
+def from_json(body: bytes) -> tuple[Any, dict[str, Any]]:
+    """The inputs and the parameters in a JSON body."""
+    inputs, parameters, others = fields_of(json_value(body))
+    if others:
+        raise InvalidInput(f"the body has an unknown key {min(others)!r}; send {FORM}")
+    return inputs, parameters
+
+
+def fields_of(value: Any) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+    """The inputs, the parameters and whatever else a JSON body has beside them."""
     if not isinstance(value, dict) or "inputs" not in value:
         raise InvalidInput(f'the body has no "inputs"; send {FORM}')
-    unknown = set(value) - {"inputs", "parameters"}
-    if unknown:
-        raise InvalidInput(f"the body has an unknown key {min(unknown)!r}; send {FORM}")
-    parameters = value.get("parameters") or {}
-    if not isinstance(parameters, dict):
+    parameters = value.get("parameters")
+    if not isinstance(parameters, dict | None):
         raise InvalidInput(f'"parameters" must be an object; send {FORM}')
-    return value["inputs"], parameters
+    others = {key: item for key, item in value.items() if key not in ("inputs", "parameters")}
+    return value["inputs"], parameters or {}, others
 
 
 def _is_deep(value: Any) -> bool:
@@ -121,6 +133,21 @@ def content_type_of(request: Request) -> tuple[str, str]:
         return kind.strip(), ""
     options = dict(option.strip().partition("=")[::2] for option in rest.split(";"))
     return kind.strip(), options.get("charset", "").strip('"')
+
+
+def is_file(kind: str) -> bool:
+    """Whether a body of the media type `kind` is a file: a picture, sound, a video."""
+    return kind.startswith(("image/", "audio/", "video/")) or kind == "application/octet-stream"
+
+
+def forms(accepts: Collection[str]) -> str:
+    """The bodies that a task which `accepts` these kinds takes, in words that follow "send"."""
+    known = {
+        "text": "text/plain in UTF-8",
+        "bytes": "the bytes of a file as application/octet-stream",
+        "json": f"application/json: {FORM}",
+    }
+    return ", or ".join(said for kind, said in known.items() if kind in accepts)
 
 
 def timeout_of(request: Request) -> float | None:

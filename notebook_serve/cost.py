@@ -313,6 +313,11 @@ class Fit:
             said.append(f"the typical error is {error:.0%}: no law here fits these batches well")
         return tuple(said)
 
+    @property
+    def tells_apart(self) -> bool:
+        """Whether the batches are so different that each term is known, and not only their sum."""
+        return not self._indistinct()
+
     def _indistinct(self) -> list[str]:
         """Those of the linear terms that others explain."""
         terms = range(3) if self._longest > 1 else (0, 2)

@@ -5,6 +5,8 @@ ServeError                    500  the root: catch this to catch them all
 │   ├── BadRequest            400  malformed: bad JSON, bad UTF-8, a header that makes no sense
 │   ├── Unauthorized          401  a token is set, and missing or wrong
 │   ├── Forbidden             403  a page that may not ask, or a name that is not this server's
+│   ├── NotAcceptable         406  the answer is not what ``Accept`` asks for
+│   ├── NoSuchModel           404  the server has no model of this name (a LookupError too)
 │   ├── BodyTooSlow           408  the body took longer to arrive than the server's timeout
 │   ├── BodyTooLarge          413  more bytes than ``max_body_size``
 │   ├── UnsupportedMediaType  415  a content type that the task cannot take
@@ -71,6 +73,18 @@ class Forbidden(RequestError):
     """The request comes from a page that may not ask, or calls the server by a wrong name."""
 
     status = 403
+
+
+class NotAcceptable(RequestError):
+    """The answer is no file of the kind that the header ``Accept`` asks for."""
+
+    status = 406
+
+
+class NoSuchModel(RequestError, LookupError):
+    """The server has no model of this name."""
+
+    status = 404
 
 
 class BodyTooSlow(RequestError):

@@ -15,8 +15,9 @@ from .law import Law
 from .policies import LengthAware, in_a_cell, why_released
 from .waiting import by_length
 
-#: how many times a full batch is looked at on either side of the oldest request
-REACH = 2
+#: how many are looked at, by length, on either side of the oldest request, or a full batch if that
+#: is more; it makes a decision take a millisecond at most where 64 may share a batch
+REACH = 64
 #: the least share of the fixed cost that a batch is charged with which runs later: by then about
 #: as many will have come to join it as are in it now
 LATER = 0.5
@@ -37,8 +38,12 @@ class CostAware:
     down to half: requests still to come will join it. Without that the oldest would often be in
     the small batch that a cut leaves over, and under overload nearly always.
 
-    A decision looks at no more than two full batches on either side of the oldest, by length, so
-    that it takes a bounded time however long the queue.
+    A decision looks at no more than 64 requests (or a full batch) on either side of the oldest, by
+    length, so that it takes a bounded time however long the queue. No batch has more than
+    `max_tokens` padded tokens (requests times the longest): a forward's memory grows with them.
+
+    On a processor, where every token costs, it keeps padding low as `LengthAware` does; on a device
+    that is through with 64 texts as soon as with one it finds that too, and takes all it can get.
 
     The cuts are those of optimal one-dimensional clustering by dynamic programming (Fisher, "On
     Grouping for Maximum Homogeneity", JASA 53, 1958), with a batch's seconds in place of its
@@ -46,12 +51,14 @@ class CostAware:
     "TurboTransformers" (PPoPP 2021).
     """
 
-    max_batch_size: int = 32
+    max_batch_size: int = 64
+    max_tokens: int | None = 16_384
     _law: Law = field(default_factory=Law, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        self._until_then = LengthAware(self.max_batch_size)
+        self._until_then = LengthAware(self.max_batch_size, max_tokens=self.max_tokens)
         self.max_batch_size = self._until_then.max_batch_size
+        self.max_tokens = self._until_then.max_tokens
 
     @property
     def cost(self) -> CostModel | None:
@@ -70,7 +77,7 @@ class CostAware:
         cost = self._law.trusted
         if cost is None:
             return self._until_then.decide(waiting, now)
-        return slice_around(waiting[0], waiting, cost, self.max_batch_size)
+        return slice_around(waiting[0], waiting, cost, self.max_batch_size, self.max_tokens)
 
 
 @dataclass
@@ -148,19 +155,34 @@ def _learnt(cost: CostModel | None) -> str:
     return f"It goes by {cost}" if cost else "It goes by no law yet, so it is LengthAware."
 
 
-def slice_around(job: Job, waiting: Sequence[Job], cost: CostModel, most: int) -> Decision:
+def slice_around(
+    job: Job,
+    waiting: Sequence[Job],
+    cost: CostModel,
+    most: int,
+    max_tokens: int | None = None,
+) -> Decision:
     """The batch that holds `job` when its mates are cut, by length, into those of least cost."""
     ranked, at = by_length(waiting, job)
-    low, high = max(0, at - REACH * most), min(len(ranked), at + 1 + REACH * most)
-    first, last = cuts_around(at - low, [length for length, _, _ in ranked[low:high]], cost, most)
+    reach = max(REACH, most)
+    low, high = max(0, at - reach), min(len(ranked), at + 1 + reach)
+    lengths = [length for length, _, _ in ranked[low:high]]
+    first, last = cuts_around(at - low, lengths, cost, most, max_tokens)
     take = tuple([job for _, _, job in ranked[low + first : low + last]])
     return Decision(take, reason=why_released(len(take), most, waiting, len(ranked)))
 
 
-def cuts_around(at: int, lengths: Sequence[int], cost: CostModel, most: int) -> tuple[int, int]:
+def cuts_around(
+    at: int,
+    lengths: Sequence[int],
+    cost: CostModel,
+    most: int,
+    max_tokens: int | None = None,
+) -> tuple[int, int]:
     """Where the batch that holds the one at `at` begins and ends, under the cuts of least cost.
 
-    `lengths` rise, so the last of a batch is its longest. That batch costs its seconds, any other
+    `lengths` rise, so the last of a batch is its longest. Who has more than `max_tokens` runs
+    alone. The batch of `at` costs its seconds, any other
     as much but for the fixed ones, of which only the share that it fills, or `LATER` if that is
     more, is charged.
     """
@@ -168,7 +190,8 @@ def cuts_around(at: int, lengths: Sequence[int], cost: CostModel, most: int) -> 
     totals, begins = [0.0], [0]
     for end, longest in enumerate(lengths, 1):
         each = cost.seconds(1, longest) - cost.fixed
-        low = max(0, end - most)
+        fit = most if max_tokens is None else min(most, max(1, max_tokens // max(1, longest)))
+        low = max(0, end - fit)
         rests = [
             totals[begin] - begin * each + (cost.fixed if begin <= at < end else later[end - begin])
             for begin in range(low, end)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
+from .display import Table
 from .errors import InvalidInput, OptionError
 from .parameters import Parameters
 
@@ -61,6 +62,47 @@ class Model(Protocol):
         """The answer to one input, from its raw output."""
 
 
+@dataclass(frozen=True)
+class ServedModel:
+    """What a server serves: a table in a cell, a frozen object in code."""
+
+    name: str
+    task: str
+    #: whether several requests may share a forward
+    batched: bool
+    #: why they may, or may not
+    why: str
+    #: the kinds of body that a request may have: ``bytes``, ``json``, ``text``
+    accepts: tuple[str, ...]
+
+    @classmethod
+    def of(cls, model: Model) -> ServedModel:
+        """What there is to say about `model`."""
+        batched = bool(getattr(model, "batched", True))
+        why = str(getattr(model, "why", "its author says that it takes a list of inputs"))
+        return cls(model.name, model.task, batched, why, tuple(sorted(model.accepts)))
+
+    def table(self) -> Table:
+        """A row for each of what there is to say."""
+        return Table(
+            "Model",
+            ("", ""),
+            [
+                ("name", self.name),
+                ("task", self.task),
+                ("batched", "yes" if self.batched else "no, one at a time"),
+                ("why", self.why),
+                ("accepts", ", ".join(self.accepts)),
+            ],
+        )
+
+    def __repr__(self) -> str:
+        return str(self.table())
+
+    def _repr_html_(self) -> str:
+        return self.table()._repr_html_()
+
+
 _unique = itertools.count(1)
 
 
@@ -91,6 +133,8 @@ class FunctionModel:
 
     accepts = frozenset({"text", "json", "bytes"})
     task = "function"
+    batched = True
+    why = "the function takes a list of inputs"
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.name = str(getattr(function, "__name__", type(function).__name__))

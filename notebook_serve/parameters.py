@@ -62,15 +62,15 @@ def text(most: int = 10_000) -> Check:
     return check
 
 
-def texts(most: int) -> Check:
-    """A list of 1 to `most` strings, of 100,000 characters in all."""
+def texts(most: int, longest: int = 10_000) -> Check:
+    """A list of 1 to `most` strings, each of at most `longest` characters, of 100,000 in all."""
 
     def check(value: Any) -> str:
         fits = isinstance(value, (list, tuple)) and 1 <= len(value) <= most
-        fits = fits and not any(map(text(), value)) and sum(map(len, value)) <= MOST_CHARACTERS
-        return (
-            "" if fits else f"a list of 1 to {most} strings of {MOST_CHARACTERS} characters in all"
-        )
+        fits = fits and not any(map(text(longest), value))
+        fits = fits and sum(map(len, value)) <= MOST_CHARACTERS
+        each = f"strings of at most {longest} characters, {MOST_CHARACTERS} in all"
+        return "" if fits else f"a list of 1 to {most} {each}"
 
     return check
 
@@ -118,7 +118,8 @@ FLAG = one_of(True, False)
 NOTHING = one_of(None)
 LENGTH = whole(1, 1_000_000)
 SHARE = number(0, 1)
-STOP = either(text(1000), texts(16))
+#: texts to stop at: of all that is written the end is compared with the beginning of each
+STOP = either(text(200), texts(16, 200))
 FUNCTION = one_of("sigmoid", "softmax", "none")
 TRUNCATION: dict[str, Check] = {
     "truncation": one_of(

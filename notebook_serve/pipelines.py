@@ -1,4 +1,4 @@
-"""Pipelines of transformers as models: text tasks in real batches, every other one at a time.
+"""Pipelines of transformers as models: which is served how, and the text tasks themselves.
 
 A pipeline's tokenizer must never be used by two threads at once: every call sets truncation and
 padding on one shared object, and another thread then tokenises with them. So the desk's thread and
@@ -8,21 +8,23 @@ object, which a cell may call at any time, is touched by neither. The weights ar
 
 from __future__ import annotations
 
-import copy
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import accumulate
 from typing import Any
 
 from .collation import Chunk, as_chunk, collation_for
-from .errors import InvalidInput, OptionError, ServeError
-from .media import decoded
+from .copies import is_message, private_copy, rejecting, resolve
+from .errors import InvalidInput, OptionError
+from .generation import Decode, Prompt, Watch, Written, written
 from .models import FunctionModel, Model, Prepared, next_alone
 from .parameters import parameters_of
+from .single import AnyPipeline
+from .stacked import StackedPipeline
+from .tasks import TASKS
 
 #: the pipelines that run through preprocess, collate, forward and postprocess, by class
 TEXT_PIPELINES = {
@@ -36,6 +38,8 @@ TEXT_PIPELINES = {
 CHUNKED = {"token-classification", "zero-shot-classification"}
 #: tasks whose head may pick a row's last token by comparing with the pad token's id
 POOLED = {"text-classification", "zero-shot-classification"}
+#: why such a task is not batched
+NO_PAD = "the model finds a text's end by its pad token, and its configuration names none"
 #: settings of ``generate`` under which a row's result does not depend on the rows beside it, nor on
 #: the padding before it; with any other a request runs alone
 BATCHABLE_GENERATION = {
@@ -65,9 +69,14 @@ def as_model(model: Any) -> Model:
         return model
     if is_pipeline(model):
         model.model.eval()  # made from a bare model, a pipeline is left in training mode
-        if type(model).__name__ in TEXT_PIPELINES and _is_their_own(type(model)):
+        if not _is_their_own(type(model)):
+            return AnyPipeline(model)
+        if type(model).__name__ in TEXT_PIPELINES:
             return TextPipeline(model)
-        return AnyPipeline(model)
+        if StackedPipeline.fits(model):
+            return StackedPipeline(model)
+        known = TASKS.get(model.task)
+        return AnyPipeline(model, known.why) if known else AnyPipeline(model)
     if callable(model):
         return FunctionModel(model)
     raise OptionError(
@@ -90,12 +99,6 @@ def is_own_pipeline(model: Any) -> bool:
 def _is_their_own(kind: type) -> bool:
     # A subclass of the user's may do anything; only the original's steps are known.
     return kind.__module__.startswith("transformers.pipelines.")
-
-
-def _known_task(kind: type) -> str:
-    """The task of a class that was made without one, by what it is made from."""
-    names = (base.__name__ for base in kind.__mro__)
-    return next((TEXT_PIPELINES[name] for name in names if name in TEXT_PIPELINES), kind.__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +133,7 @@ class TextPipeline:
         self._longest = position_limit(pipe.model)
         self._collate = collation_for(pipe, "left" if self.task == "text-generation" else "right")
         self._poolable = self.task not in POOLED or pipe.model.config.pad_token_id is not None
+        self.batched, self.why = self._poolable, TASKS[self.task].why if self._poolable else NO_PAD
         self._keys: frozenset[str] | None = None
 
     def split(self, inputs: Any, parameters: Mapping[str, Any]) -> list[Any] | None:
@@ -144,7 +148,8 @@ class TextPipeline:
     def prepare(self, inputs: Any, parameters: Mapping[str, Any]) -> Prepared:
         """Tokenise one input with the desk's own tokenizer."""
         self._parameters.check(parameters)
-        source = checked_input(self.task, inputs, parameters)
+        prompt = inputs if isinstance(inputs, Prompt) else None
+        source = checked_input(self.task, prompt.inputs if prompt else inputs, parameters)
         key = json.dumps(parameters, sort_keys=True) if parameters else ""
         with rejecting(self.task):
             preprocess, forward, _ = self._reading(key)
@@ -157,7 +162,15 @@ class TextPipeline:
                 + ('; send the parameter "truncation": true to cut it' * self._can_truncate)
             )
         group = key + self._apart(chunks[0], forward)
-        return Prepared(chunks, sum(lengths), group, parameters, source, key)
+        if prompt is not None and prompt.emit is not None:
+            _check_one_sequence(self._reader, forward)
+            group = f"{key} [stream {next_alone()}]"
+        return Prepared(chunks, sum(lengths), group, parameters, prompt or source, key)
+
+    @property
+    def writes(self) -> bool:
+        """Whether it answers a `Prompt`, and can be heard while it writes."""
+        return self.task == "text-generation"
 
     @property
     def _can_truncate(self) -> bool:
@@ -186,6 +199,9 @@ class TextPipeline:
         _, forward, _ = self._running(items[0].key)
         batch = self._collate(chunks)
         width = batch["input_ids"].shape[1]
+        watch = self._watch(items, width, forward)
+        if watch is not None:
+            forward = {**forward, "stopping_criteria": [watch]}
         with torch.inference_mode():
             output = self._runner.forward(batch, **forward)
         if self.task == "feature-extraction":
@@ -196,6 +212,19 @@ class TextPipeline:
             Rows(output, range(end - len(item.inputs), end), width)
             for item, end in zip(items, ends, strict=True)
         ]
+
+    def _watch(
+        self, items: Sequence[Prepared], width: int, forward: Mapping[str, Any]
+    ) -> Watch | None:
+        """What looks on while `items` are written, of which all prompts are `width` long."""
+        prompts = [item.source if isinstance(item.source, Prompt) else None for item in items]
+        if not any(prompts):
+            return None
+        if (_generation_settings(self._runner, forward).get("num_beams") or 1) > 1:
+            return None  # beams change places from token to token
+        special = frozenset(self._runner.tokenizer.all_special_ids)
+        _, _, shown = self._running(items[0].key)
+        return Watch(prompts, width, decoding(self._runner.tokenizer, shown), special)
 
     def _row(self, output: Mapping[str, Any], i: int, width: int, chunk: Chunk) -> dict[str, Any]:
         """Row `i` of a batch's output, as a batch of one that was never padded."""
@@ -243,6 +272,8 @@ class TextPipeline:
                 self._row(output.batch, i, output.width, chunk)
                 for i, chunk in zip(output.places, item.inputs, strict=True)
             ]
+            if isinstance(item.source, Prompt):
+                return self._of_prompt(item.source, rows[0], item.inputs[0].length, postprocess)
             if self.task in CHUNKED:
                 answer = self._reader.postprocess(rows, **postprocess)
             elif self.task == "feature-extraction":
@@ -258,82 +289,52 @@ class TextPipeline:
         words = self.task == "token-classification" and isinstance(item.source, list)
         return [answer] if words else answer
 
-
-class AnyPipeline:
-    """Any other pipeline: called with one input at a time, exactly as its user would."""
-
-    prepares = True
-
-    def __init__(self, pipe: Any) -> None:
-        self.task = str(pipe.task or _known_task(type(pipe)))
-        self.name = f"{self.task}, {type(pipe.model).__name__} (one at a time)"
-        self._runner = private_copy(pipe)
-        self._parameters = parameters_of(self.task, pipe._preprocess_params)
-        self.accepts = frozenset({"text", "json", "bytes"})
-
-    def split(self, inputs: Any, parameters: Mapping[str, Any]) -> list[Any] | None:
-        """A list is many inputs, except a chat."""
-        if not isinstance(inputs, list) or (inputs and is_message(inputs[0])):
-            return None
-        return inputs
-
-    def prepare(self, inputs: Any, parameters: Mapping[str, Any]) -> Prepared:
-        """Decode bytes; a group of its own keeps every input alone."""
-        self._parameters.check(parameters)
-        with rejecting(self.task):
-            made = decoded(self.task, inputs)
-        return Prepared(made, 1, next_alone(), parameters)
-
-    def run(self, items: Sequence[Prepared]) -> list[Any]:
-        """Call the pipeline on each item."""
-        import torch
-
-        with torch.inference_mode():
-            # The library writes into the parameters it is given, which a list's items share.
-            return [self._runner(item.inputs, **copy.deepcopy(item.parameters)) for item in items]
-
-    def finish(self, item: Prepared, output: Any) -> Any:
-        """The pipeline has done it all."""
-        return output
+    def _of_prompt(
+        self, prompt: Prompt, row: Mapping[str, Any], begin: int, shown: Mapping[str, Any]
+    ) -> list[Written]:
+        """What was written to a prompt, sequence by sequence, of which each has it in front."""
+        sequences = row["generated_sequence"][0].tolist()
+        decode, ends = decoding(self._reader.tokenizer, shown), self._ends
+        return [written(prompt, tokens[begin:], ends, decode) for tokens in sequences]
 
 
-def private_copy(pipe: Any) -> Any:
-    """A pipeline with the same weights and a tokenizer (and processors) of its own."""
-    mine = copy.copy(pipe)
-    parts = ("tokenizer", "processor", "feature_extractor", "image_processor", "video_processor")
-    # One memo, so that parts that share an object (a processor its tokenizer) still do.
-    memo: dict[int, Any] = {}
-    for part in parts:
-        if getattr(pipe, part, None) is not None:
-            setattr(mine, part, copy.deepcopy(getattr(pipe, part), memo))
-    return mine
-
-
-def resolve(pipe: Any, parameters: str) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """Keywords for preprocess, forward and postprocess: the pipeline's own, then a request's."""
-    steps = pipe._sanitize_parameters(**json.loads(parameters or "{}"))
-    own = (pipe._preprocess_params, pipe._forward_params, pipe._postprocess_params)
-    preprocess, forward, postprocess = (
-        {**mine, **asked} for mine, asked in zip(own, steps, strict=True)
-    )
-    return preprocess, forward, postprocess
-
-
-def generation_limits(pipe: Any, forward: Mapping[str, Any]) -> set[str]:
-    """The settings in effect under which a prompt must not share a batch."""
-    settings = {
+def _generation_settings(pipe: Any, forward: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of ``generate`` in effect."""
+    return {
         **pipe.model.generation_config.to_diff_dict(),
         **getattr(pipe, "_generate_kwargs", {}),
         **forward,
     }
+
+
+def _check_one_sequence(pipe: Any, forward: Mapping[str, Any]) -> None:
+    """Refuse to be heard while several sequences are written at once."""
+    settings = _generation_settings(pipe, forward)
+    for name in ("num_beams", "num_return_sequences"):
+        if (settings.get(name) or 1) > 1:
+            raise InvalidInput(f"one sequence can be streamed, not {settings[name]} ({name})")
+
+
+def generation_limits(pipe: Any, forward: Mapping[str, Any]) -> set[str]:
+    """The settings in effect under which a prompt must not share a batch."""
     return {
         name
-        for name, value in settings.items()
+        for name, value in _generation_settings(pipe, forward).items()
         if name not in BATCHABLE_GENERATION
         and value is not None
         and value is not False
         and value != NEUTRAL_GENERATION.get(name)
     }
+
+
+def decoding(tokenizer: Any, shown: Mapping[str, Any]) -> Decode:
+    """How tokens become text, by the keywords of a text-generation pipeline's postprocess."""
+    skip = shown.get("skip_special_tokens")
+    return partial(
+        tokenizer.decode,
+        skip_special_tokens=True if skip is None else skip,
+        clean_up_tokenization_spaces=shown.get("clean_up_tokenization_spaces"),
+    )
 
 
 def _written(tokens: Any, ends: Sequence[int]) -> int:
@@ -363,11 +364,6 @@ def position_limit(model: Any) -> int | None:
     return None
 
 
-def is_message(value: Any) -> bool:
-    """Whether `value` is one message of a chat."""
-    return isinstance(value, dict) and "role" in value and "content" in value
-
-
 def checked_input(task: str, inputs: Any, parameters: Mapping[str, Any]) -> Any:
     """`inputs` as the task's preprocess takes it, or `InvalidInput` saying what it takes."""
     if isinstance(inputs, str):
@@ -385,14 +381,3 @@ def checked_input(task: str, inputs: Any, parameters: Mapping[str, Any]) -> Any:
     if split and inputs and isinstance(inputs, list) and all(isinstance(w, str) for w in inputs):
         return inputs
     raise InvalidInput(f"{task} takes a string, not {type(inputs).__name__}")
-
-
-@contextmanager
-def rejecting(task: str) -> Iterator[None]:
-    """What goes wrong inside is the input's fault, except want of memory."""
-    try:
-        yield
-    except (ServeError, MemoryError):
-        raise
-    except Exception as error:
-        raise InvalidInput(f"{task} rejects the input: {error}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -10,8 +11,8 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from .encoding import to_json
-from .errors import ServeError, Unavailable
+from .encoding import file_of, is_bulky, to_json
+from .errors import NotAcceptable, ServeError, Unavailable
 from .headers import header
 from .jobs import RequestRecord
 
@@ -77,11 +78,55 @@ def json_response(
     return Response(to_json(content), status, headers, media_type="application/json")
 
 
+async def answer_response(request: Request, value: Any, headers: Mapping[str, str]) -> Response:
+    """An answer as the client wants it: JSON, or the file that it is.
+
+    Raises `NotAcceptable` where it is no such file.
+    """
+    kind = wanted_file(header(request.scope, b"accept"))
+    if kind:
+        data = await asyncio.to_thread(file_of, value, kind)
+        if data is None:
+            raise NotAcceptable(
+                f"the answer is not one file of the type {kind}; ask for application/json"
+            )
+        return Response(data, headers=dict(headers), media_type=kind)
+    # Where encoding takes long, everybody else would wait for it.
+    data = await asyncio.to_thread(to_json, value) if is_bulky(value) else to_json(value)
+    return Response(data, headers=dict(headers), media_type="application/json")
+
+
+def wanted_file(accept: str) -> str:
+    """``image/png`` or ``audio/wav`` where that is the first that `accept` names, or nothing."""
+    for item in accept.split(","):
+        kind = item.partition(";")[0].strip().lower()
+        if kind in ("application/json", "application/*", "*/*"):
+            return ""
+        if kind in FILES:
+            return FILES[kind]
+    return ""
+
+
+#: what is called how in ``Accept``
+FILES = {
+    **dict.fromkeys(("image/png", "image/*"), "image/png"),
+    **dict.fromkeys(("audio/wav", "audio/x-wav", "audio/wave", "audio/*"), "audio/wav"),
+}
+
+
+def error_content(request: Request, status: int, kind: str, message: str) -> dict[str, Any]:
+    """An error in the form that clients of its path read."""
+    if not request.scope["path"].startswith("/v1/"):
+        return {"error": message, "type": kind}
+    whose = "invalid_request_error" if status < 500 else "server_error"
+    return {"error": {"message": message, "type": whose, "code": kind}}
+
+
 def error_response(request: Request, error: ServeError, message: str = "") -> Response:
     """An error of ours as JSON, with what its kind asks for; `message` in place of its own."""
     said = without_places(message or error.message)
-    content: dict[str, Any] = {"error": said, "type": type(error).__name__}
-    if error.index is not None:
+    content = error_content(request, error.status, type(error).__name__, said)
+    if error.index is not None and isinstance(content["error"], str):
         content["index"] = error.index
     headers = headers_of(request, [error.record] if error.record else [])
     if isinstance(error, Unavailable):

@@ -13,17 +13,20 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import TYPE_CHECKING, Any
 
+from .clients import Clients
 from .cost import CostModel
 from .display import Card, Table, duration, per_second
 from .engine import Answer, Engine
-from .errors import OptionError
+from .errors import NotReady, OptionError
 from .extras import require
 from .jobs import BatchRecord, RequestRecord
+from .learning import CostAware
 from .log import Batches, Requests
+from .models import ServedModel
 from .overheads import with_overheads
 from .pipelines import as_model
 from .placement import Kind, Placement
-from .policies import LengthAware, Policy, label
+from .policies import Policy, label
 from .progress import packing_bar
 from .replay import replay
 from .report import Report
@@ -33,6 +36,8 @@ from .stats import Queue, Stats
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
+    from httpx import AsyncClient, Client
+    from huggingface_hub import AsyncInferenceClient, InferenceClient
     from starlette.applications import Starlette
 
     from .listener import Listener
@@ -77,7 +82,7 @@ def serve(
         loader: Instead of `model`: a callable of no arguments that returns one. It runs once, on
             the worker's thread; until it is done requests are refused with 503, and `wait_ready`
             waits for it.
-        policy: Which requests run next, and when; ``LengthAware()`` if not given.
+        policy: Which requests run next, and when; ``CostAware()`` if not given.
         worker: Where the model runs: on a ``thread`` of this process, or in a ``process`` of its
             own. A cell that computes in pure Python takes the interpreter from a thread; a process
             has its own, and is replaced when it dies, while a thread takes the notebook with it.
@@ -194,7 +199,7 @@ class Server:
         self._engine = Engine(
             made,
             loader,
-            _checked_policy(LengthAware() if policy is None else policy),
+            _checked_policy(CostAware() if policy is None else policy),
             executors=placement.executors(model, loader, made, name, packing_bar()),
             overtime=math.inf if overtime is None else float(overtime),
             max_queue_size=max_queue_size,
@@ -324,6 +329,36 @@ class Server:
         futures = self._engine.submit(wanted, parameters, timeout=timeout, client="predict")
         return futures, parts is not None
 
+    # -- clients ------------------------------------------------------------------------
+
+    def client(self, name: str = "default", **options: Any) -> InferenceClient:
+        """A Hugging Face `InferenceClient` for the model `name`, token and time-out included.
+
+        ``server.client().fill_mask("a [MASK]")`` asks over HTTP. `options` are the client's own.
+        Where ``HF_HUB_OFFLINE`` is set, that client refuses every address; use `httpx` then.
+        """
+        return self._clients.hub(name, options)
+
+    def aclient(self, name: str = "default", **options: Any) -> AsyncInferenceClient:
+        """The same as `client`, with methods to be awaited."""
+        return self._clients.async_hub(name, options)
+
+    def httpx(self, **options: Any) -> Client:
+        """An `httpx.Client` for this server: paths are below its address.
+
+        ``with server.httpx() as client: client.post("/", content="a [MASK]")``. It has the server's
+        token and time-out, and goes through no proxy. `options` are httpx's own.
+        """
+        return self._clients.httpx(options)
+
+    def ahttpx(self, **options: Any) -> AsyncClient:
+        """The same as `httpx`, to be awaited."""
+        return self._clients.async_httpx(options)
+
+    @property
+    def _clients(self) -> Clients:
+        return Clients(self.url, self._token, self._engine.timeout)
+
     # -- looking and steering -----------------------------------------------------------
 
     @property
@@ -352,6 +387,16 @@ class Server:
     def state(self) -> str:
         """``new, loading, ready, paused, stopping, stopped, failed`` or ``dead``."""
         return self._engine.state
+
+    @property
+    def model(self) -> ServedModel:
+        """What is served: its task, whether it is batched and why, what it accepts.
+
+        Raises `NotReady` before it is loaded.
+        """
+        if self._engine.model is None:
+            raise NotReady("the model is not loaded yet; wait_ready() waits for it")
+        return ServedModel.of(self._engine.model)
 
     @property
     def policy(self) -> Policy:

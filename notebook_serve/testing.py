@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .models import Prepared
+from .models import Prepared, ServedModel
 from .pipelines import as_model
 
 
@@ -41,6 +41,9 @@ class Faulty:
         self._model = as_model(model)
         self.task, self.name = self._model.task, f"{self._model.name} (faulty)"
         self.prepares, self.accepts = self._model.prepares, self._model.accepts
+        about = ServedModel.of(self._model)
+        self.batched, self.why = about.batched, about.why
+        self.writes = bool(getattr(self._model, "writes", False))
         self.fail_on = fail_on
         self.out_of_memory_over = out_of_memory_over
         self.slow_on = slow_on

@@ -31,3 +31,23 @@ def eventually(condition: Any, what: str, seconds: float = 30.0) -> None:
             return
         tick.wait(0.002)
     raise AssertionError(f"never happened: {what}")
+
+
+class Steps:
+    """Counts the forwards of a pipeline's model, and holds or fails it from some on."""
+
+    def __init__(self, pipe: Any, *, free: int = 1_000_000, fails_at: int = 0) -> None:
+        self.count = 0
+        self.opened = threading.Event()
+        #: set once a forward is held
+        self.held = threading.Event()
+        self._free, self._fails_at = free, fails_at
+        pipe.model.register_forward_pre_hook(self._step)
+
+    def _step(self, module: Any, arguments: Any) -> None:
+        self.count += 1
+        if self.count == self._fails_at:
+            raise RuntimeError("a failing step")
+        if self.count > self._free:
+            self.held.set()
+            assert self.opened.wait(60)

@@ -155,7 +155,7 @@ JSON = {"content-type": "application/json"}
         (b"x", {"X-Request-Timeout": "-1"}, (400, "BadRequest")),
         (b"x", {"X-Request-Timeout": "nan"}, (400, "BadRequest")),
         (b"x" * 1001, {}, (413, "BodyTooLarge")),
-        (b"x", {"content-type": "video/mp4"}, (415, "UnsupportedMediaType")),
+        (b"x", {"content-type": "model/obj"}, (415, "UnsupportedMediaType")),
         (b"x", {"content-type": "text/plain; charset=latin-1"}, (415, "UnsupportedMediaType")),
         (b"[1]", JSON, (422, "InvalidInput")),
         (b'{"input": 1}', JSON, (422, "InvalidInput")),
@@ -532,11 +532,14 @@ def test_pages_about_the_server(make: Make, client: httpx.Client) -> None:
 def test_a_token_is_asked_on_every_route_but_health(make: Make, client: httpx.Client) -> None:
     """Without the token nothing but /health answers; with it everything does."""
     server = make(echo, token="s3cret")
-    looking = ["/", "/stats", "/ready", "/live", "/static/dashboard.js"]
+    looking = ["/", "/stats", "/ready", "/live", "/static/dashboard.js", "/info", "/v1/models"]
+    looking += ["/models/default/info", "/models/default/health", "/v1/models/default"]
     for method, path in [("POST", "/"), *(("GET", path) for path in looking)]:
         for headers in ({}, {"authorization": "Bearer wrong"}, {"authorization": "Basic s3cret"}):
             response = client.request(method, server.url + path, headers=headers)
-            assert error_of(response) == (401, "Unauthorized")
+            assert response.status_code == 401
+            if not path.startswith("/v1/"):
+                assert error_of(response) == (401, "Unauthorized")
             assert response.headers["www-authenticate"] == "Bearer"
         good = {"authorization": "Bearer s3cret"}
         body = b"x" if method == "POST" else None

@@ -337,7 +337,8 @@ def everything() -> Iterator[Any]:
     """An object of each public class, and of each kind that a method returns."""
     with serve(lambda inputs: inputs, port=0, name="<b>x", policy=CoDel(Nameless())) as server:
         server.predict(["<i>", "b"] * 30, timeout=30.0)
-        yield from (server, servers(), server.stats(), server.stats().latency, server.limits)
+        yield from (server, servers(), server.stats(), server.stats().latency, server.model)
+        yield server.limits
         yield from server.stats().workers
         yield from (server.policy, server.records(), server.batches(), server.fit_cost())
         yield from (server.records()[0], server.batches()[0])

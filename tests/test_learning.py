@@ -151,6 +151,38 @@ def test_the_cuts_are_those_of_least_cost(
 
 
 @settings(max_examples=100, deadline=None)
+@given(
+    lengths=st.lists(st.integers(1, 60), min_size=1, max_size=9).map(sorted),
+    place=st.integers(0, 8),
+    most=st.integers(1, 6),
+    tokens=st.integers(1, 150),
+    cost=costs,
+)
+def test_a_batch_has_no_more_tokens_than_it_may_and_is_the_best_of_those(
+    lengths: list[int], place: int, most: int, tokens: int, cost: CostModel
+) -> None:
+    """Padding counts; one that is too long by itself still runs, alone."""
+    at = place % len(lengths)
+    begin, end = cuts_around(at, lengths, cost, most, tokens)
+
+    def fits(bounds: Sequence[int]) -> bool:
+        return all(
+            last - first == 1 or (last - first) * lengths[last - 1] <= tokens
+            for first, last in pairwise(bounds)
+        )
+
+    totals = {
+        tuple(bounds): charged(bounds, at, lengths, cost, most)
+        for bounds in partitions(len(lengths), most)
+        if fits(bounds)
+    }
+    with_it = [total for bounds, total in totals.items() if (begin, end) in pairwise(bounds)]
+
+    assert begin <= at < end
+    assert min(with_it) == pytest.approx(min(totals.values()), abs=1e-12)
+
+
+@settings(max_examples=100, deadline=None)
 @given(most=st.integers(1, 12), more=st.integers(0, 40), place=st.integers(0, 1000))
 def test_the_oldest_is_not_what_is_left_over(most: int, more: int, place: int) -> None:
     """Where enough are alike its batch is half full at least, wherever it stands among them."""
@@ -307,7 +339,7 @@ def asked(policy: Learning, waiting: Sequence[Job], now: float) -> int:
 
 @pytest.mark.parametrize("count", [1000, 100_000])
 def test_a_decision_is_no_more_work_in_a_long_queue(count: int) -> None:
-    """However many wait, a few more are looked at than two full batches on either side hold."""
+    """However many wait, as many are looked at as on any day."""
     rng = random.Random(1)
     waiting = as_waiting(of_lengths(*(rng.randint(4, 128) for _ in range(count))))
 
@@ -475,8 +507,8 @@ def test_with_time_enough_it_decides_as_cost_aware(jobs: list[Job], size: int) -
 # -- as values ----------------------------------------------------------------------------
 
 VALUES: list[tuple[Learning, str]] = [
-    (CostAware(), "CostAware(max_batch_size=32)"),
-    (CostAware(8), "CostAware(max_batch_size=8)"),
+    (CostAware(), "CostAware(max_batch_size=64, max_tokens=16384)"),
+    (CostAware(8, None), "CostAware(max_batch_size=8, max_tokens=None)"),
     (Adaptive(), "Adaptive(objective=0.2, max_batch_size=32)"),
     (Adaptive(1, 4), "Adaptive(objective=1.0, max_batch_size=4)"),
     (Adaptive(np.float64(0.5), np.int64(4)), "Adaptive(objective=0.5, max_batch_size=4)"),

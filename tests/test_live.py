@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from notebook_serve import Greedy, LengthAware, NoBatching, OptionError, Server, Window
+from notebook_serve import CostAware, Greedy, NoBatching, OptionError, Server, Window
 from notebook_serve.live import MOST_BARS, SPAN, Live, options, steer
 from notebook_serve.testing import Faulty
 
@@ -193,7 +193,7 @@ def test_a_control_that_there_is_not_changes_nothing(make: Make, action: Any) ->
     with pytest.raises(OptionError, match="pause, resume or set a policy"):
         steer(server._engine, action)
 
-    assert (server.state, server.policy) == ("ready", LengthAware())
+    assert (server.state, server.policy) == ("ready", CostAware())
 
 
 def test_a_policy_that_makes_no_sense_leaves_the_one_in_effect(make: Make) -> None:

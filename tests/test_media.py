@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from notebook_serve import media
 from notebook_serve.errors import InvalidInput
 from notebook_serve.media import AUDIO_TASKS, IMAGE_TASKS, MIXED_TASKS, decoded
 
@@ -129,6 +131,89 @@ def test_half_an_image_is_refused() -> None:
         decoded("object-detection", png((50, 50))[:-30])
 
 
+def test_an_image_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Told by its header: a small file of very many pixels is not even decoded."""
+    data = png((60, 50))[:-30]
+    monkeypatch.setattr(media, "MOST_PIXELS", 60 * 50 - 1)
+
+    with pytest.raises(InvalidInput, match="60 x 50 pixels, and may have 2,999"):
+        decoded("image-classification", data)
+    monkeypatch.setattr(media, "MOST_PIXELS", 60 * 50)
+    with pytest.raises(InvalidInput, match="no image that can be read"):
+        decoded("image-classification", data)
+    assert decoded("image-classification", png((60, 50))).size == (60, 50)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n(x) run\n%%EOF\n",
+        b"<svg xmlns='http://www.w3.org/2000/svg'><image href='/etc/passwd'/></svg>",
+        b"P7 332 9 9 255\n" + b"\x00" * 81,
+    ],
+    ids=["eps", "svg", "xv"],
+)
+def test_formats_that_are_more_than_pictures_are_refused(data: bytes) -> None:
+    """PostScript would be run by another program; only plain formats are read."""
+    with pytest.raises(InvalidInput, match="no image that can be read"):
+        decoded("image-classification", data)
+
+
+# -- pairs, clips, decisions ----------------------------------------------------------------
+
+
+def test_a_pair_of_pictures_is_decoded() -> None:
+    """Two pictures of any form, and nothing else."""
+    first, second = decoded("keypoint-matching", [png(), b64(png((4, 5)))])
+
+    assert (first.size, second.size) == ((2, 3), (4, 5))
+    wrong: Any
+    for wrong in ([png()], [png()] * 3, png(), {"a": png()}, "text"):
+        with pytest.raises(InvalidInput, match="takes a pair of images"):
+            decoded("keypoint-matching", wrong)
+    for wrong in (*OPENABLE, 5, None):
+        with pytest.raises(InvalidInput):
+            decoded("keypoint-matching", [png(), wrong])
+
+
+def test_a_video_comes_as_bytes_or_base64() -> None:
+    """The file itself, which the pipeline is given in memory."""
+    value: Any
+    for value in (b"video", b64(b"video"), "data:video/mp4;base64," + b64(b"video")):
+        assert decoded("video-classification", value) == b"video"
+    for value in (*OPENABLE, ["/etc/passwd"], {"video": "/etc/passwd"}):
+        with pytest.raises(InvalidInput, match="paths and URLs are never opened"):
+            decoded("video-classification", value)
+
+
+@pytest.mark.parametrize("as_text", [False, True])
+def test_a_decisions_images_are_decoded(as_text: bool) -> None:
+    """Its text is text, even where it looks like a path; its assets are base64 or refused."""
+    picture = b64(png())
+    asked: Any = {
+        "state": {"photo": "<a>", "path": "/etc/passwd"},
+        "questions": {"q": {"type": "noul"}},
+        "assets": {"<a>": {"type": "image", "format": "png", "data_base64": picture}, "b": picture},
+    }
+    made = decoded("decision", json.dumps(asked) if as_text else asked)
+
+    assert made["state"] == asked["state"]
+    assert [image.size for image in made["assets"].values()] == [(2, 3), (2, 3)]
+    wrong: Any
+    for wrong in ({"a": "/etc/passwd"}, {"a": {"data_base64": "http://x"}}, {"a": {}}, ["x"]):
+        with pytest.raises(InvalidInput):
+            decoded("decision", {**asked, "assets": wrong})
+
+
+def test_a_decision_has_no_other_keys() -> None:
+    """What is no part of a request is refused by name, and so is what is no request."""
+    with pytest.raises(InvalidInput, match="takes no 'device'"):
+        decoded("decision", {"state": "a", "questions": {}, "device": 1})
+    for wrong in ("{", [1], 5, None, "[]"):
+        with pytest.raises(InvalidInput, match=r"decision"):
+            decoded("decision", wrong)
+
+
 # -- strings in lists ---------------------------------------------------------------------
 
 
@@ -211,6 +296,43 @@ def test_images_beside_text_are_decoded() -> None:
         made = decoded(task, {"text": "what?", "images": [b64(data), data], "image": b64(data)})
         assert made["text"] == "what?"
         assert [image.size for image in [*made["images"], made["image"]]] == [(2, 3)] * 3
+
+
+def test_a_picture_in_a_chat_may_be_written_as_an_image_url() -> None:
+    """As clients of OpenAI's interface do, if the picture itself stands there."""
+    url = "data:image/png;base64," + b64(png())
+    part: dict[str, Any]
+    for source in ({"url": url}, url):
+        part = {"type": "image_url", "image_url": source}
+        [message] = decoded("image-text-to-text", [{"role": "user", "content": [part]}])
+        assert message["content"][0]["type"] == "image"
+        assert message["content"][0]["image"].size == (2, 3)
+    for value in (*OPENABLE[:-1], 5, None, {"uri": url}):
+        part = {"type": "image_url", "image_url": {"url": value}}
+        with pytest.raises(InvalidInput, match="URLs are never opened"):
+            decoded("image-text-to-text", [{"role": "user", "content": [part]}])
+
+
+def test_sound_beside_text_is_heard() -> None:
+    """Files and samples under the key for it, in a chat or not, where the model hears."""
+    wave = {"raw": [0.0, 0.5], "sampling_rate": 8000}
+    heard: list[Any] = []
+
+    def sound(value: Any) -> str:
+        heard.append(value)
+        return "heard"
+
+    for value in (b"RIFF", b64(b"RIFF"), [0.0, 0.5], wave):
+        assert decoded("any-to-any", {"text": "a", "audio": value}, sound)["audio"] == "heard"
+    chat = [{"role": "user", "content": [{"type": "audio", "audio": b64(b"RIFF")}]}]
+    assert decoded("any-to-any", chat, sound)[0]["content"][0]["audio"] == "heard"
+    several = decoded("any-to-any", {"text": "a", "audio": [b"1", b"2"]}, sound)
+    assert several["audio"] == ["heard", "heard"]
+    assert heard == [b"RIFF", b"RIFF", [0.0, 0.5], wave, b"RIFF", b"1", b"2"]
+    wrong: Any
+    for wrong in (*OPENABLE, {"raw": "/etc/passwd", "sampling_rate": 1}, {"path": 1}):
+        with pytest.raises(InvalidInput):
+            decoded("any-to-any", {"text": "a", "audio": wrong}, sound)
 
 
 # -- keys that are none ---------------------------------------------------------------------

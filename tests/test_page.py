@@ -165,7 +165,7 @@ def test_a_policy_is_set_by_hand(make: Make, visit: Visit) -> None:
     """Choosing a policy, writing its options and applying them changes the server's."""
     server = make(echo)
     page = visit(server.url)
-    expect(page.get_by_label("policy")).to_have_value("LengthAware")
+    expect(page.get_by_label("policy")).to_have_value("CostAware")
     apply(page, "Window", max_batch_size="4", max_wait="0.25")
     expect(page.get_by_role("status")).to_contain_text("Window(max_batch_size=4, max_wait=0.25)")
 

@@ -23,7 +23,8 @@ from notebook_serve import (
     Window,
 )
 from notebook_serve.engine import Answer, Engine
-from notebook_serve.pipelines import AnyPipeline, TextPipeline, as_model, position_limit
+from notebook_serve.pipelines import TextPipeline, as_model, position_limit
+from notebook_serve.single import AnyPipeline
 
 from . import small_models
 from .gate import eventually

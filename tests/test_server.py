@@ -18,9 +18,9 @@ import psutil
 import pytest
 
 from notebook_serve import (
+    CostAware,
     Greedy,
     InvalidInput,
-    LengthAware,
     LoaderFailed,
     NoBatching,
     OptionError,
@@ -52,7 +52,7 @@ def test_serve_returns_when_it_answers(make: Make) -> None:
     server = make(echo)
     assert httpx.post(server.url, content="x").json() == "x"
     assert server.predict("x") == "x"
-    assert server.policy == LengthAware()
+    assert server.policy == CostAware()
     assert server in servers()
 
 
