@@ -18,6 +18,7 @@ from typing import Any
 
 from .channel import Channel
 from .devices import moved, placed
+from .hearing import DistantPrompt, Flags
 from .memory import free_memory, is_out_of_memory
 from .models import FunctionModel, Model, Prepared
 from .pickling import shapes_only
@@ -29,11 +30,13 @@ from .raised import Raised
 PR_SET_PDEATHSIG = 1
 
 
-def main(conversation: int, life: int) -> None:
+def main(conversation: int, life: int, flags: int) -> None:
     """Serve the notebook at the other end of the socket `conversation`, as long as it lives."""
+    for fd in (conversation, life, flags):
+        os.set_inheritable(fd, False)
     end_with(life)
-    os.set_inheritable(conversation, False)
     channel = Channel(socket.socket(fileno=conversation))
+    DistantPrompt.speak, DistantPrompt.flags = channel.send, Flags(flags)
     model = load(channel)
     # The notebook may go while a batch runs; nobody is left then to be told.
     with suppress(EOFError, OSError):
@@ -43,7 +46,6 @@ def main(conversation: int, life: int) -> None:
 
 def end_with(life: int) -> None:
     """End this process, and what it has started, when nobody holds the other end of the pipe."""
-    os.set_inheritable(life, False)
     if sys.platform.startswith("linux"):
         # Native code that keeps the interpreter's lock would keep the thread from its work.
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

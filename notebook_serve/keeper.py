@@ -134,7 +134,9 @@ class Keeper:
             with self._asking:
                 outputs = process.ask(items)
         except Silent:
-            raise ProcessDied(self._end_of(process)) from None
+            died = ProcessDied(self._end_of(process))
+            died.spoken = process.spoken
+            raise died from None
         finally:
             with self._changed:
                 self._busy = False
@@ -147,8 +149,8 @@ class Keeper:
         The process may have been killed from outside. An input that was in the batch before, which
         also died, has had its second chance.
         """
-        if not isinstance(error, ProcessDied):
-            return False
+        if not isinstance(error, ProcessDied) or error.spoken:
+            return False  # what was heard once must not be heard again
         known = any(items[0] is suspect for suspect in self._suspects)
         self._suspects = items
         return len(items) == 1 and not known

@@ -5,7 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
@@ -32,11 +32,10 @@ class Parcel:
         data, buffers = dumps(value)
         pieces = [data, *buffers]
         sizes = tuple(piece.nbytes for piece in pieces)
-        parcel = cls(_open(), sizes)
+        parcel = cls(memory_file(_places(sizes)[-1]), sizes)
         whole = sum(sizes)
         try:
-            os.ftruncate(parcel.fd, parcel._places[-1])
-            for n, (piece, place) in enumerate(zip(pieces, parcel._places, strict=False)):
+            for n, (piece, place) in enumerate(zip(pieces, _places(sizes), strict=False)):
                 with memoryview(piece).cast("B") as view:
                     for at in range(0, len(view), CHUNK):
                         _write(parcel.fd, view[at : at + CHUNK], place + at)
@@ -46,17 +45,12 @@ class Parcel:
             raise
         return parcel
 
-    @property
-    def _places(self) -> list[int]:
-        """Where each piece begins; last, the size of the whole."""
-        return list(accumulate((-(-size // ALIGNED) * ALIGNED for size in self.sizes), initial=0))
-
     def open(self) -> Any:
         """A copy of the object; memory of its arrays is shared until it is written to."""
-        whole = memoryview(mmap.mmap(self.fd, self._places[-1], access=mmap.ACCESS_COPY))
+        places = _places(self.sizes)
+        whole = memoryview(mmap.mmap(self.fd, places[-1], access=mmap.ACCESS_COPY))
         data, *buffers = [
-            whole[place : place + size]
-            for place, size in zip(self._places, self.sizes, strict=False)
+            whole[place : place + size] for place, size in zip(places, self.sizes, strict=False)
         ]
         return loads(data, buffers)
 
@@ -65,11 +59,20 @@ class Parcel:
         os.close(self.fd)
 
 
-def _open() -> int:
+def _places(sizes: Sequence[int]) -> list[int]:
+    """Where each piece begins; last, the size of the whole."""
+    return list(accumulate((-(-size // ALIGNED) * ALIGNED for size in sizes), initial=0))
+
+
+def memory_file(size: int) -> int:
+    """A file of zeros without a name, in memory where the system can do that; its descriptor."""
     if hasattr(os, "memfd_create"):
-        return os.memfd_create("notebook-serve model")
-    with tempfile.TemporaryFile() as file:
-        return os.dup(file.fileno())
+        fd = os.memfd_create("notebook-serve")
+    else:
+        with tempfile.TemporaryFile() as file:
+            fd = os.dup(file.fileno())
+    os.ftruncate(fd, size)
+    return fd
 
 
 def _write(fd: int, view: memoryview, place: int) -> None:

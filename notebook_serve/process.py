@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from .channel import Channel
+from .generation import Prompt
+from .hearing import Flags, Hearing, Said
 from .models import Prepared
 from .parcel import Parcel
 from .raised import Raised
@@ -27,7 +29,7 @@ CODE = """
 import json, sys
 sys.path[:] = json.loads(sys.argv[1])
 from notebook_serve.child import main
-main(int(sys.argv[2]), int(sys.argv[3]))
+main(*map(int, sys.argv[2:]))
 """
 #: what is known of some ends
 SIGNS = {
@@ -38,7 +40,9 @@ SIGNS = {
 
 
 class ProcessDied(Exception):
-    """The worker's process ended while it ran these inputs."""
+    """The worker's process ended while it ran these inputs; it may have `spoken` before."""
+
+    spoken = False
 
 
 class Silent(Exception):
@@ -64,21 +68,23 @@ class Process:
     def __init__(self, start: Start, environment: Mapping[str, str]) -> None:
         ours, theirs = socket.socketpair()
         life, self._life = os.pipe()
-        self._channel = Channel(ours)
+        self._channel, self._flags = Channel(ours), Flags()
+        #: whether anything was heard of the newest batch before its end
+        self.spoken = False
+        passed = (theirs.fileno(), life, self._flags.fd)
         try:
             path = json.dumps([entry for entry in sys.path if isinstance(entry, str)])
             self._process = subprocess.Popen(  # noqa: S603  # nothing of it comes from clients
-                [sys.executable, "-c", CODE, path, str(theirs.fileno()), str(life)],
+                [sys.executable, "-c", CODE, path, *map(str, passed)],
                 stdin=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(), life, start.parcel.fd),
+                pass_fds=(*passed, start.parcel.fd),
                 env={**os.environ, **environment},
                 # So an interrupt of the notebook is not one of the model, and all that the model
                 # may have started ends with it.
                 start_new_session=True,
             )
         except BaseException:
-            self._channel.close()
-            os.close(self._life)
+            self._give_back()
             raise
         finally:
             theirs.close()
@@ -95,19 +101,27 @@ class Process:
 
         Raises what loading raised there, or `Silent` if the process ends before.
         """
-        return self._reply_to(self._start)
+        return self._reply_to(self._start, Hearing(self._flags))
 
     def ask(self, items: Sequence[Prepared]) -> list[Any]:
         """Run a batch there; raises what the model raises, or `Silent` if the process ends."""
-        outputs: list[Any] = self._reply_to(items)
+        hearing = Hearing(self._flags)
+        try:
+            outputs: list[Any] = self._reply_to(items, hearing)
+        finally:
+            self.spoken = hearing.spoken
+            hearing.close()
         return outputs
 
-    def _reply_to(self, message: Any) -> Any:
+    def _reply_to(self, message: Any, hearing: Hearing) -> Any:
         try:
-            self._channel.send(message)
-            reply = self._channel.receive()
+            self._channel.send(message, ways={Prompt: hearing.send})
+            while isinstance(reply := self._channel.receive(), Said):
+                hearing.hear(reply)
         except (EOFError, OSError) as error:
             raise Silent from error
+        if hearing.failed is not None:
+            raise hearing.failed
         if isinstance(reply, Raised):
             raise reply.error()
         return reply
@@ -130,7 +144,11 @@ class Process:
     def close(self) -> None:
         """Give back what it took, once it has ended and nobody asks it any more."""
         self.kill()  # what it has started
+        self._give_back()
+
+    def _give_back(self) -> None:
         self._channel.close()
+        self._flags.close()
         os.close(self._life)
 
 

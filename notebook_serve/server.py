@@ -79,9 +79,9 @@ def serve(
     Args:
         model: A transformers pipeline, or any callable that takes a list of inputs and returns a
             list of as many outputs.
-        loader: Instead of `model`: a callable of no arguments that returns one. It runs once, on
-            the worker's thread; until it is done requests are refused with 503, and `wait_ready`
-            waits for it.
+        loader: Instead of `model`: a callable of no arguments that returns one. It runs once, in
+            the worker (and again in each process that replaces one); until it is done requests are
+            refused with 503, and `wait_ready` waits for it.
         policy: Which requests run next, and when; ``CostAware()`` if not given.
         worker: Where the model runs: on a ``thread`` of this process, or in a ``process`` of its
             own. A cell that computes in pure Python takes the interpreter from a thread; a process

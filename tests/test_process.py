@@ -32,6 +32,7 @@ from notebook_serve import (
     serve,
     servers,
 )
+from notebook_serve.generation import Piece, Prompt, Written
 from notebook_serve.keeper import LONGEST_PAUSE, pause, torch_threads
 from notebook_serve.testing import Faulty
 
@@ -187,7 +188,7 @@ def assert_answers_as(pipe: Any, server: Server, task: str) -> None:
 
 def test_a_pipeline_that_is_sent_answers_as_it_does_alone(make: Make) -> None:
     """With every parameter; and a change made later to the one in the notebook is not felt."""
-    task = "text-generation"
+    task = "text-classification"
     pipe, other = (small_models.pipeline(task) for _ in range(2))
     server = make(other, worker="process")
     for weight in other.model.parameters():
@@ -197,12 +198,57 @@ def test_a_pipeline_that_is_sent_answers_as_it_does_alone(make: Make) -> None:
 
 def test_a_pipeline_that_is_made_there_answers_as_it_does_alone(make: Make) -> None:
     """With every parameter; and here there is all of it but the weights."""
-    task = "text-classification"
+    task = "text-generation"
     server = make(loader=partial(small_models.pipeline, task), worker="process")
     server.wait_ready(100)
     assert_answers_as(small_models.pipeline(task), server, task)
     here: Any = server._engine.model
     assert all(weight.is_meta for weight in here._reader.model.parameters())
+    assert_it_is_heard(server)
+
+
+def assert_it_is_heard(server: Server) -> None:
+    """Each token is heard as it is written, and who has heard enough ends it."""
+    pieces: list[Piece] = []
+    settings = {"max_new_tokens": 40, "min_new_tokens": 40, "do_sample": False}
+
+    def answer(prompt: Prompt) -> Written:
+        (future,) = server._engine.submit([prompt], settings)
+        (written,) = future.result(60).value
+        assert isinstance(written, Written)
+        return written
+
+    whole = answer(Prompt("the queue"))
+    assert answer(Prompt("the queue", (), pieces.append)) == whole
+    assert tuple(piece.token for piece in pieces) == whole.tokens
+
+    def hear(piece: Piece) -> None:
+        heard.append(piece)
+        if len(heard) == 3:
+            ended.end()
+
+    heard: list[Piece] = []
+    ended = Prompt("the queue", (), hear)
+    assert whole.tokens[:3] == answer(ended).tokens[:3]
+    assert len(heard) < 40
+
+    def fail(piece: Piece) -> None:
+        raise ValueError("nobody listens")
+
+    with pytest.raises(ModelFailed, match="nobody listens"):
+        answer(Prompt("the queue", (), fail))
+    assert answer(Prompt("the queue")) == whole
+    assert server.stats().restarts == {}
+
+    def kill(piece: Piece) -> None:
+        killed.append(piece)
+        os.kill(server.stats().workers[0].pid or 0, signal.SIGKILL)
+
+    # What was heard once is not said again by the next process.
+    killed: list[Piece] = []
+    with pytest.raises(ModelFailed, match="SIGKILL"):
+        answer(Prompt("the queue", (), kill))
+    assert [piece.token for piece in killed] == list(whole.tokens[: len(killed)])
 
 
 #: what a person may write into cells: none of it can be imported anywhere else
