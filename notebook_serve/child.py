@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
+from io import TextIOWrapper
 from typing import Any
 
 from .channel import Channel
@@ -35,6 +36,8 @@ def main(conversation: int, life: int, flags: int) -> None:
     for fd in (conversation, life, flags):
         os.set_inheritable(fd, False)
     end_with(life)
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # what a model prints is seen at once
     channel = Channel(socket.socket(fileno=conversation))
     DistantPrompt.speak, DistantPrompt.flags = channel.send, Flags(flags)
     model = load(channel)

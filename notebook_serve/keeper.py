@@ -249,7 +249,7 @@ class Keeper:
         """The life of one process: what it ended by, and why it had no model if it had none."""
         try:
             process = Process(self._start, self._environment)
-        except OSError as error:
+        except Exception as error:
             return "", LoaderFailed(f"no process can be started: {error}")
         with self._changed:
             self._process = process
