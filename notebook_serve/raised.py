@@ -24,7 +24,7 @@ class Raised:
     name: str
     said: str
     where: str
-    #: the exception's type, arguments and attributes as a pickle; empty if they cannot be sent
+    #: the exception as a pickle, or what it can be made from; empty if neither can be sent
     parts: bytes
 
     @classmethod
@@ -34,33 +34,37 @@ class Raised:
         said = ""
         with suppress(Exception):
             said = str(error)
-        return cls(type(error).__name__, said, where, _pickled(error))
+        return cls(type(error).__name__, said, where, _pickled(error, said))
 
     def error(self) -> Exception:
         """The same exception, or one of the same name and words if it cannot be made here."""
-        made = self._made()
-        if made is None:
+        made: Any = None
+        with suppress(Exception):
+            made = _made(self.parts)
+        if not isinstance(made, Exception) or str(made) != self.said:
             made = type(self.name, (RuntimeError,), {})(self.said)
         made.__cause__ = RemoteTraceback(self.where)
-        return made
+        return made  # type: ignore[no-any-return]
 
-    def _made(self) -> Exception | None:
+
+def _pickled(error: BaseException, said: str) -> bytes:
+    """The first form of `error` from which one of the same words can be made."""
+    forms = (error, (type(error), error.args, vars(error)), (type(error), error.args, {}))
+    for form in forms:
         with suppress(Exception):
-            kind, arguments, attributes = loads(self.parts)
-            # Not by calling the type, which may want other arguments than it keeps.
-            made = kind.__new__(kind, *arguments)
-            made.args = arguments
-            vars(made).update(attributes)
-            if isinstance(made, Exception) and str(made) == self.said:
-                return made
-        return None
-
-
-def _pickled(error: BaseException) -> bytes:
-    attributes: Any
-    for attributes in (vars(error), {}):
-        with suppress(Exception):
-            data, buffers = dumps((type(error), error.args, attributes), devices=False)
-            if not buffers:
+            data, buffers = dumps(form, devices=False)
+            if not buffers and str(_made(bytes(data))) == said:
                 return bytes(data)
     return b""
+
+
+def _made(parts: bytes) -> Any:
+    form = loads(parts)
+    if isinstance(form, BaseException):
+        return form
+    # Not by calling the type, which may want other arguments than it keeps.
+    kind, arguments, attributes = form
+    made = kind.__new__(kind, *arguments)
+    made.args = arguments
+    vars(made).update(attributes)
+    return made

@@ -112,8 +112,8 @@ def test_tied_weights_stay_tied_and_each_who_opens_a_parcel_has_his_own() -> Non
     with torch.no_grad():
         first["a"].fill_(7)
     assert first["a"] is first["b"]
-    assert float(second["a"].sum()) == 100_000
-    assert float(tied.sum()) == 100_000
+    assert float(second["a"].detach().sum()) == 100_000
+    assert float(tied.detach().sum()) == 100_000
     assert told[-1][0] == told[-1][1] > 400_000
     assert parcel.sizes[1] == 400_000
 
@@ -154,7 +154,7 @@ class Secretive(Exception):
 
 def test_exceptions_arrive_as_they_were() -> None:
     """Of the same type and words; or of the same name and words, where the type is of no use."""
-    cases = [Needy(1, 2), OSError(2, "missing", "a file"), KeyError("x"), UnicodeError("u")]
+    cases = [Needy(1, 2), OSError(2, "missing", "a file"), KeyError("x"), StopIteration(4)]
     for case in cases:
         made = loads(*dumps(Raised.of(case))).error()
         assert type(made) is type(case)
