@@ -49,7 +49,11 @@ class Raised:
 
 def _pickled(error: BaseException, said: str) -> bytes:
     """The first form of `error` from which one of the same words can be made."""
-    forms = (error, (type(error), error.args, vars(error)), (type(error), error.args, {}))
+    forms: tuple[Any, ...] = (
+        error,
+        (type(error), error.args, vars(error)),
+        (type(error), error.args, {}),
+    )
     for form in forms:
         with suppress(Exception):
             data, buffers = dumps(form, devices=False)

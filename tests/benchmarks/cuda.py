@@ -36,7 +36,7 @@ from tests.benchmarks.workload import classifier, inputs_of
 
 RESULT = Path(__file__).parent / "results" / "cuda.json"
 CLIENTS = (1, 32, 128, 512)
-POLICIES = ("NoBatching", "Greedy(64)", "LengthAware()", "LengthAware(64)", "CostAware(64)")
+POLICIES = ("NoBatching", "Greedy(64)", "LengthAware(64)", "CostAware")
 SIZES = (16, 32, 64, 128, 256)
 DTYPES = ("float16", "bfloat16")
 
