@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import threading
@@ -14,6 +15,8 @@ from .models import Model, Prepared
 from .parcel import Parcel
 from .process import Process, ProcessDied, Silent, Start
 from .switching import hold, let_go
+
+logger = logging.getLogger("notebook_serve")
 
 #: seconds before a second start in a row without a batch that ran between, and the most
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 30.0
@@ -241,8 +244,14 @@ class Keeper:
                     self._changed.notify_all()
                     if first:
                         return
-                    end = f"it could not load: {_in_short(error)}"
+                    # What it said may name places, and is for the log: statistics go over HTTP.
+                    logger.warning(
+                        "%s: the model cannot be loaded again", self._name, exc_info=error
+                    )
+                    end = f"it could not load: {type(error).__name__}"
                 self._restarts[end] += 1
+            if error is None:
+                logger.warning("%s: ended (%s) and is started again", self._name, end)
             row, first = 0 if self._useful else row + 1, False
 
     def _live(self) -> tuple[str, Exception | None]:
