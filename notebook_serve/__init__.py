@@ -56,7 +56,7 @@ from .report import Report
 from .scheduler import Scheduler
 from .server import Server, serve, servers, stop_all
 from .simulator import simulate
-from .stats import Distribution, Queue, Stats
+from .stats import Distribution, Queue, Stats, WorkerStats
 from .waiting import by_length, mates
 
 __version__ = "0.1.0"
@@ -115,6 +115,7 @@ __all__ = [
     "UnsupportedMediaType",
     "Window",
     "WorkerDead",
+    "WorkerStats",
     "access_log",
     "aload_test",
     "by_length",

@@ -187,6 +187,7 @@ class Endpoint:
             "max_queue_size": engine.max_queue_size,
             "timeout": engine.timeout,
             "refuse_late": engine.refuse_late,
+            "replicas": engine.workers,
         }
 
     def fit_cost(self) -> CostModel:
@@ -204,8 +205,8 @@ class Endpoint:
 
         They arrive when they did and are as long as they were, and batches take what `cost` says,
         which is `fit_cost` unless given. With the policy in effect it shows how far to trust that.
-        `options` are those of `simulate`, such as ``replicas=2``; queue limit, time-out and
-        refusals are this model's unless given. Raises `OptionError` before anything was served.
+        `options` are those of `simulate`, such as ``replicas=2``; workers, queue limit, time-out
+        and refusals are this model's unless given. Raises `OptionError` before anything was served.
         """
         known = self.fit_cost() if cost is None else cost
         settings = {**self.limits, **options}

@@ -2,7 +2,9 @@
 
     submit ──> desk thread ──> worker thread ──> desk thread ──> futures
     (any       (prepares:      (scheduler,       (finishes:
-    thread)     tokenises)      model)            labels)
+    thread)     tokenises)      executor)         labels)
+
+An executor is what runs a worker's batches: the model, there on the thread or in a process.
 
 `_open` is the truth about who still needs an answer. Whoever takes an entry out of it, under the
 lock, answers it; so it does not matter how many find a reason to: the model, a deadline, a client
@@ -42,6 +44,7 @@ from .errors import (
     Unavailable,
     WorkerDead,
 )
+from .executors import Executor, ThreadExecutor
 from .isolation import Failure, run_isolated
 from .jobs import Batch, BatchRecord, Job, Outcome, RequestRecord
 from .memory import Ceiling, free_memory, is_out_of_memory
@@ -49,7 +52,7 @@ from .models import Model, Prepared
 from .pipelines import as_model
 from .policies import Policy, label
 from .scheduler import FALLBACK, PolicyFault
-from .stats import News, Queue, Recorder, Stats, Unfinished
+from .stats import News, Queue, Recorder, Stats, Unfinished, WorkerStats
 from .worker import Worker
 
 logger = logging.getLogger("notebook_serve")
@@ -102,11 +105,17 @@ class Tracer(Protocol):
 Ending = tuple[Entry, Outcome, Any]
 
 
+class Unwanted(Exception):
+    """Nobody waits any more for what would be run again."""
+
+
 class Engine:
     """A model, a queue and the threads between them; knows nothing of HTTP.
 
     `model` is a pipeline or a batch function, or None with a `loader` that returns one; `timeout`
-    is in seconds.
+    is in seconds. There is a worker for each of `executors`; without any, one that runs the model
+    on its thread. A batch that runs for `overtime` times as long as its requests had time for it
+    is ended, where its executor can do that.
     """
 
     def __init__(
@@ -119,17 +128,21 @@ class Engine:
         timeout: float,
         name: str,
         refuse_late: bool = True,
+        executors: Sequence[Executor] = (),
+        overtime: float = math.inf,
     ) -> None:
         self.name = name
         self.refuse_late = refuse_late
         self.max_queue_size = max_queue_size
         self.timeout = timeout
+        self.overtime = overtime
         self.model: Model | None = None if model is None else as_model(model)
         self.ceiling = Ceiling()
         self.breaker = Breaker()
         #: makes spans, where that was asked for
         self.tracer: Tracer | None = None
-        self._loader = loader
+        self._given = self.model is not None
+        self._executors = executors or [ThreadExecutor(self.model, partial(_loaded, loader))]
         self._policy = policy
         self._fault: PolicyFault | None = None
         self._cause: ServeError | None = None
@@ -140,7 +153,13 @@ class Engine:
         self._changed = threading.Condition(self._lock)
         self._ids = itertools.count(1)
         self._open: dict[int, Entry] = {}
-        self._running_since: float | None = None
+        #: when the batch of each worker that has one began
+        self._running: dict[int, float] = {}
+        #: the workers whose model is still to be made ready
+        self._loading: set[int] = set()
+        #: the executor of each batch that is to be ended if it runs for too long, by a number
+        #: below zero, which no entry has
+        self._limited: dict[int, Executor] = {}
         self._recorder = Recorder(time.monotonic())
         self._backlog = Backlog()
         self._make_threads()
@@ -157,11 +176,17 @@ class Engine:
         """Why the state is ``failed`` or ``dead``."""
         return self._cause
 
+    @property
+    def workers(self) -> int:
+        """How many batches can run at the same time."""
+        return len(self._executors)
+
     def start(self) -> None:
         """Start the threads, and load the model where that is still to be done.
 
-        Does nothing if the engine runs. Raises `StartError` while a worker that was stopped is
-        still busy: two threads must never own one model.
+        Does nothing if the engine runs. Waits where a model, and no loader, must be sent to a
+        process, and raises what prevents it. Raises `StartError` while a worker that was stopped
+        is still busy: two threads must never own one model.
         """
         with self._lock:
             if self._state in ("loading", "ready", "stopping"):
@@ -175,17 +200,32 @@ class Engine:
                 "the worker of before is still in a forward that outlasted stop(); "
                 "start again when it is through"
             )
+        try:
+            for executor in self._executors:
+                executor.begin()
+        except BaseException:
+            self._end_executors()
+            with self._lock:
+                self._set_state(before)
+            raise
         with self._lock:
             self._make_threads()
             self._cause, self._paused = None, False
             self.breaker = Breaker()
             self._recorder = Recorder(time.monotonic())
             self._backlog = Backlog()
-            if self.model is not None:
+            self._loading = {n for n, one in enumerate(self._executors) if not one.ready}
+            if not self._loading:
                 self._set_state("ready")
         self._deadlines.start()
         self._desk.start()
         self._worker.start()
+        if self._given:
+            try:
+                self.wait_ready()
+            except BaseException:
+                self.stop(drain=False)
+                raise
 
     def stop(self, drain: bool = True, timeout: float = 10.0) -> None:
         """Refuse what is new, answer what is queued within `timeout` seconds, and end the threads.
@@ -232,16 +272,23 @@ class Engine:
 
     def _make_threads(self) -> None:
         prefix = f"notebook-serve {self.name}"
-        self._worker = Worker(self, self._policy, f"{prefix} worker")
-        self._deadlines = Deadlines(self._expire, f"{prefix} deadlines")
+        self._worker = Worker(self, self._policy, f"{prefix} worker", self.workers)
+        self._deadlines = Deadlines(self._due, f"{prefix} deadlines")
         self._desk = Desk(self.died, f"{prefix} desk")
 
     def _end_threads(self, timeout: float) -> bool:
         self._worker.close()
+        self._end_executors()
         self._desk.close()
         self._deadlines.stop()
         self._desk.join(max(timeout, 0.1))
         return self._worker.join(max(timeout, 0.1))
+
+    def _end_executors(self) -> None:
+        for executor in self._executors:
+            executor.close()
+        for executor in self._executors:
+            executor.join()
 
     def _set_state(self, state: State) -> None:
         """Change the state; the lock is held."""
@@ -350,17 +397,22 @@ class Engine:
 
     def _back_in(self, depth: int, now: float) -> int:
         """Whole seconds after which what waits is through; the lock is held."""
-        seconds = self._backlog.seconds(depth)
+        seconds = self._seconds(depth)
         # The rate of the last seconds counts those in which there was nothing to do.
         rate = self._recorder.drain_rate(now) if seconds is None else depth / max(seconds, 1e-9)
         return retry_after(depth, rate)
+
+    def _seconds(self, depth: int) -> float | None:
+        """Seconds that all workers take for `depth` waiting requests, if that can be told."""
+        seconds = self._backlog.seconds(depth)
+        return seconds if seconds is None else seconds / self.workers
 
     def _overload(self, depth: int, count: int, patience: float) -> Overloaded | None:
         """A refusal if `count` requests behind `depth` others cannot be through in their time."""
         # Where nothing waits there is nothing to come back after.
         if not self.refuse_late or not depth or self._paused:
             return None
-        seconds = self._backlog.seconds(depth + count)
+        seconds = self._seconds(depth + count)
         if seconds is None or seconds <= USABLE * patience:
             return None
         wait = max(1, min(MOST_RETRY_AFTER, math.ceil(seconds - USABLE * patience)))
@@ -393,6 +445,17 @@ class Engine:
         if entry is not None:
             self._close([(entry, "cancelled", None)])
             self._worker.withdraw(entry_id)
+
+    def _due(self, number: int) -> None:
+        """The time of a request ran out, or that of a batch, whose number is below zero."""
+        if number >= 0:
+            self._expire(number)
+            return
+        with self._lock:
+            executor = self._limited.pop(number, None)
+        # It may be through just now; then its process is replaced for nothing.
+        if executor is not None:
+            executor.interrupt(f"a forward took {self.overtime:g} times as long as it had")
 
     def _expire(self, entry_id: int) -> None:
         """The time of a request ran out: answer it now, wherever it is."""
@@ -468,47 +531,78 @@ class Engine:
 
     # -- what the worker asks for (on its thread, but for the finish) ---------------------
 
-    def load(self) -> bool:
-        """Call the loader if there is no model yet; False if it raised."""
-        error: LoaderFailed | None = None
-        if self.model is None:
-            try:
-                assert self._loader is not None
-                self.model = as_model(self._loader())
-            except BaseException as cause:
-                error = LoaderFailed(f"the loader raised {type(cause).__name__}: {cause}")
-                error.__cause__ = cause
+    def load(self, number: int) -> bool:
+        """Make the model of a worker ready; False if that fails, and then none is."""
+        error: StartError | None = None
+        try:
+            model = self._executors[number].load()
+            if number == 0 and model is not None:
+                self.model = model
+        except LoaderFailed as cause:
+            error = cause
+        except BaseException as cause:
+            error = LoaderFailed(f"the loader raised {type(cause).__name__}: {cause}")
+            error.__cause__ = cause
         with self._changed:
-            if self._state == "loading":
+            self._loading.discard(number)
+            if self._state == "loading" and (error is not None or not self._loading):
                 self._cause = error
                 self._set_state("ready" if error is None else "failed")
         return error is None
 
-    def run(self, batch: Batch) -> BatchRecord | None:
+    def run(self, batch: Batch, number: int = 0) -> BatchRecord | None:
         """Run those of a batch who still want an answer, and see to it that they get it."""
-        begun, started = self._begin(batch)
+        begun, started = self._begin(batch, number)
         if not begun:
             return None
-        assert self.model is not None
+        executor = self._executors[number]
         entries, items = zip(*begun, strict=True)
         lengths = tuple(item.length for item in items)
-        outputs, retries = run_isolated(self.model.run, items, self._run_failed)
+        if self.overtime < math.inf:
+            self._limit(-batch.id, executor, started, entries)
+        wanted = dict(zip(map(id, items), entries, strict=True))
+        outputs, retries = run_isolated(
+            partial(self._run_wanted, executor, wanted),
+            items,
+            partial(self._run_failed, executor),
+        )
         seconds = time.monotonic() - started
         record = BatchRecord(
-            batch.id, batch.reason, lengths, started, seconds, batch.waiting, retries
+            batch.id, batch.reason, lengths, started, seconds, batch.waiting, retries, number
         )
         with self._lock:
-            self._running_since = None
+            self._running.pop(number, None)
+            self._limited.pop(-batch.id, None)
             self._recorder.batch(record)
             self._backlog.learn(record)
+        if self.overtime < math.inf:
+            self._deadlines.discard(-batch.id)
         if not retries:
             self.ceiling.fitted(record.padded_tokens)
         finish = partial(self._finish, record, entries, items, outputs)
-        if self.model.prepares:
+        if self.model is not None and self.model.prepares:
             self._desk.put_urgent(finish)
         else:
             finish()
         return record
+
+    def _run_wanted(
+        self, executor: Executor, entries: Mapping[int, Entry], items: Sequence[Prepared]
+    ) -> list[Any]:
+        """Run `items`, unless nobody waits for any of them any more."""
+        if not any(entries[id(item)].id in self._open for item in items):
+            raise Unwanted("all who waited for it have gone")
+        return executor.run(items)
+
+    def _limit(
+        self, key: int, executor: Executor, started: float, entries: Sequence[Entry]
+    ) -> None:
+        """See to it that a batch is ended if it runs far beyond the time of all its requests."""
+        latest = max(entry.deadline for entry in entries)
+        if latest < math.inf:
+            with self._lock:
+                self._limited[key] = executor
+            self._deadlines.add(started + self.overtime * (latest - started), key)
 
     def _finish(
         self,
@@ -525,6 +619,8 @@ class Engine:
         self._close(endings)
 
     def _tell_breaker(self, endings: Sequence[Ending]) -> None:
+        if self._state != "ready":
+            return  # a process that is ended to stop says nothing of its model
         succeeded = sum(outcome == "ok" for _, outcome, _ in endings)
         failed = sum(outcome == "failed" for _, outcome, _ in endings)
         with self._lock:
@@ -532,16 +628,20 @@ class Engine:
         if changed:
             logger.warning("%s: the circuit breaker is %s", self.name, self.breaker.state)
 
-    def _run_failed(self, error: Exception, items: Sequence[Prepared]) -> None:
-        """Where memory ran out, free some before the halves are tried, and learn from it."""
+    def _run_failed(self, executor: Executor, error: Exception, items: Sequence[Prepared]) -> bool:
+        """Where memory ran out, free some before the halves are tried, and learn from it.
+
+        Says whether the same is to be tried once more instead.
+        """
         if is_out_of_memory(error):
             # The frames of the failed forward hold its tensors.
             traceback.clear_frames(error.__traceback__)
             free_memory()
             if len(items) > 1:
                 self.ceiling.failed(len(items) * max(item.length for item in items))
+        return executor.again(error, items)
 
-    def _begin(self, batch: Batch) -> tuple[list[tuple[Entry, Prepared]], float]:
+    def _begin(self, batch: Batch, number: int) -> tuple[list[tuple[Entry, Prepared]], float]:
         """Mark as running those of a batch that are still open; also says when they began."""
         now = time.monotonic()
         with self._lock:
@@ -550,11 +650,14 @@ class Engine:
             for entry, _ in begun:
                 entry.started, entry.batch_id, entry.batch_size = now, batch.id, len(begun)
                 self._left_queue(entry)
-            self._running_since = now if begun else None
+            if begun:
+                self._running[number] = now
         return begun, now
 
     def _ending(self, entry: Entry, item: Prepared, output: Any) -> Ending:
         if isinstance(output, Failure):
+            if isinstance(output.error, Unwanted):
+                return entry, "cancelled", None  # and answered already
             return self._failed(entry, output.error)
         assert self.model is not None
         try:
@@ -589,7 +692,7 @@ class Engine:
         cause = WorkerDead(f"the worker died of {type(error).__name__}: {error}; call start()")
         cause.__cause__ = error
         with self._changed:
-            self._running_since = None
+            self._running.clear()
             self._cause = cause
             if self._state != "stopping":
                 self._set_state("dead")
@@ -639,16 +742,34 @@ class Engine:
         now = time.monotonic()
         with self._lock:
             recorder = self._recorder.copy() if recorder is None else recorder
-            running_since = self._running_since
+            running = dict(self._running)
         return recorder.stats(
             now,
-            running_since=running_since,
+            running_since=running.get(0),
+            workers=tuple(
+                self._worker_stats(number, executor, recorder, running.get(number), now)
+                for number, executor in enumerate(self._executors)
+            ),
             state=self.state,
             model="not loaded" if self.model is None else self.model.name,
             policy=label(self.policy),
             breaker=self.breaker.state,
             memory_ceiling=None if self.ceiling.limit == math.inf else int(self.ceiling.limit),
             error=self.error,
+        )
+
+    def _worker_stats(
+        self, number: int, executor: Executor, recorder: Recorder, since: float | None, now: float
+    ) -> WorkerStats:
+        return WorkerStats(
+            number=number,
+            kind=executor.kind,
+            device=executor.device,
+            pid=executor.pid(),
+            batches=recorder.worker_batches[number],
+            requests=recorder.worker_requests[number],
+            utilisation=recorder.utilisation(now, since, number),
+            restarts=executor.restarts(),
         )
 
     @property
@@ -682,6 +803,11 @@ class Engine:
             waiting = [entry for entry in self._open.values() if entry.started is None]
         jobs = tuple(entry.job for entry in waiting if entry.job is not None)
         return Queue(jobs, time.monotonic(), len(waiting) - len(jobs))
+
+
+def _loaded(loader: Callable[[], Any] | None) -> Model:
+    assert loader is not None
+    return as_model(loader())
 
 
 def retry_after(depth: int, rate: float) -> int:

@@ -53,10 +53,15 @@ class Prompt:
         self.emit = emit
         #: whether nobody waits for it any more
         self.over = False
+        #: called when that is so, while it is written to in another process
+        self.told: Callable[[], None] | None = None
 
     def end(self, _: object = None) -> None:
         """Let nothing more be written; may be called from any thread."""
         self.over = True
+        told = self.told
+        if told is not None:
+            told()
 
     def __str__(self) -> str:
         return str(self.inputs)

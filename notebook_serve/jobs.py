@@ -112,6 +112,8 @@ class BatchRecord:
     waiting: int = 0
     #: extra forwards, needed to find who made the batch fail
     retries: int = 0
+    #: the number of the worker that ran it
+    worker: int = 0
 
     @property
     def size(self) -> int:

@@ -311,6 +311,7 @@ class Load:
             policy=self.policy,
             deadline=self.deadline,
             warmup=self.warmup,
+            replicas=1 if self.server is None else self.server.limits["replicas"],
             lateness=Distribution.of(self.lateness) if self.lateness else None,
         )
         return replace(made, notes=tuple(self._notes(made, kept_all)))

@@ -135,7 +135,10 @@ REQUEST_HEADS = (
     *("id", "arrived", "queue_time", "inference_time", "latency"),
     *("outcome", "batch", "size", "length", "parameters", "client"),
 )
-BATCH_HEADS = ("id", "started", "seconds", "reason", "size", "longest", "padding", "waiting")
+BATCH_HEADS = (
+    *("id", "started", "seconds", "reason", "size", "longest", "padding", "waiting"),
+    "worker",
+)
 
 
 def requests_table(records: Sequence[RequestRecord]) -> Table:
@@ -174,6 +177,7 @@ def batches_table(batches: Sequence[BatchRecord]) -> Table:
             max(batch.lengths, default=0),
             percent(batch.padding),
             batch.waiting,
+            batch.worker,
         )
 
     return Table.of(f"{len(batches)} batches", BATCH_HEADS, batches, row)

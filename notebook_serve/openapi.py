@@ -269,6 +269,19 @@ CONTROL: Json = {
         _object({"do": {"const": "policy"}, "policy": {**TEXT, "examples": ["Greedy(8)"]}}),
     ]
 }
+WORKER = _object(
+    {
+        "number": COUNT,
+        "kind": {"enum": ["thread", "process"]},
+        "device": TEXT,
+        "pid": {"type": ["integer", "null"]},
+        "batches": COUNT,
+        "requests": COUNT,
+        "utilisation": {"type": "number", "minimum": 0, "maximum": 1},
+        "restarts": COUNTS,
+    },
+    additionalProperties=False,
+)
 STATS = _object(
     {
         "state": STATES,
@@ -289,6 +302,8 @@ STATS = _object(
         "utilisation": {"type": "number", "minimum": 0, "maximum": 1},
         "breaker": {"enum": list(BREAKERS)},
         "memory_ceiling": {"type": ["integer", "null"]},
+        "workers": {"type": "array", "items": WORKER},
+        "restarts": COUNTS,
         "error": TEXT,
         "models": {
             "type": "object",

@@ -24,7 +24,7 @@ FIRST, AROUND = 0.8, 1.0
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """Two batches, one after the other, of which the policy did not hold back the second."""
+    """Two batches of one worker, one after the other; no policy held back the second."""
 
     #: when the first was done
     ended: float
@@ -100,11 +100,16 @@ def _turns(requests: Iterable[RequestRecord], batches: Iterable[BatchRecord]) ->
     for request in requests:
         known = came.get(request.batch_id, request.arrived)
         came[request.batch_id] = min(known, request.arrived)
-    ran = sorted(batches, key=lambda batch: batch.started)
+    ran = sorted(batches, key=lambda batch: (batch.worker, batch.started))
+    kept = {batch.id for batch in ran}
     return [
         Turn(before.started + before.seconds, came[after.id], after.started)
         for before, after in pairwise(ran)
-        if after.id == before.id + 1 and after.id in came and after.reason != "deadline"
+        if after.worker == before.worker
+        # Of those between, other workers ran each.
+        and kept.issuperset(range(before.id + 1, after.id))
+        and after.id in came
+        and after.reason != "deadline"
     ]
 
 

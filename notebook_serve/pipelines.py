@@ -91,6 +91,11 @@ def is_pipeline(model: Any) -> bool:
     return base is not None and isinstance(model, base.Pipeline)
 
 
+def is_own_pipeline(model: Any) -> bool:
+    """Whether `model` is a pipeline of the library's, and not of a subclass of somebody else's."""
+    return is_pipeline(model) and _is_their_own(type(model))
+
+
 def _is_their_own(kind: type) -> bool:
     # A subclass of the user's may do anything; only the original's steps are known.
     return kind.__module__.startswith("transformers.pipelines.")

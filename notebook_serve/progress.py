@@ -1,7 +1,8 @@
-"""A progress bar of seconds, where there is somebody to see it."""
+"""Progress bars, of seconds or bytes, where there is somebody to see them."""
 
 from __future__ import annotations
 
+import math
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -12,6 +13,9 @@ from .extras import MissingExtra, require
 
 #: what takes no longer than this, in seconds, needs no bar
 SHORT = 2.0
+
+#: so many bytes are sent before anybody asks what is going on
+LITTLE = 50_000_000
 
 #: shows the seconds that have passed, and a text beside the bar
 Show = Callable[[float, str], None]
@@ -37,6 +41,23 @@ def progress_bar(wanted: bool | None, seconds: float) -> Iterator[Show | None]:
             bar.set_postfix_str(text)  # which also draws it
 
         yield show
+
+
+def packing_bar() -> Callable[[int, int], None]:
+    """What shows a model being sent to a process: called with the bytes done, and of how many."""
+    bar: Any = None
+
+    def show(done: int, size: int) -> None:
+        nonlocal bar
+        if bar is None and size > LITTLE and (tqdm := _tqdm(None, math.inf)) is not None:
+            bar = tqdm(total=size, desc="the model's memory", unit="B", unit_scale=True)
+        if bar is not None:
+            bar.update(done - bar.n)
+            if done == size:
+                bar.close()
+                bar = None
+
+    return show
 
 
 def _tqdm(wanted: bool | None, seconds: float) -> Any:

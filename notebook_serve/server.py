@@ -23,7 +23,10 @@ from .extras import require
 from .jobs import BatchRecord, RequestRecord
 from .learning import CostAware
 from .models import ServedModel
+from .pipelines import as_model
+from .placement import Kind, Placement
 from .policies import Policy, label
+from .progress import packing_bar
 from .report import Report
 from .sockets import is_loopback, listen
 from .stats import Queue, Stats
@@ -51,6 +54,10 @@ def serve(
     *,
     loader: Callable[[], Any] | None = None,
     policy: Policy | None = None,
+    worker: Kind = "thread",
+    workers: int | None = None,
+    devices: Sequence[str] | None = None,
+    overtime: float | None = None,
     host: str = "127.0.0.1",
     port: int | None = None,
     max_queue_size: int = 1000,
@@ -69,10 +76,25 @@ def serve(
     Args:
         model: A transformers pipeline, or any callable that takes a list of inputs and returns a
             list of as many outputs.
-        loader: Instead of `model`: a callable of no arguments that returns one. It runs once, on
-            the worker's thread; until it is done requests are refused with 503, and `wait_ready`
-            waits for it.
+        loader: Instead of `model`: a callable of no arguments that returns one. It runs once, in
+            the worker (and again in each process that replaces one); until it is done requests are
+            refused with 503, and `wait_ready` waits for it.
         policy: Which requests run next, and when; ``CostAware()`` if not given.
+        worker: Where the model runs: on a ``thread`` of this process, or in a ``process`` of its
+            own. A cell that computes in pure Python takes the interpreter from a thread; a process
+            has its own, and is replaced when it dies, while a thread takes the notebook with it.
+            A process needs ``pip install 'notebook-serve[process]'``. A `loader` makes the model
+            there. A `model` is sent there when the server starts, which waits for it: its weights
+            are then in memory twice, once for you and once for all workers.
+        workers: How many of them run batches from the one queue, each when it is idle; torch's
+            threads are divided among them. Threads share the weights of a pipeline, and need a
+            `loader` for anything else: it makes each its own.
+        devices: Instead of `workers`: the device of each, such as ``["cuda:0", "cuda:1"]``.
+            Pipelines are moved there; a loader with a parameter ``device`` is told.
+        overtime: With processes: a forward that takes so many times as long as its requests had
+            left when it began is ended, and its process replaced. If not given it runs on, as it
+            always does on a thread, which cannot be ended; its requests have their 504 on time
+            either way.
         host: The address to listen on. One that others can reach needs a `token`.
         port: The port to listen on; if not given 8000, or any free one if that is taken.
         max_queue_size: How many requests may wait before more are refused with 503.
@@ -99,6 +121,10 @@ def serve(
         model,
         loader=loader,
         policy=policy,
+        worker=worker,
+        workers=workers,
+        devices=devices,
+        overtime=overtime,
         host=host,
         port=port,
         max_queue_size=max_queue_size,
@@ -130,6 +156,10 @@ class Server:
         *,
         loader: Callable[[], Any] | None = None,
         policy: Policy | None = None,
+        worker: Kind = "thread",
+        workers: int | None = None,
+        devices: Sequence[str] | None = None,
+        overtime: float | None = None,
         host: str = "127.0.0.1",
         port: int | None = None,
         max_queue_size: int = 1000,
@@ -158,10 +188,13 @@ class Server:
         self._expose_errors = is_loopback(host) if expose_errors is None else expose_errors
         self._hosts = (host, *_checked_texts("allow_hosts", allow_hosts))
         self._origins = _checked_texts("allow_origins", allow_origins)
+        placement = self._placement = _checked_placement(worker, workers, devices, overtime)
         self._engine = _checked_engine(
             model,
             loader,
             policy,
+            placement=placement,
+            overtime=overtime,
             max_queue_size=max_queue_size,
             refuse_late=refuse_late,
             timeout=timeout,
@@ -262,8 +295,12 @@ class Server:
         max_queue_size: int | None = None,
         refuse_late: bool | None = None,
         timeout: float | None = None,
+        worker: Kind = "thread",
+        workers: int | None = None,
+        devices: Sequence[str] | None = None,
+        overtime: float | None = None,
     ) -> Endpoint:
-        """Serve another model at ``/models/{name}``, with a queue and a worker of its own.
+        """Serve another model at ``/models/{name}``, with a queue and workers of its own.
 
         A new one takes the name over: requests go to it from now on, and the old one answers what
         it had accepted and ends. So a cell may be run twice. It starts and stops with the server.
@@ -276,6 +313,10 @@ class Server:
             max_queue_size: How many of its requests may wait; the server's if not given.
             refuse_late: Whether who would be late is refused; as the server does if not given.
             timeout: Seconds that its requests may take; the server's if not given.
+            worker: Whether it runs on a ``thread`` or in a ``process``, as for `serve`.
+            workers: How many of its batches may run at once, as for `serve`.
+            devices: Where its workers are, as for `serve`.
+            overtime: When a forward in a process is ended, as for `serve`.
 
         Raises:
             OptionError: An option makes no sense, or `name` is the first model's.
@@ -291,6 +332,8 @@ class Server:
             model,
             loader,
             policy,
+            placement=_checked_placement(worker, workers, devices, overtime),
+            overtime=overtime,
             max_queue_size=own.max_queue_size if max_queue_size is None else max_queue_size,
             refuse_late=own.refuse_late if refuse_late is None else refuse_late,
             timeout=own.timeout if timeout is None else timeout,
@@ -492,8 +535,9 @@ class Server:
 
         They arrive when they did and are as long as they were, and batches take what `cost` says,
         which is `fit_cost` unless given. With the server's own policy it shows how far to trust
-        that. `options` are those of `simulate`, such as ``replicas=2``; queue limit, time-out and
-        refusals are this server's unless given. Raises `OptionError` before anything was served.
+        that. `options` are those of `simulate`, such as ``replicas=2``; workers, queue limit,
+        time-out and refusals are this server's unless given. Raises `OptionError` before anything
+        was served.
         """
         return self._first.what_if(policy, cost=cost, **options)
 
@@ -537,6 +581,7 @@ class Server:
     def _settings(self) -> list[tuple[str, object]]:
         engine, endless = self._engine, self._engine.timeout == math.inf
         return [
+            ("workers", str(self._placement)),
             ("queue limit", f"{engine.max_queue_size} requests"),
             ("time-out", "none" if endless else duration(engine.timeout)),
             ("who would be late", "refused at once" if engine.refuse_late else "may wait"),
@@ -573,6 +618,8 @@ def _checked_engine(
     loader: Callable[[], Any] | None,
     policy: Policy | None,
     *,
+    placement: Placement,
+    overtime: float | None,
     max_queue_size: int,
     refuse_late: bool,
     timeout: float,
@@ -586,10 +633,13 @@ def _checked_engine(
     _check_whole("max_queue_size", max_queue_size, 1, 10_000_000)
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout > 0:
         raise OptionError(f"timeout is a positive number of seconds, not {timeout!r}")
+    made = None if model is None else as_model(model)
     return Engine(
-        model,
+        made,
         loader,
         checked_policy(CostAware() if policy is None else policy),
+        executors=placement.executors(model, loader, made, name, packing_bar()),
+        overtime=math.inf if overtime is None else float(overtime),
         max_queue_size=max_queue_size,
         refuse_late=refuse_late,
         timeout=float(timeout),
@@ -601,6 +651,24 @@ def _checked_texts(name: str, values: Sequence[str]) -> tuple[str, ...]:
     if isinstance(values, str) or not all(isinstance(value, str) for value in values):
         raise OptionError(f"{name} is a list of strings, not {values!r}")
     return tuple(values)
+
+
+def _checked_placement(
+    worker: Kind, workers: int | None, devices: Sequence[str] | None, overtime: float | None
+) -> Placement:
+    placement = Placement.of(worker, workers, devices)
+    _check_overtime(overtime, placement)
+    return placement
+
+
+def _check_overtime(overtime: Any, placement: Placement) -> None:
+    if overtime is None:
+        return
+    if placement.kind == "thread":
+        raise OptionError("a thread cannot be ended; overtime goes with worker='process'")
+    number = isinstance(overtime, (int, float)) and not isinstance(overtime, bool)
+    if not (number and 1 <= overtime < math.inf):
+        raise OptionError(f"overtime is a factor from 1 up, not {overtime!r}")
 
 
 def _check_whole(name: str, value: Any, low: int, high: int) -> None:

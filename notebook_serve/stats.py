@@ -44,6 +44,31 @@ class Distribution:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkerStats:
+    """One of a server's workers at one moment."""
+
+    number: int
+    #: ``thread`` or ``process``
+    kind: str
+    #: where its model is, if that was asked for
+    device: str
+    #: the number of its process in the system; None for a thread, and between two processes
+    pid: int | None
+    #: how many batches it ran, and requests in them
+    batches: int
+    requests: int
+    #: the share of time that it was running a batch, from 0 to 1
+    utilisation: float
+    #: how often its process was started anew, by what the one before ended of
+    restarts: Mapping[str, int]
+
+    def __str__(self) -> str:
+        what = self.kind if self.pid is None else f"{self.kind} {self.pid}"
+        where = f" on {self.device}" if self.device else ""
+        return f"{what}{where}, {self.batches} batches, {percent(self.utilisation)} busy"
+
+
+@dataclass(frozen=True, slots=True)
 class Stats:
     """A server at one moment. Times are seconds, rates per second.
 
@@ -74,8 +99,12 @@ class Stats:
     mean_batch_size: float
     #: the share of all computed tokens that was padding, from 0 to 1
     padding: float
-    #: the share of time that the worker was running a batch, from 0 to 1
+    #: the share of time that a worker was running a batch, from 0 to 1; the mean of all workers
     utilisation: float
+    #: each worker by itself
+    workers: tuple[WorkerStats, ...] = ()
+    #: how often a process was started anew, by what the one before ended of
+    restarts: Mapping[str, int] = field(default_factory=dict)
     #: ``closed`` when all is well; ``open`` or ``probing`` after many failures in a row
     breaker: str = "closed"
     #: the most padded tokens that a batch may have, once one has run out of memory
@@ -90,6 +119,7 @@ class Stats:
         values = asdict(replace(self, models={}))
         values["batch_sizes"] = {str(size): n for size, n in self.batch_sizes.items()}
         values["models"] = {name: stats.to_dict() for name, stats in self.models.items()}
+        values["workers"] = list(values["workers"])
         return {key: _no_nan(value) for key, value in values.items()}
 
     def _rows(self) -> list[tuple[str, object]]:
@@ -108,6 +138,10 @@ class Stats:
             ("padding", percent(self.padding)),
             ("worker busy", percent(self.utilisation)),
         ]
+        if len(self.workers) > 1 or any(worker.kind != "thread" for worker in self.workers):
+            rows += [(f"worker {worker.number}", str(worker)) for worker in self.workers]
+        if self.restarts:
+            rows.append(("restarts", _counts(self.restarts)))
         if self.breaker != "closed":
             rows.append(("breaker", self.breaker))
         if self.memory_ceiling is not None:
@@ -239,6 +273,9 @@ class Recorder:
     outcomes: Counter[str] = field(default_factory=Counter)
     batch_sizes: Counter[int] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
+    #: by the number of the worker
+    worker_batches: Counter[int] = field(default_factory=Counter)
+    worker_requests: Counter[int] = field(default_factory=Counter)
     tokens: int = 0
     padded_tokens: int = 0
     #: seconds that batches ran
@@ -266,6 +303,8 @@ class Recorder:
             inference_times=self.inference_times.copy(),
             latencies=self.latencies.copy(),
             paddings=self.paddings.copy(),
+            worker_batches=self.worker_batches.copy(),
+            worker_requests=self.worker_requests.copy(),
         )
 
     def since(self, seen: tuple[int, int, float], unfinished: list[Unfinished]) -> News:
@@ -301,6 +340,8 @@ class Recorder:
         self.batches.append(record)
         self.batch_sizes[record.size] += 1
         self.reasons[record.reason] += 1
+        self.worker_batches[record.worker] += 1
+        self.worker_requests[record.worker] += record.size
         self.tokens += sum(record.lengths)
         self.padded_tokens += record.padded_tokens
         self.paddings.add(record.padding)
@@ -338,8 +379,8 @@ class Recorder:
             since = newest[-1].finished
         return sum(map(counts, newest)) / (now - since) if now > since else 0.0
 
-    def utilisation(self, now: float, running_since: float | None) -> float:
-        """The share of the last `WINDOW` seconds in which a batch ran."""
+    def utilisation(self, now: float, running_since: float | None, worker: int = 0) -> float:
+        """The share of the last `WINDOW` seconds in which a worker ran a batch."""
         since = max(self.born, now - WINDOW)
         if len(self.batches) == self.batches.maxlen:
             # More may have run within the window than are kept: take the time that they cover.
@@ -348,12 +389,21 @@ class Recorder:
         for record in reversed(self.batches):
             if record.started + record.seconds < since:
                 break
-            busy += record.seconds - max(0.0, since - record.started)
+            if record.worker == worker:
+                busy += record.seconds - max(0.0, since - record.started)
         return min(1.0, busy / (now - since)) if now > since else 0.0
 
-    def stats(self, now: float, *, running_since: float | None, **about: Any) -> Stats:
+    def stats(
+        self,
+        now: float,
+        *,
+        running_since: float | None,
+        workers: tuple[WorkerStats, ...] = (),
+        **about: Any,
+    ) -> Stats:
         """Everything at time `now`; `about` is what only the engine knows."""
         latency, queue_time, inference_time = distributions(self.requests)
+        shares = [worker.utilisation for worker in workers]
         return Stats(
             uptime=now - self.born,
             outcomes={name: self.outcomes[name] for name in OUTCOMES},
@@ -367,7 +417,11 @@ class Recorder:
             reasons=dict(self.reasons),
             mean_batch_size=self.mean_batch_size,
             padding=self.padding,
-            utilisation=self.utilisation(now, running_since),
+            utilisation=(
+                statistics.fmean(shares) if shares else self.utilisation(now, running_since)
+            ),
+            workers=workers,
+            restarts=dict(sum((Counter(one.restarts) for one in workers), Counter[str]())),
             **about,
         )
 

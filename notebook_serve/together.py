@@ -25,7 +25,7 @@ def together(models: Mapping[str, Stats], recorders: Sequence[Recorder]) -> Stat
     """The statistics of a server with several models: one of the whole, which has all of them.
 
     Counts and rates are sums, distributions are over the newest answers of all, `utilisation` is
-    the mean of the workers', and `queue_peak` the most that waited for any one of the models.
+    the mean of the models', and `queue_peak` the most that waited for any one of the models.
     `recorders` are what `models` were made from.
     """
     each = list(models.values())
@@ -55,6 +55,8 @@ def together(models: Mapping[str, Stats], recorders: Sequence[Recorder]) -> Stat
         utilisation=fmean(stats.utilisation for stats in each),
         breaker=min((stats.breaker for stats in each), key=BREAKERS.index),
         memory_ceiling=min(ceilings, default=None),
+        workers=tuple(worker for stats in each for worker in stats.workers),
+        restarts=dict(_sum(stats.restarts for stats in each)),
         error=_named({name: stats.error for name, stats in models.items() if stats.error}),
         models=models,
     )

@@ -1,7 +1,9 @@
-"""The one thread that owns the model: it asks the scheduler what to run, and has it run.
+"""The thread that owns the model: it asks the scheduler what to run, and has it run.
 
-Everybody else leaves messages; nothing but this thread touches the scheduler, so no lock is held
-while a policy decides. The thread sleeps until a message comes or the time that the policy named.
+Everybody else leaves messages. Where there are several workers, each has a thread, and those that
+are idle take turns at the scheduler: the first waits for messages until it has a batch, and while
+it runs that, the next waits. So nobody else touches the scheduler, and no message is read twice. A
+thread sleeps until a message comes or the time that the policy named.
 """
 
 from __future__ import annotations
@@ -21,16 +23,16 @@ from .scheduler import PolicyFault, Scheduler
 
 
 class Host(Protocol):
-    """Whom a worker works for. Everything here is called on the worker's thread."""
+    """Whom a worker works for. Everything here is called on a worker's thread."""
 
     #: the most padded tokens that fit into memory
     ceiling: Ceiling
 
-    def load(self) -> bool:
-        """Make the model ready; False ends the worker."""
+    def load(self, number: int) -> bool:
+        """Make a worker's model ready; False ends that worker."""
 
-    def run(self, batch: Batch) -> BatchRecord | None:
-        """Run a batch and answer its requests; None if nobody wanted it any more."""
+    def run(self, batch: Batch, number: int) -> BatchRecord | None:
+        """Run a batch on a worker and answer its requests; None if nobody wanted it any more."""
 
     def expire(self, job_ids: Iterable[int]) -> None:
         """The time of these jobs ran out before they could run."""
@@ -46,9 +48,9 @@ class Host(Protocol):
 
 
 class Worker:
-    """A scheduler, and the thread that drives it on the real clock."""
+    """A scheduler, and the threads that drive it on the real clock, one for each worker."""
 
-    def __init__(self, host: Host, policy: Policy, name: str) -> None:
+    def __init__(self, host: Host, policy: Policy, name: str, count: int = 1) -> None:
         self._host = host
         self._scheduler = Scheduler(policy)
         self._mail: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
@@ -59,13 +61,24 @@ class Worker:
         self._paused = False
         self._closed = False
         self._shown: PolicyFault | None = None
-        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+        #: held by the one that is at the scheduler
+        self._turn = threading.Lock()
+        self._threads = [
+            threading.Thread(
+                target=self._work,
+                args=(number,),
+                name=name if count == 1 else f"{name} {number}",
+                daemon=True,
+            )
+            for number in range(count)
+        ]
 
     # -- from any thread ----------------------------------------------------------------
 
     def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
+        """Start the threads."""
+        for thread in self._threads:
+            thread.start()
 
     def offer(self, job: Job) -> None:
         """Let a job wait."""
@@ -96,32 +109,44 @@ class Worker:
         self._mail.put(self._scheduler.drain)
 
     def close(self) -> None:
-        """End the thread once its current batch is through; what waits is not run."""
+        """End the threads once their current batches are through; what waits is not run."""
         self._mail.put(partial(setattr, self, "_closed", True))
 
     def join(self, timeout: float) -> bool:
-        """Wait at most `timeout` seconds for the thread to end; says whether it has."""
-        if self._thread.is_alive() and not self.is_current():
-            self._thread.join(timeout)
-        return not self._thread.is_alive()
+        """Wait at most `timeout` seconds for the threads to end; says whether they have."""
+        give_up = time.monotonic() + timeout
+        for thread in self._threads:
+            if thread.is_alive() and thread is not threading.current_thread():
+                thread.join(max(0.0, give_up - time.monotonic()))
+        return not any(thread.is_alive() for thread in self._threads)
 
     def is_current(self) -> bool:
-        """Whether the caller runs on the worker's own thread."""
-        return threading.current_thread() is self._thread
+        """Whether the caller runs on a thread of the worker's own."""
+        return threading.current_thread() in self._threads
 
-    # -- on the thread ------------------------------------------------------------------
+    # -- on the threads -----------------------------------------------------------------
 
-    def _work(self) -> None:
+    def _work(self, number: int) -> None:
         try:
-            if self._host.load():
-                while (batch := self._next_batch()) is not None:
-                    record = self._host.run(batch)
-                    self._scheduler.max_tokens = self._host.ceiling.limit
+            if self._host.load(number):
+                while (batch := self._take_turn()) is not None:
+                    record = self._host.run(batch, number)
                     if record is not None:
-                        self._scheduler.finish(record)
-                        self._show_fault()
+                        # Another may be at the scheduler, and reads of it there.
+                        self._mail.put(partial(self._finish, record))
         except BaseException as error:
+            self.close()
             self._host.died(error)
+
+    def _take_turn(self) -> Batch | None:
+        """The next batch, once it is this worker's turn and there is one; None once closed."""
+        with self._turn:
+            return self._next_batch()
+
+    def _finish(self, record: BatchRecord) -> None:
+        self._scheduler.max_tokens = self._host.ceiling.limit
+        self._scheduler.finish(record)
+        self._show_fault()
 
     def _next_batch(self) -> Batch | None:
         """Wait for the next batch to run; None once closed."""

@@ -340,6 +340,7 @@ def everything() -> Iterator[Any]:
         server.predict(["<i>", "b"] * 30, timeout=30.0)
         yield from (server, servers(), server.stats(), server.stats().latency, server.model)
         yield server.limits
+        yield from server.stats().workers
         yield from (server.policy, server.records(), server.batches(), server.fit_cost())
         yield from (server.records()[0], server.batches()[0])
         server.pause()

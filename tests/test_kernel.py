@@ -10,8 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from jupyter_client.manager import start_new_kernel
+
+from .gate import eventually
 
 pytestmark = [
     # The client library's own: it is not what is tested here.
@@ -336,3 +339,26 @@ def test_a_kernel_restarts_by_itself_in_the_middle_of_a_forward(notebook: Notebo
     assert notebook.run(busy)[0].split() == [port, "1"]
     assert notebook.shut_down() == 0
     assert notebook.said() == []
+
+
+def test_a_process_outlives_an_interrupt_and_not_its_kernel(notebook: Notebook) -> None:
+    """The model's process goes on when a cell is interrupted, and is gone after a restart."""
+    printed, _ = notebook.run(
+        "from notebook_serve import serve\n"
+        "server = serve(lambda xs: xs, worker='process', port=0)\n"
+        "print(server.stats().workers[0].pid)"
+    )
+    pid = int(printed)
+    notebook.run(
+        "import threading\n"
+        "print('begun', flush=True)\n"
+        "try:\n"
+        "    threading.Event().wait(60)\n"
+        "except KeyboardInterrupt:\n"
+        "    pass",
+        interrupt_at="begun",
+    )
+    printed, _ = notebook.run("print(server.predict('x'), server.stats().workers[0].pid)")
+    assert printed.split() == ["x", str(pid)]
+    assert notebook.restart() == 0
+    eventually(lambda: not psutil.pid_exists(pid), "the process is gone", seconds=2)

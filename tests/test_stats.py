@@ -22,7 +22,7 @@ from notebook_serve.stats import (
     Stats,
 )
 
-ABOUT = {"state": "ready", "model": "gate", "policy": "Greedy()"}
+ABOUT: dict[str, Any] = {"state": "ready", "model": "gate", "policy": "Greedy()"}
 
 
 def ended(

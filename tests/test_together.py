@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 
@@ -23,8 +24,8 @@ def recorder(latencies: list[float], lengths: tuple[int, ...], born: float = 0.0
     return made
 
 
-def stats_of(made: Recorder, **about: object) -> Stats:
-    known = {"state": "ready", "model": "m", "policy": "p", **about}
+def stats_of(made: Recorder, **about: Any) -> Stats:
+    known: dict[str, Any] = {"state": "ready", "model": "m", "policy": "p", **about}
     return made.stats(11.0, running_since=None, **known)
 
 
