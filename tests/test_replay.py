@@ -291,7 +291,8 @@ def test_the_options_of_what_if_go_before_the_servers_own(make: Make) -> None:
     two = server.what_if(NoBatching(), cost=slow, replicas=2, dispatch="round_robin")
     short = server.what_if(NoBatching(), cost=slow, timeout=5.5, max_queue_size=10)
 
-    assert server.limits == {"max_queue_size": 50, "timeout": 20.0, "refuse_late": False}
+    limits = {"max_queue_size": 50, "timeout": 20.0, "refuse_late": False, "replicas": 1}
+    assert server.limits == limits
     assert two.replicas == 2
     assert two.outcomes == {**dict.fromkeys(two.outcomes, 0), "ok": 38, "expired": 2}
     assert [batch.seconds for batch in two.batches] == [1.0] * len(two.batches)
