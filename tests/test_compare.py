@@ -301,7 +301,7 @@ def test_a_server_gives_cost_lengths_and_limits(make: Make) -> None:
     assert sorted(found.lengths.data) == sorted(LENGTHS * 5)
     assert [report.deadline for _, report in found.reports] == [7.0, 7.0]
     assert {**server.limits, "noise": found.cost.noise} == found.options
-    assert server.policy == LengthAware()
+    assert server.policy == CostAware()
 
 
 def test_given_values_go_before_the_servers(make: Make) -> None:

@@ -160,7 +160,7 @@ def test_each_has_options_of_its_own(make: Make) -> None:
 
     assert other.limits == server.limits
     assert isinstance(other.policy, CostAware)
-    assert own.limits == {"max_queue_size": 1, "timeout": 1.0, "refuse_late": True}
+    assert own.limits == {**server.limits, "max_queue_size": 1, "timeout": 1.0, "refuse_late": True}
     other.policy = NoBatching()
     assert (server.policy, other.policy, own.policy) == (Greedy(3), NoBatching(), Window(2))
     with pytest.raises(OptionError):
