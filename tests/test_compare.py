@@ -19,6 +19,7 @@ from notebook_serve.compare import HEADS, MULTIPLES, Comparison, compare
 from notebook_serve.cost import CostModel
 from notebook_serve.errors import OptionError
 from notebook_serve.jobs import Decision, Job
+from notebook_serve.learning import CostAware
 from notebook_serve.noise import Noise
 from notebook_serve.policies import Greedy, LengthAware, NoBatching, Policy, Window
 from notebook_serve.report import Report
