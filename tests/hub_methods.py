@@ -14,6 +14,7 @@ from notebook_serve.sounds import wav
 
 from . import small_models
 from .every_task import BY_TASK, heard, picture, recording, seen
+from .same import assert_same
 
 #: a chat as a text: what each says, after its role
 CHAT = "{% for m in messages %}{{ m['role'] }} {{ m['content'] }} {% endfor %}"
@@ -34,6 +35,29 @@ class Method:
 
     def __str__(self) -> str:
         return f"{self.name} {self.note}".strip()
+
+    def check(self, client: Any, pipe: Any) -> None:
+        """That what the client gives is what the pipeline itself gives."""
+        answer, expected = self.read(self.ask(client)), plain(self.expected(pipe))
+        assert_same(expected, known(expected, answer), 1e-3)
+
+
+def known(expected: Any, actual: Any) -> Any:
+    """What `actual` has of what `expected` has: the client's objects have more fields."""
+    if isinstance(expected, dict):
+        return {key: known(value, actual[key]) for key, value in expected.items()}
+    if isinstance(expected, list):
+        return [known(*pair) for pair in zip(expected, actual, strict=True)]
+    return actual
+
+
+def plain(value: Any) -> Any:
+    """Tuples as lists and numpy's numbers as Python's, which is what JSON makes of them."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def pipeline(task: str) -> Any:

@@ -21,6 +21,7 @@ from notebook_serve.encoding import to_json
 
 from .every_task import EXAMPLES, Example, Form, answer
 from .gate import eventually
+from .hub_methods import METHODS
 from .same import assert_same
 
 #: of all inputs; with this one there is something in each answer
@@ -146,11 +147,28 @@ def batched(asked: Asked) -> str:
     return f"{'yes' if about.batched else 'no'}: {about.why}"
 
 
+def methods(asked: Asked) -> str:
+    """The methods of Hugging Face's client that gave what the pipeline gives."""
+    from huggingface_hub import constants
+
+    # The client refuses even this machine's own address where the hub is said to be offline.
+    offline, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, False
+    try:
+        tried = [method for method in METHODS if method.task == asked.example.task]
+        with asked.server.client() as client:
+            for method in tried:
+                method.check(client, asked.reference)
+    finally:
+        constants.HF_HUB_OFFLINE = offline
+    return ", ".join(dict.fromkeys(f"`{method.name}`" for method in tried))
+
+
 COLUMNS: dict[str, Callable[[Asked], str]] = {
     "task": task,
     "input": inputs,
     "answer": answers,
     "batched": batched,
+    "methods of `InferenceClient`": methods,
 }
 
 
