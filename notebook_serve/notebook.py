@@ -125,8 +125,8 @@ def _run_in_thread(loop: asyncio.AbstractEventLoop, task: asyncio.Task[T]) -> T:
             _run(loop, task)
 
     thread = threading.Thread(target=run, name="notebook-serve run_sync", daemon=True)
-    thread.start()
     try:
+        thread.start()  # waits until it runs, and both interrupts may come by then
         # Python does not see an interrupt that comes just before a wait begins until it ends.
         while thread.is_alive():
             thread.join(LOOK_UP)
