@@ -154,7 +154,7 @@ class OpenAIApi:
         else:
             # Who is asked is known from the body only.
             body = await body_of(
-                request, self._calls.limit, self._calls.engine(request, "default").timeout
+                request, self._calls.limit, self._calls.engine(request, FIRST).timeout
             )
         given = json_value(body)
         if not isinstance(given, dict):

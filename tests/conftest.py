@@ -10,6 +10,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 
+import httpx
 import psutil
 import pytest
 from hypothesis import settings
@@ -52,6 +53,24 @@ def no_leaks() -> Iterator[None]:
     assert listening() <= ports, f"sockets left listening: {listening() - ports}"
     # It changes asyncio for every later test: what applies it belongs into a process of its own.
     assert not hasattr(asyncio, "_nest_patched"), "nest_asyncio was applied in this process"
+
+
+@pytest.fixture
+def client() -> Iterator[httpx.Client]:
+    """A client that keeps its connections."""
+    with httpx.Client(timeout=30) as client:
+        yield client
+
+
+@pytest.fixture
+def one_torch_thread() -> Iterator[None]:
+    """Figures and speed must not depend on how many cores are free; more threads are far slower."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture

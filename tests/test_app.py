@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 import math
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -20,13 +20,6 @@ from . import small_models
 from .gate import Gate, eventually
 
 Make = Callable[..., Server]
-
-
-@pytest.fixture
-def client() -> Iterator[httpx.Client]:
-    """A client that keeps its connections."""
-    with httpx.Client(timeout=30) as client:
-        yield client
 
 
 def echo(inputs: list[Any]) -> list[Any]:

@@ -4,11 +4,10 @@ import inspect
 import math
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
-import torch
 
 from notebook_serve.calibration import ALONE, calibrate
 from notebook_serve.cost import TERMS, CostModel
@@ -22,13 +21,7 @@ LENGTHS, SIZES = (8, 16, 32, 64, 128), (1, 2, 4, 8, 16)
 EVERY = {(size, length) for size in SIZES for length in LENGTHS}
 
 
-@pytest.fixture(autouse=True)
-def one_torch_thread() -> Iterator[None]:
-    """Speed must not depend on how many cores are free."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 
 class Counted:

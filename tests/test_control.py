@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -14,13 +14,6 @@ from notebook_serve.app import HttpOptions, create_app
 
 Make = Callable[..., Server]
 PAUSE = {"do": "pause"}
-
-
-@pytest.fixture
-def client() -> Iterator[httpx.Client]:
-    """A client that keeps its connections."""
-    with httpx.Client(timeout=30) as client:
-        yield client
 
 
 def echo(inputs: list[Any]) -> list[Any]:

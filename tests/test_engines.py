@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -31,13 +31,6 @@ from . import small_models
 from .gate import Gate, eventually
 
 Make = Callable[..., Server]
-
-
-@pytest.fixture
-def client() -> Iterator[httpx.Client]:
-    """A client that keeps its connections."""
-    with httpx.Client(timeout=30) as client:
-        yield client
 
 
 def echo(inputs: list[Any]) -> list[Any]:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -41,13 +40,7 @@ from .same import assert_same
 OTHERS = [example for example in [*EXAMPLES, *MORE] if example.task not in small_models.TASKS]
 
 
-@pytest.fixture(autouse=True)
-def one_torch_thread() -> Iterator[None]:
-    """Figures and speed must not depend on how many cores are free."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 
 def started(pipe: Any) -> Engine:

@@ -5,7 +5,6 @@ import inspect
 import io
 import random
 import threading
-from collections.abc import Iterator
 from concurrent.futures import Future
 from typing import Any
 
@@ -30,14 +29,7 @@ from . import small_models
 from .gate import eventually
 from .same import assert_same
 
-
-@pytest.fixture(autouse=True)
-def one_torch_thread() -> Iterator[None]:
-    """Figures and speed must not depend on how many cores are free."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 
 def started(pipe: Any) -> Engine:
