@@ -351,8 +351,8 @@ def test_a_process_outlives_an_interrupt_and_not_its_kernel(notebook: Notebook) 
     pid = int(printed)
     notebook.run(
         "import threading\n"
-        "print('begun', flush=True)\n"
         "try:\n"
+        "    print('begun', flush=True)\n"  # inside: the interrupt may come before it returns
         "    threading.Event().wait(60)\n"
         "except KeyboardInterrupt:\n"
         "    pass",
