@@ -25,7 +25,9 @@ OWN = 1e-4
 #: a batch that took more than so many times what it should have is no measure of the law, where
 #: no more than this share of them did
 HELD_UP, RARE = 5.0, 0.02
-#: how much better (in the logarithm of its likelihood, twice) the quadratic term must make a fit
+#: how much better (in the logarithm of its likelihood, twice) another term must make a fit: short
+#: inputs alone hardly tell what comes with their number from what comes with their tokens, and to
+#: take the one for the other is to think that long ones cost as little
 WORTH = 10.0
 
 
@@ -109,10 +111,10 @@ class CostModel:
         Errors count relative to what a batch is expected to take (least squares, weighted again
         after each of three rounds), so that short batches count as much as long ones; those that
         took several times what they should have were held up by something else, and are left out.
-        The quadratic term is left out where it does not help. `error` and `warnings` tell how far
-        to trust it. Where batches say when they `started`, what is left is looked through for
-        spells in which the machine was slow or fast. Raises `OptionError` if there is nothing to
-        fit to.
+        What comes with each input, and the quadratic term, are left out where they do not help.
+        `error` and `warnings` tell how far to trust it. Where batches say when they `started`, what
+        is left is looked through for spells in which the machine was slow or fast. Raises
+        `OptionError` if there is nothing to fit to.
         """
         ran = [batch for batch in batches if batch.lengths]
         model: CostModel | None = None
@@ -257,15 +259,15 @@ class Fit:
         if not self.batches:
             raise OptionError("there are no batches to fit a cost model to; serve some requests")
         # Where length means nothing, every input has the length 1.
-        linear, linear_error = self._best(TERMS[:3] if self._longest > 1 else ("fixed", "per_item"))
-        full, full_error = self._best(TERMS) if self._longest > 1 else (linear, linear_error)
-        # Both errors are at least what rounding leaves of a sum of squares, and never nothing: on
-        # a coarse clock every batch may take no time at all.
+        laws = [TERMS[:2], TERMS[:3], TERMS] if self._longest > 1 else [("fixed", "per_item")]
+        terms, error = self._best(laws[0])
+        # Errors are at least what rounding leaves of a sum of squares, and never nothing: on a
+        # coarse clock every batch may take no time at all.
         floor = max(1e-12 * self._square, sys.float_info.min)
-        better = math.log((linear_error + floor) / (full_error + floor))
-        terms, error = linear, linear_error
-        if self._weight * better > WORTH:
-            terms, error = full, full_error
+        for allowed in laws[1:]:
+            more, less_error = self._best(allowed)
+            if self._weight * math.log((error + floor) / (less_error + floor)) > WORTH:
+                terms, error = more, less_error
         typical = math.sqrt(max(0.0, error) / self._weight)
         return CostModel(
             **terms, error=typical, batches=self.batches, warnings=self.warnings(typical)

@@ -17,6 +17,8 @@ MEMORY: Final = 200
 #: batches, and seconds of running, after which the law is fitted anew: a fit takes a third of a
 #: millisecond, which must not be felt where a batch takes less
 BATCHES, SECONDS = 20, 0.1
+#: the standard error of the mean seconds of batches, as a share, above which there is no law yet
+VAGUE = 0.1
 #: how much the newest batch counts in the error that is watched
 NEWEST = 0.05
 #: how far such a mean of a law's own noise, of 1, may go without telling of a change: four
@@ -101,9 +103,8 @@ class Law:
         if not self._fit.batches:
             return
         solved = self._fit.solve()
-        # A mean of n times as many is off by the square root of n less.
-        count = min(self._fit.batches, MEMORY)
-        if solved.error > MOST_ERROR * math.sqrt(count / FEW):
+        # A mean of n is off by the square root of n less.
+        if solved.error > VAGUE * math.sqrt(min(self._fit.batches, MEMORY)):
             return
         self.latest = solved
         self._early.clear()

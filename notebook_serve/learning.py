@@ -186,6 +186,8 @@ def cuts_around(
     as much but for the fixed ones, of which only the share that it fills, or `LATER` if that is
     more, is charged.
     """
+    if _are_one(lengths, cost, most, max_tokens):
+        return 0, len(lengths)
     later = [cost.fixed * max(LATER, size / most) for size in range(most + 1)]
     totals, begins = [0.0], [0]
     for end, longest in enumerate(lengths, 1):
@@ -203,6 +205,18 @@ def cuts_around(
     while begins[end] > at:
         end = begins[end]
     return begins[end], end
+
+
+def _are_one(lengths: Sequence[int], cost: CostModel, most: int, max_tokens: int | None) -> bool:
+    """Whether all, of rising `lengths`, belong into one batch, as can be seen without any cuts.
+
+    Another batch costs at least `LATER` of the fixed seconds, and saves at most all padding.
+    """
+    count, longest = len(lengths), lengths[-1]
+    if count > most or (max_tokens is not None and count * longest > max_tokens):
+        return False
+    padded = count * cost.seconds(1, longest)
+    return padded - sum([cost.seconds(1, length) for length in lengths]) < LATER * cost.fixed
 
 
 def shortened(

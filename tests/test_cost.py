@@ -415,8 +415,8 @@ def test_times_without_any_law_get_the_best_terms_still(seed: int) -> None:
         rng, lambda size, longest: rng.expovariate(1.0) * (size * longest / 1000) ** power
     )
     solved = fit.solve()
-    # The quadratic term is left out where it does not help.
-    columns = list(range(4 if solved.per_square else 3))
+    # Terms are left out where they do not help.
+    columns = list(range(4 if solved.per_square else 3 if solved.per_item else 2))
     matrix, values = matrix[:, columns], np.array(terms(solved))[columns]
     gradient = matrix.T @ (matrix @ values - target)
     gradient /= np.linalg.norm(matrix, axis=0) * np.linalg.norm(target)
@@ -425,6 +425,22 @@ def test_times_without_any_law_get_the_best_terms_still(seed: int) -> None:
     assert np.abs(gradient[values > 0]).max() < 1e-6
     residual = np.sqrt(np.mean((matrix @ values - target) ** 2))
     assert solved.error == pytest.approx(residual, rel=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_short_inputs_alone_do_not_make_long_ones_cheap(seed: int) -> None:
+    """Where all are about as long, what comes with tokens is not taken for what comes with items.
+
+    By chance the one often fits such batches as well as the other.
+    """
+    rng, law = random.Random(seed), CostModel(fixed=0.02, per_token=0.00025)
+    ran = []
+    for _ in range(60):
+        lengths = tuple(rng.randint(6, 10) for _ in range(rng.choice([11, 15, 16, 17, 21])))
+        ran.append(Timed(lengths, law(lengths) * rng.lognormvariate(0.0, 0.1)))
+    model = CostModel.fit(ran)
+
+    assert 0.6 < model.seconds(8, 120) / law.seconds(8, 120) < 1.6
 
 
 # -- one batch at a time ------------------------------------------------------------------

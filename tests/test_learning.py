@@ -21,7 +21,7 @@ from notebook_serve.parsing import parse_policy
 from notebook_serve.policies import LengthAware, Policy
 from notebook_serve.scheduler import Scheduler
 from notebook_serve.simulator import simulate
-from notebook_serve.traffic import Poisson
+from notebook_serve.traffic import ClosedLoop, LogNormal, Poisson
 from notebook_serve.waiting import Waiting
 
 from .benchmarks.learning import CASES, FIXED, MIXED, NOISE, SHORT, SMALL, Case, race
@@ -678,6 +678,36 @@ def test_other_traffic_half_way_changes_nothing(
         one.latency.p99 for one in reports.values() if one.outcomes["expired"] == 0
     )
     assert objective.goodput >= 0.99 * max(one.goodput for one in reports.values())
+
+
+class Launches:
+    """A device that takes as long for any batch, and much longer for a shape that is new to it."""
+
+    def __init__(self, seed: int) -> None:
+        self._random = random.Random(seed)
+        self._known: set[tuple[int, int]] = set()
+
+    def __call__(self, lengths: Sequence[int]) -> float:
+        """Seconds for one batch."""
+        shape = len(lengths), max(lengths)
+        if shape in self._known:
+            return 0.004 * self._random.uniform(0.9, 1.3)
+        self._known.add(shape)
+        return self._random.uniform(0.02, 0.09)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("clients", [32, 128])
+def test_where_padding_costs_nothing_batches_become_large(clients: int, seed: int) -> None:
+    """However much single batches vary, it comes to know that their size is not what costs."""
+    lengths = LogNormal(22, 0.9, 4, 128, seed=seed)
+
+    def size(policy: Policy) -> float:
+        return simulate(
+            policy, ClosedLoop(clients), Launches(seed), lengths=lengths, duration=20.0
+        ).mean_batch_size
+
+    assert size(CostAware()) > 1.5 * size(LengthAware(64))
 
 
 def test_a_case_is_seeded() -> None:
