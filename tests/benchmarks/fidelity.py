@@ -101,15 +101,18 @@ class Other:
 class Speed:
     """How much slower the machine was, by the probes of a run beside those around it."""
 
-    #: seconds from the start of the run, and logarithms
+    #: seconds from the start of the run, in order, and logarithms
     seen: list[tuple[float, float]]
 
     def __call__(self, now: float) -> float:
         """The mean of the probes, each weighted by how near it is; 1 where too few can tell."""
         if len(self.seen) < FEW:
             return 1.0
-        weights = [math.exp(-(((now - at) / SMOOTH) ** 2) / 2) + 1e-9 for at, _ in self.seen]
-        pairs = zip(weights, self.seen, strict=True)
+        # Further off than that, none counts beside one that is near.
+        first, last = (bisect(self.seen, (now + side * 6 * SMOOTH,)) for side in (-1, 1))
+        near = self.seen[first:last] or self.seen
+        weights = [math.exp(-(((now - at) / SMOOTH) ** 2) / 2) + 1e-9 for at, _ in near]
+        pairs = zip(weights, near, strict=True)
         return math.exp(sum(weight * value for weight, (_, value) in pairs) / sum(weights))
 
 
@@ -199,7 +202,7 @@ def one_round(server: Server, seconds: float, seed: int) -> list[Run]:
         seen = seconds_of(probes, server.batches(), *about)
         usual = [seconds_of(other.probes, other.batches, *about) for other in (before, after)]
         level = fmean(fmean(value for _, value in found) for found in usual)
-        speed = Speed([(at - begun, value - level) for at, value in seen])
+        speed = Speed(sorted((at - begun, value - level) for at, value in seen))
         runs.append(Run(policy, load, rate, report, probes, speed, server.limits, cost))
         before = after
     return runs

@@ -49,6 +49,9 @@ def classifier(size: str = "small", threads: int = 1) -> Any:
         num_hidden_layers=layers,
         num_attention_heads=heads,
         intermediate_size=4 * width,
+        # Names of our own, or they are not saved: infinity takes a file without for a reranker's.
+        id2label={0: "negative", 1: "positive"},
+        label2id={"negative": 0, "positive": 1},
     )
     model = BertForSequenceClassification(config).eval()
     model = model.to(getattr(torch, os.environ.get("BENCH_DTYPE", "float32")))

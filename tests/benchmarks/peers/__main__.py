@@ -3,9 +3,11 @@
 Every server runs the same classifier on as many torch threads as said, and is asked by the same
 client. First each peer's settings (most requests of a batch, seconds to wait) are tried on each
 kind of texts with 32 clients, and the best is kept. Then, in each round, every server at its best
-setting and this package in turn: closed loops of 1, 32 and 128 clients; and an open loop at 50, 80
-and 95% of the best peer's throughput on mixed texts. Figures are medians of the rounds. Nothing
-else should run meanwhile. The result goes to ``results/peers.json``.
+setting and this package, as it comes and with ``worker="process"``, in turn: closed loops of 1, 32
+and 128 clients; and an open loop at 50, 80 and 95% of the best peer's throughput on mixed texts.
+Figures are medians of the rounds. Nothing else should run meanwhile. The result goes to
+``results/peers.json``; with ``--settings`` the best settings are those of such a file, and not all
+are tried again.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
@@ -27,7 +29,7 @@ from tests.benchmarks.peers.setups import ENVIRONMENTS, PEERS, Peer, Setting, ex
 from tests.benchmarks.workload import KINDS, inputs_of
 
 RESULT = Path(__file__).parents[1] / "results" / "peers.json"
-OURS = "notebook_serve"
+OURS = ("notebook_serve", "notebook_serve_process")
 CLIENTS = (1, 32, 128)
 SHARES = (0.5, 0.8, 0.95)
 NO_SETTING: Setting = (1, 0.0)
@@ -104,12 +106,19 @@ def attempt(peer: Peer, setting: Setting, options: argparse.Namespace) -> list[d
     return found
 
 
+def with_ours(
+    peers: dict[str, tuple[Setting, float]],
+) -> Iterable[tuple[str, tuple[Setting, float]]]:
+    """The peers and this package, by name, each with its setting."""
+    return {**peers, **dict.fromkeys(OURS, (NO_SETTING, 0.0))}.items()
+
+
 def rounds(best: Best, options: argparse.Namespace) -> list[dict[str, Any]]:
     """Every server at its best for each kind, in turn, with each number of clients."""
     rows = []
     for number in range(options.rounds):
         for kind in options.kinds:
-            for name, (setting, _) in {**best[kind], OURS: (NO_SETTING, 0.0)}.items():
+            for name, (setting, _) in with_ours(best[kind]):
                 with running(PEERS[name], setting, options) as asker:
                     for clients in CLIENTS:
                         load = asker.closed(kind, clients, options.seconds)
@@ -131,7 +140,7 @@ def open_loop(best: Best, rate: float, options: argparse.Namespace) -> list[dict
     """This package and the peers under the same Poisson traffic, at shares of `rate`."""
     rows = []
     for number in range(options.rounds):
-        for name, (setting, _) in {**best["mixed"], OURS: (NO_SETTING, 0.0)}.items():
+        for name, (setting, _) in with_ours(best["mixed"]):
             with running(PEERS[name], setting, options) as asker:
                 for share in SHARES:
                     load = asker.open(share * rate, 2.5 * options.seconds, seed=number)
@@ -164,16 +173,18 @@ def middles(rows: Sequence[dict[str, Any]], *by: str) -> list[dict[str, Any]]:
     ]
 
 
-def ratios(closed: Sequence[dict[str, Any]], rest: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Round by round, ours over each other's, and of those the medians."""
+def ratios(
+    closed: Sequence[dict[str, Any]], rest: Sequence[dict[str, Any]], ours: str
+) -> dict[str, Any]:
+    """Round by round, `ours` over each other's, and of those the medians."""
     found: dict[str, Any] = {}
 
     def over(rows: Sequence[dict[str, Any]], measure: str, *by: str) -> dict[str, float]:
-        ours = {tuple(r[n] for n in by): r for r in rows if r["peer"] == OURS}
+        own = {tuple(r[n] for n in by): r for r in rows if r["peer"] == ours}
         values: dict[str, list[float]] = {}
         for row in rows:
-            same = ours.get(tuple(row[name] for name in by))
-            if same and row["peer"] != OURS and row[measure]:
+            same = own.get(tuple(row[name] for name in by))
+            if same and row["peer"] != ours and row[measure]:
                 values.setdefault(row["peer"], []).append(same[measure] / row[measure])
         return {peer: round(median(each), 3) for peer, each in values.items()}
 
@@ -191,11 +202,12 @@ def ratios(closed: Sequence[dict[str, Any]], rest: Sequence[dict[str, Any]]) -> 
 def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """What the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    others = [name for name in PEERS if name != OURS]
+    others = [name for name in PEERS if name not in OURS]
     parser.add_argument("--peers", nargs="+", choices=others, default=others)
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--seconds", type=float, default=4.0, help="of each measurement")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--settings", type=Path, help="a result to take the best settings from")
     parser.add_argument("--keep", type=int, default=3, help="so many of the best go on")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--size", choices=("small", "base"), default="small")
@@ -219,7 +231,11 @@ def main() -> None:
     options = options_of()
     for name in {PEERS[peer].environment for peer in options.peers}:
         executables(name)
-    best, tried = sweep(options.peers, options)
+    if options.settings:
+        known = json.loads(options.settings.read_text("utf-8"))
+        tried, best = known["tried"], {kind: known["best"][kind] for kind in options.kinds}
+    else:
+        best, tried = sweep(options.peers, options)
     chosen = kept(best, options.keep)
     closed = rounds(chosen, options)
     rest: list[dict[str, Any]] = []
@@ -233,7 +249,7 @@ def main() -> None:
         "model": options.size,
         "environments": ENVIRONMENTS,
         "best": best,
-        "ratios": ratios(closed, rest),
+        "ratios": {ours: ratios(closed, rest, ours) for ours in OURS},
         "closed": middles(closed, "kind", "clients", "peer", "setting"),
         "open": middles(rest, "share", "peer", "setting"),
         "rounds": closed,

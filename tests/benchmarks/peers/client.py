@@ -7,8 +7,9 @@ import socket
 import subprocess
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import count
+from statistics import linear_regression
 from typing import Any
 
 import aiohttp
@@ -19,13 +20,17 @@ from notebook_serve.traffic import Poisson
 
 #: a body and its content type
 Body = tuple[bytes, str]
+#: how often each client of a closed loop is answered while it is measured, on average, at least,
+#: and the seconds after which that is not waited for any more
+TURNS, LONGEST = 3, 30.0
 
 
 @dataclass(frozen=True)
 class Load:
     """What came of one load."""
 
-    #: answers per second
+    #: answers per second; of a closed loop by least squares of their count on the time, because
+    #: they come by whole batches, of which a short window may have one more or less
     throughput: float
     #: seconds, from when a request was meant to be sent
     p50: float
@@ -74,17 +79,27 @@ class Client:
         raise TimeoutError(f"no answer from {self._url} within {seconds:g} s")
 
     async def closed(self, clients: int, seconds: float, warmup: float = 1.0) -> Load:
-        """So many users, each of whom asks again at once, for `seconds` after a `warmup`."""
-        end = time.monotonic() + warmup + seconds
+        """So many users, each of whom asks again at once, for `seconds` after a `warmup`.
+
+        Longer, where by then not every user has been answered once, or `TURNS` times.
+        """
+        over = asyncio.Event()
 
         async def user() -> None:
-            while time.monotonic() < end:
+            while not over.is_set():
                 await self._ask(time.monotonic())
 
         async def everybody() -> None:
             await asyncio.gather(*(user() for _ in range(clients)))
 
-        return await self._measured(everybody, warmup, seconds)
+        turns = clients, TURNS * clients
+        load, window = await self._measured(everybody, warmup, seconds, turns, over)
+        times = [at for at, _ in self._answers if window[0] <= at < window[1]]
+        if len(set(times)) < 2:
+            return load
+        rate = linear_regression(times, range(len(times))).slope
+        cpu = load.cpu * load.throughput / rate
+        return replace(load, throughput=rate, cpu=cpu)
 
     async def open(self, rate: float, seconds: float, seed: int, warmup: float = 1.0) -> Load:
         """Poisson arrivals, `rate` a second; latency counts from the time that was meant."""
@@ -100,29 +115,44 @@ class Client:
                 tasks.append(asyncio.create_task(self._ask(begun + at)))
             await asyncio.gather(*tasks)
 
-        return await self._measured(arrivals, warmup, seconds)
+        load, _ = await self._measured(arrivals, warmup, seconds)
+        return load
 
     async def _measured(
-        self, load: Callable[[], Awaitable[None]], warmup: float, seconds: float
-    ) -> Load:
+        self,
+        load: Callable[[], Awaitable[None]],
+        warmup: float,
+        seconds: float,
+        answers: tuple[int, int] = (0, 0),
+        over: asyncio.Event | None = None,
+    ) -> tuple[Load, tuple[float, float]]:
+        """What came of a load in a window, and that window; `over` is set at its end."""
         self._answers, self._errors = [], 0
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
             self._session = session
-            begun = time.monotonic() + warmup
             task = asyncio.ensure_future(load())
-            await asyncio.sleep(warmup)
-            before = self._cpu()
-            await asyncio.sleep(begun + seconds - time.monotonic())
-            cpu = self._cpu() - before
+            await self._wait(warmup, answers[0])
+            begun, before = time.monotonic(), self._cpu()
+            await self._wait(seconds, answers[1])
+            end, cpu = time.monotonic(), self._cpu() - before
+            if over is not None:
+                over.set()
             await task
-        end = begun + seconds
         answered = [latency for at, latency in self._answers if begun <= at < end]
         # An open loop's latencies are those of who came in the window, whenever they were answered.
         came = [latency for at, latency in self._answers if begun <= at - latency < end]
         of = Distribution.of(came)
-        return Load(
-            len(answered) / seconds, of.p50, of.p99, cpu / max(1, len(answered)), self._errors
-        )
+        rate = len(answered) / (end - begun)
+        found = Load(rate, of.p50, of.p99, cpu / max(1, len(answered)), self._errors)
+        return found, (begun, end)
+
+    async def _wait(self, seconds: float, answers: int) -> None:
+        """Wait so long, and on until so many have been answered, but not for ever."""
+        give_up = time.monotonic() + max(seconds, LONGEST)
+        wanted = len(self._answers) + answers
+        await asyncio.sleep(seconds)
+        while len(self._answers) < wanted and time.monotonic() < give_up:
+            await asyncio.sleep(0.01)
 
     async def _ask(self, meant: float) -> None:
         body, kind = self._bodies[next(self._next) % len(self._bodies)]

@@ -16,6 +16,7 @@ if __name__ == "__main__":
         policy=parse_policy(policy) if policy else None,
         port=PORT,
         timeout=120.0,
+        worker="process" if os.environ.get("PEER_WORKER") == "process" else "thread",
     )
     server.wait_ready()
     threading.Event().wait()

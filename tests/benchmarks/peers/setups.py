@@ -118,6 +118,7 @@ PEERS = {
     peer.name: peer
     for peer in (
         Peer("notebook_serve", "", module("ours")),
+        Peer("notebook_serve_process", "", module("ours"), more={"PEER_WORKER": "process"}),
         Peer("tutorial", "peers", module("tutorial")),
         Peer("tutorial_batching", "peers", module("tutorial_batching")),
         Peer(
