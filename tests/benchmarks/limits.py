@@ -1,5 +1,8 @@
 """Against what the model and the machine allow: ``python -m tests.benchmarks.limits [ROUNDS]``.
 
+With a word after the rounds, only the measures that have it in their name; the others stay as the
+last result has them.
+
 Each figure is a ratio of two things, or one added to the other, measured in turn in programs of
 their own, and the median of several rounds:
 
@@ -94,17 +97,22 @@ def memory() -> float:
     """Megabytes that serving a thousand requests adds to a loaded pipeline that has run."""
     import psutil
 
-    from notebook_serve import load_test, serve
+    from notebook_serve import serve
 
     pipe = classifier()
-    texts = inputs_of("mixed")
-    for text in texts[:100]:
+    for text in inputs_of("mixed")[:100]:
         pipe(text)
     process = psutil.Process()
     before = process.memory_full_info().uss
     with serve(pipe, port=0, name="memory") as server:
-        load_test(server.url, texts, concurrency=32, duration=SECONDS, progress=False)
+        child("ask", process.pid, server.url)  # who asks has memory of its own
         return float(process.memory_full_info().uss - before) / 1e6
+
+
+def ask(process: int, url: str) -> float:
+    """Ask for mixed texts with 32 clients; answers per second."""
+    bodies = [(text.encode(), "text/plain") for text in inputs_of("mixed")]
+    return asyncio.run(Client(process, url, bodies).closed(32, SECONDS)).throughput
 
 
 def first_answer() -> float:
@@ -183,7 +191,7 @@ def bare(port: int) -> None:
 
 CHILDREN: dict[str, Callable[..., Any]] = {
     child.__name__: child
-    for child in (forward, alone, memory, first_answer, idle, decision, noop, bare)
+    for child in (forward, alone, memory, ask, first_answer, idle, decision, noop, bare)
 }
 
 
@@ -295,6 +303,10 @@ def main() -> None:
         "decision at 10,000 waiting, s": lambda: child("decision"),
     }
     found: dict[str, list[Any]] = {name: [] for name in measures}
+    if len(sys.argv) > 2:
+        kept = json.loads(RESULT.read_text("utf-8"))["rounds"]
+        measures = {name: each for name, each in measures.items() if sys.argv[2] in name}
+        found = {name: [] if name in measures else kept[name] for name in found}
     for _ in range(rounds):
         for name, measure in measures.items():
             found[name].append(measure())

@@ -120,7 +120,7 @@ def rounds(best: Best, options: argparse.Namespace) -> list[dict[str, Any]]:
         for kind in options.kinds:
             for name, (setting, _) in with_ours(best[kind]):
                 with running(PEERS[name], setting, options) as asker:
-                    for clients in CLIENTS:
+                    for clients in options.clients:
                         load = asker.closed(kind, clients, options.seconds)
                         said(number, kind, name, setting, clients, f"{load.throughput:.1f}/s")
                         rows.append(
@@ -205,14 +205,21 @@ def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     others = [name for name in PEERS if name not in OURS]
     parser.add_argument("--peers", nargs="+", choices=others, default=others)
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
+    parser.add_argument("--clients", nargs="+", type=int, default=list(CLIENTS))
     parser.add_argument("--seconds", type=float, default=4.0, help="of each measurement")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--settings", type=Path, help="a result to take the best settings from")
     parser.add_argument("--keep", type=int, default=3, help="so many of the best go on")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--size", choices=("small", "base"), default="small")
+    parser.add_argument("--no-open", action="store_true", help="no open loop")
     parser.add_argument("--file", type=Path, default=RESULT)
     return parser.parse_args(arguments)
+
+
+def as_kept(best: dict[str, Any]) -> dict[str, tuple[Setting, float]]:
+    """The best of one kind of texts, as JSON has it, as `sweep` gives it."""
+    return {name: ((batch, wait), rate) for name, ((batch, wait), rate) in best.items()}
 
 
 def kept(best: Best, most: int) -> Best:
@@ -233,13 +240,13 @@ def main() -> None:
         executables(name)
     if options.settings:
         known = json.loads(options.settings.read_text("utf-8"))
-        tried, best = known["tried"], {kind: known["best"][kind] for kind in options.kinds}
+        tried, best = known["tried"], {kind: as_kept(known["best"][kind]) for kind in options.kinds}
     else:
         best, tried = sweep(options.peers, options)
     chosen = kept(best, options.keep)
     closed = rounds(chosen, options)
     rest: list[dict[str, Any]] = []
-    if "mixed" in chosen:
+    if "mixed" in chosen and not options.no_open:
         rates = [value for name, (_, value) in chosen["mixed"].items()]
         only: Best = {"mixed": dict([next(iter(chosen["mixed"].items()))])}
         rest = open_loop(only, max(rates), options)
