@@ -14,6 +14,8 @@ import pytest
 
 from notebook_serve import stop_all
 
+from .benchmarks import figures
+
 README = Path(__file__).parent.parent / "README.md"
 
 
@@ -69,3 +71,10 @@ def test_each_row_of_what_goes_wrong_is_a_test() -> None:
     assert len(rows) > 20
     for name in rows:
         assert f"def {name}(" in sources, name
+
+
+def test_the_page_of_benchmarks_has_the_figures_that_were_measured() -> None:
+    """Its tables are those that the results make; `python -m tests.benchmarks.figures` mends it."""
+    page = figures.PAGE.read_text("utf-8")
+
+    assert figures.filled(page) == page

@@ -12,7 +12,10 @@ from tests.benchmarks.workload import classifier
 if __name__ == "__main__":
     policy = os.environ.get("PEER_POLICY")
     server = serve(
-        loader=lambda: classifier(threads=int(os.environ.get("OMP_NUM_THREADS", "1"))),
+        loader=lambda: classifier(
+            os.environ.get("PEER_SIZE", "small"),
+            threads=int(os.environ.get("OMP_NUM_THREADS", "1")),
+        ),
         policy=parse_policy(policy) if policy else None,
         port=PORT,
         timeout=120.0,
