@@ -5,8 +5,7 @@ process and loaded into its queue, open loop: four policies, at 50, 80 and 120% 
 at a time can do, on texts of log-normal length. The same arrivals are simulated, with a cost model
 that was fitted to *other* traffic, just before and just after each run, of other lengths and under
 ``LengthAware(16)``: a swing from next to nothing to twice too much and back, which tells the terms
-apart, and a steady part of about the run's load, because a model that has just rested is not as
-fast as one that is always busy.
+apart, and a steady part of about the run's load, whose batches are about as large as the run's.
 
 The speed of a shared machine wanders, by 10% and more from one 20 seconds to the next, and a queue
 at 80% of its capacity magnifies that five times. So a few probes (other traffic too: short texts of

@@ -217,7 +217,7 @@ def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def as_kept(best: dict[str, Any]) -> dict[str, tuple[Setting, float]]:
+def settings_in(best: dict[str, Any]) -> dict[str, tuple[Setting, float]]:
     """The best of one kind of texts, as JSON has it, as `sweep` gives it."""
     return {name: ((batch, wait), rate) for name, ((batch, wait), rate) in best.items()}
 
@@ -240,7 +240,8 @@ def main() -> None:
         executables(name)
     if options.settings:
         known = json.loads(options.settings.read_text("utf-8"))
-        tried, best = known["tried"], {kind: as_kept(known["best"][kind]) for kind in options.kinds}
+        tried = known["tried"]
+        best = {kind: settings_in(known["best"][kind]) for kind in options.kinds}
     else:
         best, tried = sweep(options.peers, options)
     chosen = kept(best, options.keep)
