@@ -45,6 +45,7 @@ from .errors import (
     WorkerDead,
 )
 from .executors import Executor, ThreadExecutor
+from .interpreter import COLLECTING
 from .isolation import Failure, run_isolated
 from .jobs import Batch, BatchRecord, Job, Outcome, RequestRecord
 from .memory import Ceiling, free_memory, is_out_of_memory
@@ -217,6 +218,7 @@ class Engine:
             self._loading = {n for n, one in enumerate(self._executors) if not one.ready}
             if not self._loading:
                 self._set_state("ready")
+        COLLECTING.hold(self)
         self._deadlines.start()
         self._desk.start()
         self._worker.start()
@@ -251,6 +253,7 @@ class Engine:
             self._refuse_all(lambda: Stopping("the server stopped before it came to this request"))
             if not self._end_threads(max(0.0, give_up - time.monotonic())):
                 logger.warning("%s: a forward outlasts stop(); its thread ends with it", self.name)
+            COLLECTING.let_go(self)
             with self._changed:
                 self._set_state("stopped")
 

@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from .errors import LoaderFailed, StartError
+from .interpreter import SWITCHING
 from .models import Model, Prepared
 from .parcel import Parcel
 from .process import Process, ProcessDied, Silent, Start
-from .switching import hold, let_go
 
 logger = logging.getLogger("notebook_serve")
 
@@ -112,7 +112,7 @@ class Keeper:
         self._start = Start(parcel, self._cargo.loads, self.device, self._front)
         self._environment = torch_threads(self._workers)
         self._thread = threading.Thread(target=self._keep, name=self._name, daemon=True)
-        hold(self)
+        SWITCHING.hold(self)
 
     def load(self) -> Model | None:
         """Start the first process; gives its model without weights, if that is wanted.
@@ -186,7 +186,7 @@ class Keeper:
                     self._process.kill()
             self._thread.join()
         self._cargo.release()
-        let_go(self)
+        SWITCHING.let_go(self)
 
     def pid(self) -> int | None:
         """The number of the process in the system; None while there is none."""

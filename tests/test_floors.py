@@ -16,7 +16,7 @@ PACKAGE = Path(notebook_serve.__file__).parent
 #: each file, and the floor it stands on
 FLOORS = {
     "errors": 0,
-    "switching": 0,
+    "interpreter": 0,
     "jobs": 0,
     "display": 0,
     "histogram": 0,

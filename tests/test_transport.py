@@ -19,7 +19,6 @@ from notebook_serve.channel import FIRST, Channel
 from notebook_serve.parcel import Parcel
 from notebook_serve.pickling import SMALL, dumps, loads, shapes_only
 from notebook_serve.raised import Raised
-from notebook_serve.switching import SHORT, hold, let_go
 
 from .small_models import pipeline, tokenizer
 
@@ -163,17 +162,3 @@ def test_exceptions_arrive_as_they_were() -> None:
     made = Raised.of(Secretive()).error()
     assert (type(made).__name__, str(made)) == ("Secretive", "locked: False")
     assert str(Raised.of(SystemExit(3)).error()) == "3"
-
-
-def test_threads_take_turns_sooner_while_anybody_needs_it() -> None:
-    import sys
-
-    usual = sys.getswitchinterval()
-    one, two = object(), object()
-    for who in (one, one, two):
-        hold(who)
-    let_go(one)
-    assert sys.getswitchinterval() == pytest.approx(SHORT)
-    let_go(two)
-    let_go(two)
-    assert sys.getswitchinterval() == usual
