@@ -98,7 +98,7 @@ def _most_tokens(served: Model) -> float:
     # Inputs in chunks have the length of all of them, and are cut to size by their pipeline.
     if not isinstance(served, TextPipeline) or served.task in CHUNKED:
         return math.inf
-    pipe = served._reader
+    pipe = served._runner
     said = (
         getattr(pipe.tokenizer, "model_max_length", None),
         getattr(pipe.model.config, "max_position_embeddings", None),

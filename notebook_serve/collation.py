@@ -37,15 +37,37 @@ class Chunk:
         return frozenset(self.rows) | frozenset(self.rest)
 
 
+def in_lists(
+    tokenizer: Callable[..., Any], *texts: Any, return_tensors: str = "pt", **options: Any
+) -> Any:
+    """What `tokenizer` makes of one text, but its rows as lists where a pipeline wants tensors.
+
+    To make tensors, and arrays of them, takes longer than to tokenise a short text.
+    """
+    made = tokenizer(*texts, **options)
+    if all(map(_is_list_of_whole, made.values())):
+        return made
+    return tokenizer(*texts, return_tensors=return_tensors, **options)
+
+
 def as_chunk(made: Mapping[str, Any]) -> Chunk:
-    """`made`, with its rows as arrays; a row is a tensor of whole numbers of shape (1, tokens)."""
+    """`made`, with its rows as arrays.
+
+    A row is a tensor of whole numbers of shape (1, tokens), or a list of them.
+    """
     rows, rest = {}, {}
     for key, value in made.items():
-        if getattr(value, "ndim", 0) == 2 and len(value) == 1 and _is_whole(value):
+        if _is_list_of_whole(value):
+            rows[key] = array("q", value)
+        elif getattr(value, "ndim", 0) == 2 and len(value) == 1 and _is_whole(value):
             rows[key] = array("q", value[0].tolist())
         else:
             rest[key] = value
     return Chunk(rows, rest)
+
+
+def _is_list_of_whole(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and type(value[0]) is int
 
 
 def _is_whole(value: Any) -> bool:

@@ -16,7 +16,7 @@ from functools import lru_cache, partial
 from itertools import accumulate
 from typing import Any
 
-from .collation import Chunk, as_chunk, collation_for
+from .collation import Chunk, as_chunk, collation_for, in_lists
 from .copies import is_message, private_copy, rejecting, resolve
 from .errors import InvalidInput, OptionError
 from .generation import Decode, Prompt, Watch, Written, written
@@ -36,6 +36,8 @@ TEXT_PIPELINES = {
     "TextGenerationPipeline": "text-generation",
 }
 CHUNKED = {"token-classification", "zero-shot-classification"}
+#: tasks that do nothing with a text but to tokenise it
+TOKENISED = {"text-classification", "feature-extraction"}
 #: tasks whose head may pick a row's last token by comparing with the pad token's id
 POOLED = {"text-classification", "zero-shot-classification"}
 #: why such a task is not batched
@@ -125,6 +127,8 @@ class TextPipeline:
         self.task = TEXT_PIPELINES[type(pipe).__name__]
         self.name = f"{self.task}, {type(pipe.model).__name__}"
         self._reader = private_copy(pipe)
+        if self.task in TOKENISED:
+            self._reader.tokenizer = partial(in_lists, self._reader.tokenizer)
         self._runner = private_copy(pipe)
         # Parameters come as JSON text, so that equal ones are resolved once.
         self._reading = lru_cache(128)(partial(resolve, self._reader))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pickle
 import random
+import re
 from typing import Any
 
 import pytest
 import torch
 from transformers.pipelines.base import pad_collate_fn
 
-from notebook_serve.collation import Collation, as_chunk
+from notebook_serve.collation import Collation, as_chunk, in_lists
 from tests.small_models import tokenizer
 
 
@@ -72,3 +73,35 @@ def test_what_is_no_row_of_whole_numbers_stays_as_it_was() -> None:
 def test_of_an_empty_input_comes_an_empty_batch() -> None:
     chunk = as_chunk({"input_ids": torch.zeros(1, 0, dtype=torch.int64)})
     assert Collation(0, "right")([chunk])["input_ids"].shape == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("texts", "options"),
+    [
+        ({"text": "the queue waits"}, {}),
+        ({"text": "the queue", "text_pair": "waits for the server"}, {}),
+        ({"text": "the queue waits for the server"}, {"truncation": True, "max_length": 4}),
+        ({"text": "the queue"}, {"padding": "max_length", "max_length": 9}),
+        # Of these not all are lists of numbers.
+        ({"text": "the queue waits"}, {"return_offsets_mapping": True}),
+        (
+            {"text": "the queue waits for the server"},
+            {"return_overflowing_tokens": True, "truncation": True, "max_length": 4},
+        ),
+        ({"text": ""}, {"add_special_tokens": False}),
+    ],
+)
+def test_rows_in_lists_are_the_same_chunk(texts: dict[str, str], options: dict[str, Any]) -> None:
+    """Whatever a request wants of the tokenizer, as far as that can be told by what it gives."""
+    theirs = tokenizer()
+    try:
+        expected = as_chunk(theirs(**texts, return_tensors="pt", **options))
+    except ValueError as error:
+        with pytest.raises(ValueError, match=re.escape(str(error))):
+            in_lists(theirs, **texts, return_tensors="pt", **options)
+        return
+    found = as_chunk(in_lists(theirs, **texts, return_tensors="pt", **options))
+    assert found.rows == expected.rows
+    assert {key: repr(value) for key, value in found.rest.items()} == {
+        key: repr(value) for key, value in expected.rest.items()
+    }
