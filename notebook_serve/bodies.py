@@ -45,10 +45,9 @@ async def body_of(request: Request, limit: int, seconds: float) -> bytes:
 
 
 async def _read(request: Request, limit: int) -> bytes:
-    too_large = BodyTooLarge(f"the body has more than {limit} bytes")
     declared = _declared(request)
     if declared is not None and declared > limit:
-        raise too_large
+        raise _too_large(limit)
     chunks, size, more = [], 0, True
     while more:
         message = await request.receive()
@@ -57,11 +56,15 @@ async def _read(request: Request, limit: int) -> bytes:
         chunk, more = message.get("body", b""), message.get("more_body", False)
         size += len(chunk)
         if size > limit:
-            raise too_large
+            raise _too_large(limit)
         chunks.append(chunk)
     if declared is not None and size != declared:
         raise BadRequest(f"the body has {size} bytes where Content-Length says {declared}")
     return b"".join(chunks)
+
+
+def _too_large(limit: int) -> BodyTooLarge:
+    return BodyTooLarge(f"the body has more than {limit} bytes")
 
 
 def _declared(request: Request) -> int | None:

@@ -36,6 +36,14 @@ class Chunk:
         """What it is made of."""
         return frozenset(self.rows) | frozenset(self.rest)
 
+    def __reduce__(self) -> Any:
+        # An array of its own would each time be a call back from the pickler.
+        return _from_bytes, ({key: row.tobytes() for key, row in self.rows.items()}, self.rest)
+
+
+def _from_bytes(rows: Mapping[str, bytes], rest: Mapping[str, Any]) -> Chunk:
+    return Chunk({key: array("q", row) for key, row in rows.items()}, rest)
+
 
 def in_lists(
     tokenizer: Callable[..., Any], *texts: Any, return_tensors: str = "pt", **options: Any

@@ -16,7 +16,8 @@ class Deadlines:
 
     def __init__(self, due: Callable[[int], None], name: str) -> None:
         self._due = due
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._live: dict[int, float] = {}
         self._heap: list[tuple[float, int]] = []
         self._closed = False
@@ -36,7 +37,7 @@ class Deadlines:
 
     def add(self, when: float, key: int) -> None:
         """Call ``due(key)`` at time `when`."""
-        with self._changed:
+        with self._lock:  # every request comes by here, and a condition is entered in Python
             self._live[key] = when
             heapq.heappush(self._heap, (when, key))
             if len(self._heap) > 2 * len(self._live) + 64:
@@ -46,10 +47,11 @@ class Deadlines:
             if self._heap[0][1] == key:
                 self._changed.notify()
 
-    def discard(self, key: int) -> None:
-        """Forget `key`, if it is still to come."""
-        with self._changed:
-            self._live.pop(key, None)
+    def discard(self, *keys: int) -> None:
+        """Forget `keys`, if they are still to come."""
+        with self._lock:
+            for key in keys:
+                self._live.pop(key, None)
 
     def _watch(self) -> None:
         while True:

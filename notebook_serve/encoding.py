@@ -22,9 +22,7 @@ def to_json(value: Any) -> bytes:
     """
     value = _with_files(value)
     try:
-        text = json.dumps(
-            value, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=plain
-        )
+        text = _ENCODER.encode(value)
     except (ValueError, TypeError):
         # A NaN, or keys that are no strings: rare enough to look at every value only then.
         text = json.dumps(_clean(value), ensure_ascii=False, allow_nan=False)
@@ -60,6 +58,11 @@ def png(image: Any) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, format="PNG")
     return buffer.getvalue()
+
+
+_ENCODER = json.JSONEncoder(
+    ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=plain
+)
 
 
 def _with_files(value: Any) -> Any:

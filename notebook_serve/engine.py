@@ -490,8 +490,8 @@ class Engine:
                     self._left_queue(entry)
             if not self._open:
                 self._changed.notify_all()
+        self._deadlines.discard(*(entry.id for entry, _, _ in closed))
         for entry, _, _ in closed:
-            self._deadlines.discard(entry.id)
             entry.inputs = entry.prepared = None
         # Last, because whoever is woken by it wants the interpreter at once.
         for entry, record, result in closed:

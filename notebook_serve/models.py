@@ -31,6 +31,11 @@ class Prepared:
     #: the parameters as text, where the model keeps them so
     key: str = ""
 
+    def __reduce__(self) -> Any:
+        # A batch of them goes to another process: pickle itself would look the fields up each time.
+        fields = (self.inputs, self.length, self.group, self.parameters, self.source, self.key)
+        return Prepared, fields
+
 
 @runtime_checkable
 class Model(Protocol):

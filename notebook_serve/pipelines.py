@@ -8,6 +8,7 @@ object, which a cell may call at any time, is touched by neither. The weights ar
 
 from __future__ import annotations
 
+import copy
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -112,6 +113,13 @@ class Rows:
     #: tokens of the padded batch
     width: int
 
+    def __reduce__(self) -> Any:
+        return _rows, (self.batch, self.places.start, self.places.stop, self.width)
+
+
+def _rows(batch: Mapping[str, Any], start: int, stop: int, width: int) -> Rows:
+    return Rows(batch, range(start, stop), width)
+
 
 class TextPipeline:
     """One of the six text tasks: tokenised on arrival, padded together, run as one forward.
@@ -129,7 +137,9 @@ class TextPipeline:
         self._reader = private_copy(pipe)
         if self.task in TOKENISED:
             self._reader.tokenizer = partial(in_lists, self._reader.tokenizer)
-        self._runner = private_copy(pipe)
+            self._runner = copy.copy(pipe)  # its forward needs no tokenizer, which takes memory
+        else:
+            self._runner = private_copy(pipe)
         # Parameters come as JSON text, so that equal ones are resolved once.
         self._reading = lru_cache(128)(partial(resolve, self._reader))
         self._running = lru_cache(128)(partial(resolve, self._runner))

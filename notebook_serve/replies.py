@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -28,6 +29,9 @@ _PLACES = re.compile(
     rf"""|(?:(?<![\w.~/\\-])|(?<=\s-[IL])){_ROOT}[^\s'"`<>|]*""",
     re.IGNORECASE,
 )
+#: how the ids of this process begin; random bytes for every one would take a tenth of a request
+_OURS = os.urandom(8).hex()
+_numbers = itertools.count()
 _TRACEBACK = re.compile(r"Traceback \(most recent call last\):\n(?:[ \t].*\n?)*")
 
 
@@ -52,7 +56,7 @@ def request_id(request: Request) -> str:
     if known is None:
         given = header(request.scope, b"x-request-id")
         sane = 0 < len(given) <= 128 and given.isascii() and given.isprintable()
-        known = given if sane else os.urandom(16).hex()
+        known = given if sane else f"{_OURS}{next(_numbers):016x}"
         request.scope[REQUEST_ID] = known
     return known
 

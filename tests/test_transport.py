@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 import socket
@@ -16,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from notebook_serve.channel import FIRST, Channel
+from notebook_serve.models import Prepared
 from notebook_serve.parcel import Parcel
 from notebook_serve.pickling import SMALL, dumps, loads, shapes_only
 from notebook_serve.raised import Raised
@@ -162,3 +164,11 @@ def test_exceptions_arrive_as_they_were() -> None:
     made = Raised.of(Secretive()).error()
     assert (type(made).__name__, str(made)) == ("Secretive", "locked: False")
     assert str(Raised.of(SystemExit(3)).error()) == "3"
+
+
+def test_a_prepared_input_arrives_with_all_that_it_had() -> None:
+    """Every field, though its pickle is made of a list of them."""
+    sent = Prepared({"x": 1}, 7, "a group", {"top_k": 2}, "a text", '{"top_k": 2}')
+    for field in dataclasses.fields(Prepared):
+        assert getattr(sent, field.name) != field.default
+    assert loads(*dumps([sent, sent])) == [sent, sent]
