@@ -58,8 +58,8 @@ class CostModel:
 
     For `n` inputs, padded to the longest of them, that is ``fixed + per_item * n + per_token * n *
     longest + per_square * n * longest**2``: what every call costs, what every input costs, the
-    layers that see one token at a time, and attention. A server takes `turnaround`, `handling` and
-    `per_arrival` besides, which a simulation adds.
+    layers that see one token at a time, and attention. A server takes `turnaround`, `handling`,
+    `answering`, `per_answer` and `per_arrival` besides, which a simulation adds.
 
     >>> cost = CostModel(fixed=0.005, per_token=0.0002)
     >>> round(cost([10, 40]), 6)
@@ -74,6 +74,9 @@ class CostModel:
     turnaround: float = 0.0
     #: seconds until a request may run though nobody is before it
     handling: float = 0.0
+    #: seconds from the end of a batch until its answers are there, and more of them for each answer
+    answering: float = 0.0
+    per_answer: float = 0.0
     #: seconds by which each request that comes while a batch runs holds that up: it is taken in by
     #: the same interpreter
     per_arrival: float = 0.0
@@ -89,7 +92,7 @@ class CostModel:
     warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in (*TERMS, "turnaround", "handling", "per_arrival"):
+        for name in (*TERMS, *BESIDES):
             value = getattr(self, name)
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
             if not number or not 0 <= value < math.inf:
@@ -176,6 +179,11 @@ class CostModel:
             )
         if self.per_arrival:
             text += f", which holds a running batch up by {self.per_arrival * 1e3:.2g} ms"
+        if self.answering or self.per_answer:
+            text += (
+                f"; and {self.answering * 1e3:.2g} ms + {self.per_answer * 1e3:.2g} ms per request "
+                "to answer a batch"
+            )
         return "\n".join([text, *(f"warning: {said}" for said in self.warnings)])
 
     def _repr_mimebundle_(self, **options: Any) -> dict[str, str]:
@@ -211,6 +219,8 @@ def _with_noise(model: CostModel, batches: Sequence[Ran], fit: Fit) -> CostModel
     )
 
 
+#: what a server takes besides running
+BESIDES = ("turnaround", "handling", "answering", "per_answer", "per_arrival")
 UNITS = {
     "fixed": "",
     "per_item": " per item",

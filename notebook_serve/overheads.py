@@ -14,6 +14,8 @@ from .jobs import BatchRecord, RequestRecord
 
 #: fewer cases than this say nothing
 FEW = 10
+#: seconds that are nothing: what rounding leaves of a difference
+LEAST = 1e-9
 #: so many batches are wanted to tell what an arrival takes from one, and it must be so many
 #: standard errors from nothing
 MANY, SURE = 100, 2.0
@@ -41,7 +43,8 @@ def with_overheads(
     Handling is how long a request waits that comes while nothing runs: it is prepared and handed
     over. The turnaround is how long the next batch is held up by the last, though somebody waits:
     answers are handed out, and the policy decides. Both are medians, and 0 where fewer than `FEW`
-    cases tell. Requests that came while a batch ran held it up by `per_arrival` each; where that
+    cases tell. Answering is what lies between the end of a batch and its answers, and grows with
+    their number. Requests that came while a batch ran held it up by `per_arrival` each; where that
     can be told, the law is fitted again to what batches take without.
     """
     requests, batches = list(requests), list(batches)
@@ -58,7 +61,29 @@ def with_overheads(
             if (came := _between(arrivals, batch.started, batch.seconds)) * each < batch.seconds
         ]
         cost = CostModel.fit(alone)
-    return replace(cost, handling=handling, turnaround=turnaround, per_arrival=each)
+    answers = _answers(requests, batches)
+    return replace(
+        cost,
+        handling=handling,
+        turnaround=turnaround,
+        answering=answers.fixed,
+        per_answer=answers.per_item,
+        per_arrival=each,
+    )
+
+
+def _answers(requests: Iterable[RequestRecord], batches: Iterable[BatchRecord]) -> CostModel:
+    """What it takes to answer a batch that has run, for the batch and for each request of it."""
+    answered = {
+        request.batch_id: request.finished for request in requests if request.outcome == "ok"
+    }
+    # All answers of a batch are there at once; to a law they are a batch of inputs without length.
+    later = [
+        replace(batch, lengths=(1,) * batch.size, seconds=seconds)
+        for batch in batches
+        if (seconds := answered.get(batch.id, 0.0) - batch.started - batch.seconds) > LEAST
+    ]
+    return CostModel.fit(later) if len(later) >= FEW else CostModel()
 
 
 def _per_arrival(

@@ -79,7 +79,7 @@ def simulate(
         policy: Which of the waiting to run next, and when.
         traffic: When requests arrive (seconds from the start), or a `ClosedLoop`.
         cost: Seconds that a batch takes, from the lengths of its inputs. Of a `CostModel` its
-            `turnaround` and `handling` count as well.
+            `turnaround`, `handling` and the like count as well.
         lengths: The length of each input: a number, a sequence in turn, or a distribution.
         groups: The group of each input, in turn; only those of one group share a batch.
         duration: Seconds of traffic; without it all of it, or a minute of what has no end.
@@ -186,6 +186,9 @@ class Simulation:
         #: Seconds that every request takes to be handled. What happens to it happens so much later
         #: than it would without, and so it is noted; the queue need not know.
         self.handling = getattr(cost, "handling", 0.0)
+        #: seconds from the end of a batch until it is answered, and more for each request of it
+        self.answering = getattr(cost, "answering", 0.0)
+        self.per_answer = getattr(cost, "per_answer", 0.0)
         #: seconds until a worker is free again after a batch
         self.turnaround = getattr(cost, "turnaround", 0.0)
         #: seconds that each arrival takes from a batch that runs, of each of the workers
@@ -263,7 +266,7 @@ class Simulation:
                 seconds += self._held_up(now, seconds)
             begun, end = now + handling, now + seconds
             add("full" if last - first == most else "idle", taken, begun, seconds, come - last)
-            answered = end + handling
+            answered = end + handling + self.answering + self.per_answer * len(taken)
             for place in range(first, last):
                 started[place], finished[place], batch[place] = begun, answered, number
             first, now, number = last, end + turnaround, number + 1
@@ -363,7 +366,8 @@ class Simulation:
         if self.per_arrival:
             seconds += self._held_up(now, seconds)
         end, number = now + seconds, len(batches)
-        begun, answered = now + self.handling, end + self.handling
+        begun = now + self.handling
+        answered = end + self.handling + self.answering + self.per_answer * len(jobs)
         batches.add(batch.reason, lengths, begun, seconds, batch.waiting)
         for job in jobs:
             self.started[job.id] = begun

@@ -24,7 +24,7 @@ from notebook_serve.overheads import FEW, with_overheads
 from notebook_serve.policies import LengthAware, Policy, Window
 
 COST = CostModel(fixed=0.010, per_token=0.0002)
-BESIDES = replace(COST, turnaround=0.003, handling=0.002)
+BESIDES = replace(COST, turnaround=0.003, handling=0.002, answering=0.001, per_answer=0.0005)
 HELD_UP = replace(COST, per_arrival=0.001)
 
 
@@ -40,6 +40,12 @@ def test_what_was_simulated_is_found_again(policy: Policy) -> None:
 
     assert found.turnaround == pytest.approx(BESIDES.turnaround)
     assert found.handling == pytest.approx(BESIDES.handling)
+    one = policy == NoBatching()  # then what is for the batch and for its request is one
+    said, meant = (
+        (cost.answering + cost.per_answer if one else cost.answering, 0 if one else cost.per_answer)
+        for cost in (found, BESIDES)
+    )
+    assert said == pytest.approx(meant)
 
 
 def test_a_policy_that_waits_is_not_taken_for_handling() -> None:
@@ -77,6 +83,15 @@ def test_handling_is_waited_by_everybody_and_holds_nobody_up() -> None:
     assert after.throughput == pytest.approx(before.throughput, rel=0.01)
 
 
+def test_answers_come_later_for_a_larger_batch_and_hold_nobody_up() -> None:
+    """Three that come at once, and one by itself, each batch with its own seconds."""
+    cost = replace(COST, answering=0.002, per_answer=0.001)
+    report = simulate(Greedy(3), [0.0, 0.0, 0.0, 1.0], cost, lengths=10)
+
+    assert list(report.records.finished) == pytest.approx([0.016 + 0.005] * 3 + [1.012 + 0.003])
+    assert [batch.seconds for batch in report.batches] == pytest.approx([0.016, 0.012])
+
+
 def test_turnaround_lowers_what_can_be_done() -> None:
     """Swamped, a worker runs a batch in its seconds and the turnaround."""
     report = simulated(NoBatching(), replace(COST, turnaround=0.004), 1000.0)
@@ -88,7 +103,7 @@ def test_turnaround_lowers_what_can_be_done() -> None:
 @given(st.floats(0, 0.02), st.floats(0, 0.02), st.sampled_from([NoBatching(), Greedy(3)]))
 def test_both_ways_through_the_simulator_agree(slow: float, handled: float, policy: Policy) -> None:
     """With events (a queue limit that is never met) and without."""
-    cost = replace(COST, turnaround=slow, handling=handled)
+    cost = replace(COST, turnaround=slow, handling=handled, answering=slow / 2, per_answer=0.001)
     events, recursion = (
         simulated(policy, cost, 70.0, max_queue_size=limit) for limit in (1e9, math.inf)
     )
@@ -98,12 +113,14 @@ def test_both_ways_through_the_simulator_agree(slow: float, handled: float, poli
     assert list(events.batches) == list(recursion.batches)
 
 
-def test_a_closed_loop_feels_both() -> None:
-    """One client asks again when it has its answer; the worker is free a little later."""
+def test_a_closed_loop_feels_them() -> None:
+    """One client asks again when it has its answer."""
     report = simulate(NoBatching(), traffic.ClosedLoop(1), BESIDES, lengths=10, duration=30.0)
 
-    assert report.throughput == pytest.approx(1 / (0.012 + 0.003), rel=0.01)
-    assert report.latency.p50 == pytest.approx(0.012 + 0.003)
+    # When the client asks again the worker is free: 3 ms after the batch.
+    latency = 0.012 + BESIDES.handling + BESIDES.answering + BESIDES.per_answer
+    assert report.throughput == pytest.approx(1 / latency, rel=0.01)
+    assert report.latency.p50 == pytest.approx(latency)
 
 
 def test_they_are_said_and_kept() -> None:
@@ -111,6 +128,8 @@ def test_they_are_said_and_kept() -> None:
     assert "3 ms between two batches, 2 ms to take a request in" in str(BESIDES)
     again = CostModel.from_json(BESIDES.to_json())
     assert (again.turnaround, again.handling) == (0.003, 0.002)
+    assert "take a request in; and 1 ms + 0.5 ms per request to answer a batch" in str(BESIDES)
+    assert (again.answering, again.per_answer) == (0.001, 0.0005)
     assert "between" not in str(COST)
 
 

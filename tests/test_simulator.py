@@ -7,7 +7,7 @@ import statistics
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, get_args
 
@@ -331,7 +331,8 @@ def test_the_short_way_is_equal_in_every_number(policy: Policy, noise: float | N
     for _ in range(500):
         arrivals.append(arrivals[-1] + draw.choice([0.0, 0.5, 0.5, draw.expovariate(1.0)]))
     options: dict[str, Any] = {"lengths": [1, 2, 3], "noise": noise}
-    cost = CostModel(fixed=0.5, turnaround=0.1, handling=0.2, per_arrival=0.05)
+    cost = CostModel(fixed=0.5, turnaround=0.1, handling=0.2, answering=0.1, per_answer=0.05)
+    cost = replace(cost, per_arrival=0.05)
 
     short = simulate(policy, arrivals, cost, **options)
     long = simulate(Deaf(policy), arrivals, cost, **options)
