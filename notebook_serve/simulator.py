@@ -9,7 +9,7 @@ import random
 import sys
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from itertools import count, cycle, islice, repeat
+from itertools import chain, count, cycle, islice, repeat
 from numbers import Real
 from typing import Any, Literal, get_args
 
@@ -250,26 +250,31 @@ class Simulation:
         """
         self._extend(arrivals)
         lengths, cost, add, factor = self.length, self.cost, self.batches.add, self._factor
-        started, finished, batch = self.started, self.finished, self.batch
+        answered: list[float] = []
         count, first, come, now = len(arrivals), 0, 0, 0.0
-        number, handling, turnaround = 0, self.handling, self.turnaround
+        handling, turnaround = self.handling, self.turnaround
+        later, each, held_up = handling + self.answering, self.per_answer, self.per_arrival
         while first < count:
-            now = max(now, arrivals[first])
+            # Written out: a call of max or min for each request would take a tenth of the time.
+            if arrivals[first] > now:
+                now = arrivals[first]
             while come < count and arrivals[come] <= now:
                 come += 1
-            last = min(come, first + most)
+            last = come if come - first < most else first + most
             taken = tuple(lengths[first:last])
             seconds = cost(taken)
             if factor or not 0 <= seconds < math.inf:
                 seconds = self._varied(seconds, now)
-            if self.per_arrival:
+            if held_up:
                 seconds += self._held_up(now, seconds)
             begun, end = now + handling, now + seconds
             add("full" if last - first == most else "idle", taken, begun, seconds, come - last)
-            answered = end + handling + self.answering + self.per_answer * len(taken)
-            for place in range(first, last):
-                started[place], finished[place], batch[place] = begun, answered, number
-            first, now, number = last, end + turnaround, number + 1
+            answered.append(end + later + each * (last - first))
+            first, now = last, end + turnaround
+        sizes = list(map(len, self.batches.lengths))
+        self.started[:] = chain.from_iterable(map(repeat, self.batches.started, sizes))
+        self.finished[:] = chain.from_iterable(map(repeat, answered, sizes))
+        self.batch[:] = chain.from_iterable(map(repeat, range(len(sizes)), sizes))
 
     def run_closed(self, traffic: ClosedLoop, duration: float) -> None:
         """Let clients ask, each again when it was answered, for `duration` seconds."""
@@ -367,7 +372,7 @@ class Simulation:
             seconds += self._held_up(now, seconds)
         end, number = now + seconds, len(batches)
         begun = now + self.handling
-        answered = end + self.handling + self.answering + self.per_answer * len(jobs)
+        answered = end + (self.handling + self.answering) + self.per_answer * len(jobs)
         batches.add(batch.reason, lengths, begun, seconds, batch.waiting)
         for job in jobs:
             self.started[job.id] = begun
