@@ -94,12 +94,14 @@ class BatchLog(Sequence[BatchRecord]):
         if isinstance(index, slice):
             return [self[n] for n in range(*index.indices(len(self)))]
         number = range(len(self))[index]
-        return BatchRecord(number, *(column[number] for column in self._columns()))
+        return BatchRecord(number, *(column[number] for column in self.columns))
 
     def __iter__(self) -> Iterator[BatchRecord]:
-        return map(BatchRecord, count(), *self._columns())
+        return map(BatchRecord, count(), *self.columns)
 
-    def _columns(self) -> tuple[list[Any], ...]:
+    @property
+    def columns(self) -> tuple[list[Any], ...]:
+        """What is kept of the batches, in the order of `add`."""
         return self.reason, self.lengths, self.started, self.seconds, self.waiting
 
     def __repr__(self) -> str:

@@ -249,7 +249,9 @@ class Simulation:
         with a Single Server", 1952). Equal to `run` in every number, and several times as fast.
         """
         self._extend(arrivals)
-        lengths, cost, add, factor = self.length, self.cost, self.batches.add, self._factor
+        lengths, cost, factor, inf = self.length, self.cost, self._factor, math.inf
+        # As `BatchLog.add`, without a call for each batch.
+        reason, ran, start, took, left = (each.append for each in self.batches.columns)
         answered: list[float] = []
         count, first, come, now = len(arrivals), 0, 0, 0.0
         handling, turnaround = self.handling, self.turnaround
@@ -263,12 +265,16 @@ class Simulation:
             last = come if come - first < most else first + most
             taken = tuple(lengths[first:last])
             seconds = cost(taken)
-            if factor or not 0 <= seconds < math.inf:
+            if factor or not 0 <= seconds < inf:
                 seconds = self._varied(seconds, now)
             if held_up:
                 seconds += self._held_up(now, seconds)
-            begun, end = now + handling, now + seconds
-            add("full" if last - first == most else "idle", taken, begun, seconds, come - last)
+            end = now + seconds
+            reason("full" if last - first == most else "idle")
+            ran(taken)
+            start(now + handling)
+            took(seconds)
+            left(come - last)
             answered.append(end + later + each * (last - first))
             first, now = last, end + turnaround
         sizes = list(map(len, self.batches.lengths))
