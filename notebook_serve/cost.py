@@ -16,6 +16,8 @@ from .noise import LIMITS, Noise, spells
 
 #: the terms of the law, in the order in which they are preferred where the data cannot tell
 TERMS = ("fixed", "per_token", "per_item", "per_square")
+#: what a server takes besides running
+BESIDES = ("turnaround", "handling", "answering", "per_answer", "per_arrival")
 #: fewer batches than this are too few to trust what was fitted to them
 FEW = 20
 #: a typical error of more than this share is too large to trust
@@ -219,8 +221,6 @@ def _with_noise(model: CostModel, batches: Sequence[Ran], fit: Fit) -> CostModel
     )
 
 
-#: what a server takes besides running
-BESIDES = ("turnaround", "handling", "answering", "per_answer", "per_arrival")
 UNITS = {
     "fixed": "",
     "per_item": " per item",

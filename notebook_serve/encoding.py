@@ -60,6 +60,7 @@ def png(image: Any) -> bytes:
     return buffer.getvalue()
 
 
+#: made once: `json.dumps` with options makes one for each answer
 _ENCODER = json.JSONEncoder(
     ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=plain
 )

@@ -15,8 +15,8 @@ T = TypeVar("T")
 #: interpreter up, and must wait for it again.
 SHORT = 0.0002
 #: containers that are made, beyond those that are freed, before Python looks for cycles of garbage.
-#: Each request that is under way has some fifty, so that the usual 700 come and go with every wave
-#: of them. What was alive then counts as old, and soon all objects of the process are looked
+#: Each request that is under way has dozens, so that the usual 700 come and go with every wave of
+#: them. What was alive then counts as old, and soon all objects of the process are looked
 #: through: with torch imported that takes 0.1 s, in which no thread runs.
 MANY = 10_000
 
