@@ -2,9 +2,10 @@
 
 Every server runs the same classifier on as many torch threads as said, and is asked by the same
 client. First each peer's settings (most requests of a batch, seconds to wait) are tried on each
-kind of texts with 32 clients, and the best is kept. Then, in each round, every server at its best
-setting and this package, as it comes and with ``worker="process"``, in turn: closed loops of 1, 32
-and 128 clients; and an open loop at 50, 80 and 95% of the best peer's throughput on mixed texts.
+kind of texts with 32 clients, most with 128 too, and the best for each is kept; one client alone is
+not made to wait. Then, in each round, every server at its best setting and this package, as it
+comes and with ``worker="process"``, in turn: closed loops of 1, 32 and 128 clients; and an open
+loop at 50, 80 and 95% of the best peer's throughput on mixed texts with 32 clients.
 Figures are medians of the rounds. Nothing else should run meanwhile. The result goes to
 ``results/peers.json``; with ``--settings`` the best settings are those of such a file, and not all
 are tried again.
@@ -24,7 +25,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from tests.benchmarks.peers.client import Client, Load, end, free_port
+from tests.benchmarks.peers.client import TURNS, Client, Load, end, free_port
 from tests.benchmarks.peers.setups import ENVIRONMENTS, PEERS, Peer, Setting, executables
 from tests.benchmarks.workload import KINDS, inputs_of
 
@@ -34,8 +35,15 @@ CLIENTS = (1, 32, 128)
 SHARES = (0.5, 0.8, 0.95)
 NO_SETTING: Setting = (1, 0.0)
 
-#: by kind of texts and by name, the best setting and what it did
-Best = dict[str, dict[str, tuple[Setting, float]]]
+#: with so many clients settings are tried; where not, the best are those of the first number. Of
+#: long texts few are answered, and how many more wait changes little.
+SWEPT = {"mixed": (32, 128), "short": (32, 128), "long": (32,)}
+FIRST = 32
+#: how often each client is answered at least, on average, while settings are tried
+SOME = 2
+
+#: by kind of texts, number of clients and name, the best setting and what it did
+Best = dict[str, dict[int, dict[str, tuple[Setting, float]]]]
 
 
 @contextmanager
@@ -62,9 +70,9 @@ class Asker:
         bodies = [self._peer.body(text) for text in inputs_of(kind)]
         return Client(self._process.pid, self._url, bodies)
 
-    def closed(self, kind: str, clients: int, seconds: float) -> Load:
+    def closed(self, kind: str, clients: int, seconds: float, turns: int = TURNS) -> Load:
         """So many users."""
-        return asyncio.run(self.client(kind).closed(clients, seconds))
+        return asyncio.run(self.client(kind).closed(clients, seconds, turns=turns))
 
     def open(self, rate: float, seconds: float, seed: int) -> Load:
         """Mixed texts at a rate."""
@@ -77,8 +85,8 @@ def said(*words: object) -> None:
 
 
 def sweep(names: Sequence[str], options: argparse.Namespace) -> tuple[Best, list[dict[str, Any]]]:
-    """The best setting of each peer for each kind, and all that were tried."""
-    best: Best = {kind: {} for kind in options.kinds}
+    """The best setting of each peer for each kind and number of clients, and all tried."""
+    best: Best = {kind: {clients: {} for clients in SWEPT[kind]} for kind in options.kinds}
     tried: list[dict[str, Any]] = []
     for name in names:
         peer = PEERS[name]
@@ -86,21 +94,24 @@ def sweep(names: Sequence[str], options: argparse.Namespace) -> tuple[Best, list
             for found in attempt(peer, setting, options):
                 said(*found.values())
                 tried.append(found)
-                kind, known = found.get("kind"), best.get(found.get("kind", ""), {}).get(name)
-                if kind and (known is None or found["throughput"] > known[1]):
-                    best[kind][name] = (setting, found["throughput"])
+                if "failed" in found:
+                    continue
+                there = best[found["kind"]][found["clients"]]
+                if name not in there or found["throughput"] > there[name][1]:
+                    there[name] = (setting, found["throughput"])
     return best, tried
 
 
 def attempt(peer: Peer, setting: Setting, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """What a peer does at a setting, for each kind; or why it does nothing."""
+    """What a peer does at a setting, kind by kind; or why it does nothing."""
     found: list[dict[str, Any]] = []
     about = {"peer": peer.name, "setting": setting}
     try:
         with running(peer, setting, options) as asker:
             for kind in options.kinds:
-                load = asker.closed(kind, 32, options.seconds)
-                found.append({**about, "kind": kind, **load.to_dict()})
+                for clients in SWEPT[kind]:
+                    load = asker.closed(kind, clients, options.seconds, SOME)
+                    found.append({**about, "kind": kind, "clients": clients, **load.to_dict()})
     except (TimeoutError, ChildProcessError) as error:
         found.append({**about, "failed": str(error)})
     return found
@@ -113,14 +124,26 @@ def with_ours(
     return {**peers, **dict.fromkeys(OURS, (NO_SETTING, 0.0))}.items()
 
 
+def starts(
+    best: dict[int, dict[str, tuple[Setting, float]]], clients: Sequence[int]
+) -> dict[tuple[str, Setting], list[int]]:
+    """What is to be started for a kind of texts, and with how many clients each is asked."""
+    found: dict[tuple[str, Setting], list[int]] = {}
+    for many in clients:
+        for name, (setting, _) in with_ours(best.get(many, best[FIRST])):
+            alone = (setting[0], min(wait for _, wait in PEERS[name].settings))
+            found.setdefault((name, alone if many == 1 else setting), []).append(many)
+    return found
+
+
 def rounds(best: Best, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Every server at its best for each kind, in turn, with each number of clients."""
+    """Every server at its best for each kind and number of clients, in turn."""
     rows = []
     for number in range(options.rounds):
         for kind in options.kinds:
-            for name, (setting, _) in with_ours(best[kind]):
+            for (name, setting), asked in starts(best[kind], options.clients).items():
                 with running(PEERS[name], setting, options) as asker:
-                    for clients in options.clients:
+                    for clients in asked:
                         load = asker.closed(kind, clients, options.seconds)
                         said(number, kind, name, setting, clients, f"{load.throughput:.1f}/s")
                         rows.append(
@@ -140,7 +163,7 @@ def open_loop(best: Best, rate: float, options: argparse.Namespace) -> list[dict
     """This package and the peers under the same Poisson traffic, at shares of `rate`."""
     rows = []
     for number in range(options.rounds):
-        for name, (setting, _) in with_ours(best["mixed"]):
+        for name, (setting, _) in with_ours(best["mixed"][FIRST]):
             with running(PEERS[name], setting, options) as asker:
                 for share in SHARES:
                     load = asker.open(share * rate, 2.5 * options.seconds, seed=number)
@@ -217,20 +240,28 @@ def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def settings_in(best: dict[str, Any]) -> dict[str, tuple[Setting, float]]:
+def settings_in(best: dict[str, Any]) -> dict[int, dict[str, tuple[Setting, float]]]:
     """The best of one kind of texts, as JSON has it, as `sweep` gives it."""
-    return {name: ((batch, wait), rate) for name, ((batch, wait), rate) in best.items()}
+    return {
+        int(clients): {name: ((batch, wait), rate) for name, ((batch, wait), rate) in each.items()}
+        for clients, each in best.items()
+    }
 
 
 def kept(best: Best, most: int) -> Best:
-    """The best few of each kind, and the tutorial's two."""
-    found: Best = {}
-    for kind, by_name in best.items():
-        order = sorted(by_name, key=lambda name: -by_name[name][1])
-        names = [name for name in order if not name.startswith("tutorial")][:most]
-        names += [name for name in order if name.startswith("tutorial")]
-        found[kind] = {name: by_name[name] for name in names}
-    return found
+    """The best few of each kind and number of clients, and the tutorial's two."""
+    return {
+        kind: {clients: few(by_name, most) for clients, by_name in by_clients.items()}
+        for kind, by_clients in best.items()
+    }
+
+
+def few(by_name: dict[str, tuple[Setting, float]], most: int) -> dict[str, tuple[Setting, float]]:
+    """The best few, and the tutorial's two."""
+    order = sorted(by_name, key=lambda name: -by_name[name][1])
+    names = [name for name in order if not name.startswith("tutorial")][:most]
+    names += [name for name in order if name.startswith("tutorial")]
+    return {name: by_name[name] for name in names}
 
 
 def main() -> None:
@@ -248,9 +279,9 @@ def main() -> None:
     closed = rounds(chosen, options)
     rest: list[dict[str, Any]] = []
     if "mixed" in chosen and not options.no_open:
-        rates = [value for name, (_, value) in chosen["mixed"].items()]
-        only: Best = {"mixed": dict([next(iter(chosen["mixed"].items()))])}
-        rest = open_loop(only, max(rates), options)
+        name, (_, rate) = first = next(iter(chosen["mixed"][FIRST].items()))
+        said("open loop beside", name, f"at shares of {rate:.1f}/s")
+        rest = open_loop({"mixed": {FIRST: dict([first])}}, rate, options)
     result = {
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, {options.threads} torch "
         f"thread(s), Python {platform.python_version()}",

@@ -78,10 +78,12 @@ class Client:
                 await asyncio.sleep(0.2)
         raise TimeoutError(f"no answer from {self._url} within {seconds:g} s")
 
-    async def closed(self, clients: int, seconds: float, warmup: float = 1.0) -> Load:
+    async def closed(
+        self, clients: int, seconds: float, warmup: float = 1.0, turns: int = TURNS
+    ) -> Load:
         """So many users, each of whom asks again at once, for `seconds` after a `warmup`.
 
-        Longer, where by then not every user has been answered once, or `TURNS` times.
+        Longer, where by then not every user has been answered once, or after that `turns` times.
         """
         over = asyncio.Event()
 
@@ -92,8 +94,8 @@ class Client:
         async def everybody() -> None:
             await asyncio.gather(*(user() for _ in range(clients)))
 
-        turns = clients, TURNS * clients
-        load, window = await self._measured(everybody, warmup, seconds, turns, over)
+        least = clients, turns * clients
+        load, window = await self._measured(everybody, warmup, seconds, least, over)
         times = [at for at, _ in self._answers if window[0] <= at < window[1]]
         if len(set(times)) < 2:
             return load
