@@ -10,12 +10,13 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 from . import __version__
 from .display import Table, duration
 from .errors import ServeError
 from .parsing import parse_policy
+from .placement import Kind
 from .policies import Greedy, LengthAware, NoBatching, Policy
 from .server import Server, serve
 from .stats import Distribution
@@ -55,6 +56,12 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--policy", type=_policy, help='such as "Greedy(8)" (default: CostAware())')
     run.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1")
     run.add_argument("--port", type=int, help="default: 8000, or any free one")
+    run.add_argument(
+        "--worker",
+        choices=get_args(Kind),
+        default="thread",
+        help="where the model runs; a process takes more memory and answers more (default: thread)",
+    )
     run.add_argument("--token", help="what clients must show; needed where others can reach it")
     run.set_defaults(run=_run)
     return parser
@@ -80,6 +87,7 @@ def _run(options: argparse.Namespace) -> int:
         host=options.host,
         port=options.port,
         token=options.token,
+        worker=options.worker,
         name="command line",
     )
     with server:

@@ -53,17 +53,22 @@ def start(*arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_run_serves_until_interrupted(how: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    ("how", "worker"), [(signal.SIGINT, "thread"), (signal.SIGTERM, "process")]
+)
+def test_run_serves_until_interrupted(how: signal.Signals, worker: str) -> None:
     """`run` says where it answers, answers there, and ends quietly on Ctrl+C or a terminate."""
-    with start("demo", "--port", "0", "--policy", "Greedy(4)") as process:
+    options = ("--port", "0", "--policy", "Greedy(4)", "--worker", worker)
+    with start("demo", *options) as process:
         try:
             assert process.stdout is not None
             url = process.stdout.readline().split()[-1]
             assert "ready" in process.stdout.readline()
             answer: Any = httpx.post(url, content="return the [MASK]", timeout=60).json()
             assert len(answer) == 5
-            assert httpx.get(url + "/stats").json()["policy"] == "Greedy(max_batch_size=4)"
+            stats = httpx.get(url + "/stats").json()
+            assert stats["policy"] == "Greedy(max_batch_size=4)"
+            assert [each["kind"] for each in stats["workers"]] == [worker]
         finally:
             process.send_signal(how)
             _, said = process.communicate(timeout=60)

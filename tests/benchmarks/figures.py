@@ -54,6 +54,45 @@ def peers_table(name: str) -> str:
     )
 
 
+def tried_table() -> str:
+    """What each peer does at the best of its settings that were tried, and which that is."""
+    best = result("peers")["best"]
+    servers = list(
+        dict.fromkeys(name for cell in best.values() for at in cell.values() for name in at)
+    )
+
+    def cell(found: list[Any] | None) -> str:
+        if found is None:
+            return ""
+        (batch, wait), rate = found
+        return f"{rate:.0f} ({batch}{f', {wait:g} s' if wait else ''})"
+
+    return table(
+        ["texts, clients", *(f"`{server}`" for server in servers)],
+        [
+            [f"{kind}, {clients}", *(cell(at.get(server)) for server in servers)]
+            for kind, cells in best.items()
+            for clients, at in cells.items()
+        ],
+    )
+
+
+def policies_table() -> str:
+    """Answers per second and p99 of this package under each policy."""
+    found = result("policies")["summary"]
+    cells = list(next(iter(found.values())))
+    return table(
+        ["policy", *cells],
+        [
+            [
+                f"`{policy}`",
+                *(f"{by[cell]['throughput']:.0f}/s, {by[cell]['p99']:.2g} s" for cell in cells),
+            ]
+            for policy, by in found.items()
+        ],
+    )
+
+
 class Ratios:
     """This package over its peers."""
 
@@ -150,6 +189,28 @@ def goals() -> str:
     return table(head, (goal.row() for goal in found))
 
 
+def most_table() -> str:
+    """What is served beside what the model allows, with a thread."""
+    medians = result("limits")["medians"]
+    limits = {"forward": "the forward alone, all texts sorted before", "simulated": "simulated"}
+    return table(
+        ["texts, clients", "answers/s", "at most, by", "answers/s", "ratio"],
+        [
+            [
+                measure.partition(" / ")[0],
+                f"{found['served']:.1f}",
+                said,
+                f"{found[name]:.1f}",
+                f"{found['ratio']:.3f}",
+            ]
+            for measure, found in medians.items()
+            if isinstance(found, dict)
+            for name, said in limits.items()
+            if name in found
+        ],
+    )
+
+
 def scale_table() -> str:
     """What a request costs as things grow, in microseconds and beside the first size."""
     rows = []
@@ -163,9 +224,12 @@ def scale_table() -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "goals": goals,
     "peers": lambda: peers_table("peers"),
+    "peers-tried": tried_table,
     "peers-two-threads": lambda: peers_table("peers-two-threads"),
     "peers-base": lambda: peers_table("peers-base"),
+    "most": most_table,
     "scale": scale_table,
+    "policies": policies_table,
 }
 
 

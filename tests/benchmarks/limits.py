@@ -7,7 +7,8 @@ Each figure is a ratio of two things, or one added to the other, measured in tur
 their own, and the median of several rounds:
 
 - throughput: 128 clients over HTTP, beside the forward alone on the same texts, tokenised and
-  sorted by length before, at the best batch size;
+  sorted by length before, at the best batch size; and 32 and 128, beside what the default policy
+  would do for them, simulated, if nothing but the forward took any time;
 - latency: one client over HTTP, beside ``pipe(x)`` in a loop;
 - a function that does nothing, asked over 32 connections by wrk (Debian's package), beside a bare
   Starlette handler;
@@ -29,12 +30,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from tests.benchmarks.peers.asking import running
 from tests.benchmarks.peers.client import Client, end, free_port
 from tests.benchmarks.peers.setups import PEERS
 from tests.benchmarks.workload import classifier, inputs_of
@@ -79,6 +80,24 @@ def forward(
                 turn += 1
             found[str(many)] = done / (time.perf_counter() - begun)
     return found
+
+
+def simulated(kind: str, clients: int) -> float:
+    """Answers per second that the default policy gives if nothing but the forward takes time.
+
+    The forward's cost is measured on batches of the kind's own lengths, and put into the simulator
+    with neither noise nor any of a server's costs.
+    """
+    from notebook_serve import CostAware, CostModel, calibrate, simulate
+    from notebook_serve.traffic import ClosedLoop, Empirical
+
+    pipe = classifier()
+    lengths = sorted(map(len, pipe.tokenizer(inputs_of(kind))["input_ids"]))
+    some = sorted({lengths[round(share * (len(lengths) - 1) / 4)] for share in range(5)})
+    cost = calibrate(pipe, some, (1, 2, 4, 8, 16, 32), repeats=1)
+    forward = CostModel(fixed=cost.fixed, per_item=cost.per_item, per_token=cost.per_token)
+    inputs, loop = Empirical(lengths), ClosedLoop(clients)
+    return simulate(CostAware(), loop, forward, lengths=inputs, duration=60.0).throughput
 
 
 def alone() -> float:
@@ -191,7 +210,7 @@ def bare(port: int) -> None:
 
 CHILDREN: dict[str, Callable[..., Any]] = {
     child.__name__: child
-    for child in (forward, alone, memory, ask, first_answer, idle, decision, noop, bare)
+    for child in (forward, simulated, alone, memory, ask, first_answer, idle, decision, noop, bare)
 }
 
 
@@ -210,34 +229,30 @@ def child(name: str, *arguments: object) -> Any:
     return json.loads(done.stdout)
 
 
-@contextmanager
-def serving(kind: str) -> Iterator[Client]:
-    """A client of this package's server of the classifier."""
-    port = free_port()
-    process = PEERS["notebook_serve"].start(port, (1, 0.0), 1, "small")
-    try:
-        bodies = [(text.encode(), "text/plain") for text in inputs_of(kind)]
-        client = Client(process.pid, f"http://127.0.0.1:{port}/", bodies)
-        asyncio.run(client.ready())
-        yield client
-    finally:
-        end(process)
+def throughput(kind: str, clients: int, name: str, limit: Callable[[], float]) -> dict[str, float]:
+    """Answers per second, beside a limit that is measured before and after."""
+    before = limit()
+    with running(PEERS["notebook_serve"]) as asker:
+        served = asker.closed(kind, clients, 2 * SECONDS, warmup=2.0).throughput
+    most = (before + limit()) / 2
+    return {"served": served, name: most, "ratio": served / most}
 
 
-def throughput(kind: str) -> dict[str, float]:
+def beside_forward(kind: str) -> dict[str, float]:
     """128 clients, beside the forward alone."""
-    best = max(child("forward", kind).values())
-    with serving(kind) as client:
-        served = asyncio.run(client.closed(128, 2 * SECONDS, 2.0)).throughput
-    again = max(child("forward", kind).values())
-    return {"served": served, "forward": (best + again) / 2, "ratio": 2 * served / (best + again)}
+    return throughput(kind, 128, "forward", lambda: max(child("forward", kind).values()))
+
+
+def beside_simulated(kind: str, clients: int) -> dict[str, float]:
+    """Beside what the same policy could do if only the forward took time."""
+    return throughput(kind, clients, "simulated", lambda: float(child("simulated", kind, clients)))
 
 
 def latency() -> dict[str, float]:
     """One client, beside ``pipe(x)``."""
     before = child("alone")
-    with serving("short") as client:
-        served = asyncio.run(client.closed(1, SECONDS)).p50
+    with running(PEERS["notebook_serve"]) as asker:
+        served = asker.closed("short", 1, SECONDS).p50
     pipe = (before + child("alone")) / 2
     return {"served": served, "pipe": pipe, "added": served - pipe, "allowed": 0.05 * pipe + 1e-3}
 
@@ -292,8 +307,11 @@ def main() -> None:
         raise SystemExit("wrk is not installed; it is Debian's package of that name")
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
     measures: dict[str, Callable[[], Any]] = {
-        "mixed, 128 clients / the forward alone": lambda: throughput("mixed"),
-        "short, 128 clients / the forward alone": lambda: throughput("short"),
+        "mixed, 128 clients / the forward alone": lambda: beside_forward("mixed"),
+        "short, 128 clients / the forward alone": lambda: beside_forward("short"),
+        "mixed, 32 clients / simulated": lambda: beside_simulated("mixed", 32),
+        "mixed, 128 clients / simulated": lambda: beside_simulated("mixed", 128),
+        "short, 32 clients / simulated": lambda: beside_simulated("short", 32),
         "one client + pipe(x)": latency,
         "no-op, 32 connections / bare Starlette": lambda: overhead(32),
         "no-op, 1 connection / bare Starlette": lambda: overhead(1),

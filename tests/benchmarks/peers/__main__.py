@@ -8,26 +8,24 @@ comes and with ``worker="process"``, in turn: closed loops of 1, 32 and 128 clie
 loop at 50, 80 and 95% of the best peer's throughput on mixed texts with 32 clients.
 Figures are medians of the rounds. Nothing else should run meanwhile. The result goes to
 ``results/peers.json``; with ``--settings`` the best settings are those of such a file, and not all
-are tried again.
+are tried again; with ``--more`` its rounds count too.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import os
 import platform
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from tests.benchmarks.peers.client import TURNS, Client, Load, end, free_port
+from tests.benchmarks.peers.asking import running
 from tests.benchmarks.peers.setups import ENVIRONMENTS, PEERS, Peer, Setting, executables
-from tests.benchmarks.workload import KINDS, inputs_of
+from tests.benchmarks.workload import KINDS
 
 RESULT = Path(__file__).parents[1] / "results" / "peers.json"
 OURS = ("notebook_serve", "notebook_serve_process")
@@ -44,39 +42,6 @@ SOME = 2
 
 #: by kind of texts, number of clients and name, the best setting and what it did
 Best = dict[str, dict[int, dict[str, tuple[Setting, float]]]]
-
-
-@contextmanager
-def running(peer: Peer, setting: Setting, options: argparse.Namespace) -> Iterator[Asker]:
-    """A peer that answers."""
-    port = free_port()
-    process = peer.start(port, setting, options.threads, options.size)
-    try:
-        asker = Asker(peer, process, f"http://127.0.0.1:{port}{peer.path}")
-        asyncio.run(asker.client("short").ready())
-        yield asker
-    finally:
-        end(process)
-
-
-class Asker:
-    """Asks a running peer for texts of a kind."""
-
-    def __init__(self, peer: Peer, process: Any, url: str) -> None:
-        self._peer, self._process, self._url = peer, process, url
-
-    def client(self, kind: str) -> Client:
-        """A client with texts of this kind."""
-        bodies = [self._peer.body(text) for text in inputs_of(kind)]
-        return Client(self._process.pid, self._url, bodies)
-
-    def closed(self, kind: str, clients: int, seconds: float, turns: int = TURNS) -> Load:
-        """So many users."""
-        return asyncio.run(self.client(kind).closed(clients, seconds, turns=turns))
-
-    def open(self, rate: float, seconds: float, seed: int) -> Load:
-        """Mixed texts at a rate."""
-        return asyncio.run(self.client("mixed").open(rate, seconds, seed))
 
 
 def said(*words: object) -> None:
@@ -107,10 +72,10 @@ def attempt(peer: Peer, setting: Setting, options: argparse.Namespace) -> list[d
     found: list[dict[str, Any]] = []
     about = {"peer": peer.name, "setting": setting}
     try:
-        with running(peer, setting, options) as asker:
+        with running(peer, setting, options.threads, options.size) as asker:
             for kind in options.kinds:
                 for clients in SWEPT[kind]:
-                    load = asker.closed(kind, clients, options.seconds, SOME)
+                    load = asker.closed(kind, clients, options.seconds, turns=SOME)
                     found.append({**about, "kind": kind, "clients": clients, **load.to_dict()})
     except (TimeoutError, ChildProcessError) as error:
         found.append({**about, "failed": str(error)})
@@ -136,13 +101,13 @@ def starts(
     return found
 
 
-def rounds(best: Best, options: argparse.Namespace) -> list[dict[str, Any]]:
+def rounds(best: Best, first: int, options: argparse.Namespace) -> list[dict[str, Any]]:
     """Every server at its best for each kind and number of clients, in turn."""
     rows = []
-    for number in range(options.rounds):
+    for number in range(first, first + options.rounds):
         for kind in options.kinds:
             for (name, setting), asked in starts(best[kind], options.clients).items():
-                with running(PEERS[name], setting, options) as asker:
+                with running(PEERS[name], setting, options.threads, options.size) as asker:
                     for clients in asked:
                         load = asker.closed(kind, clients, options.seconds)
                         said(number, kind, name, setting, clients, f"{load.throughput:.1f}/s")
@@ -159,14 +124,16 @@ def rounds(best: Best, options: argparse.Namespace) -> list[dict[str, Any]]:
     return rows
 
 
-def open_loop(best: Best, rate: float, options: argparse.Namespace) -> list[dict[str, Any]]:
+def open_loop(
+    best: Best, rate: float, first: int, options: argparse.Namespace
+) -> list[dict[str, Any]]:
     """This package and the peers under the same Poisson traffic, at shares of `rate`."""
     rows = []
-    for number in range(options.rounds):
+    for number in range(first, first + options.rounds):
         for name, (setting, _) in with_ours(best["mixed"][FIRST]):
-            with running(PEERS[name], setting, options) as asker:
+            with running(PEERS[name], setting, options.threads, options.size) as asker:
                 for share in SHARES:
-                    load = asker.open(share * rate, 2.5 * options.seconds, seed=number)
+                    load = asker.open("mixed", share * rate, 2.5 * options.seconds, seed=number)
                     said(number, name, share, f"p50 {load.p50:.3f} s, p99 {load.p99:.3f} s")
                     rows.append(
                         {
@@ -232,6 +199,7 @@ def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=4.0, help="of each measurement")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--settings", type=Path, help="a result to take the best settings from")
+    parser.add_argument("--more", action="store_true", help="add rounds to those of that result")
     parser.add_argument("--keep", type=int, default=3, help="so many of the best go on")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--size", choices=("small", "base"), default="small")
@@ -269,19 +237,23 @@ def main() -> None:
     options = options_of()
     for name in {PEERS[peer].environment for peer in options.peers}:
         executables(name)
+    closed: list[dict[str, Any]] = []
+    rest: list[dict[str, Any]] = []
     if options.settings:
         known = json.loads(options.settings.read_text("utf-8"))
         tried = known["tried"]
+        if options.more:
+            closed, rest = known["rounds"], known["open_rounds"]
         best = {kind: settings_in(known["best"][kind]) for kind in options.kinds}
     else:
         best, tried = sweep(options.peers, options)
     chosen = kept(best, options.keep)
-    closed = rounds(chosen, options)
-    rest: list[dict[str, Any]] = []
+    first = 1 + max((row["round"] for row in closed), default=-1)
+    closed += rounds(chosen, first, options)
     if "mixed" in chosen and not options.no_open:
-        name, (_, rate) = first = next(iter(chosen["mixed"][FIRST].items()))
+        name, (_, rate) = leader = next(iter(chosen["mixed"][FIRST].items()))
         said("open loop beside", name, f"at shares of {rate:.1f}/s")
-        rest = open_loop({"mixed": {FIRST: dict([first])}}, rate, options)
+        rest += open_loop({"mixed": {FIRST: dict([leader])}}, rate, first, options)
     result = {
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, {options.threads} torch "
         f"thread(s), Python {platform.python_version()}",
