@@ -243,7 +243,8 @@ def main() -> None:
         known = json.loads(options.settings.read_text("utf-8"))
         tried = known["tried"]
         if options.more:
-            closed, rest = known["rounds"], known["open_rounds"]
+            for rows, name in ((closed, "rounds"), (rest, "open_rounds")):
+                rows += [{**row, "setting": tuple(row["setting"])} for row in known[name]]
         best = {kind: settings_in(known["best"][kind]) for kind in options.kinds}
     else:
         best, tried = sweep(options.peers, options)
