@@ -60,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
         "--worker",
         choices=get_args(Kind),
         default="thread",
-        help="where the model runs; a process takes more memory and answers more (default: thread)",
+        help="where the model runs (default: thread)",
     )
     run.add_argument("--token", help="what clients must show; needed where others can reach it")
     run.set_defaults(run=_run)

@@ -2,9 +2,9 @@
 
 The classifier of the other benchmarks over HTTP, on one torch thread and with a worker thread, in a
 server of its own under each policy, in turn: 32 and 128 clients who each ask again at once. This is
-what the default policy goes by on a processor. Nothing else should run meanwhile. The result,
-medians of the rounds and in each round every policy's throughput over the default's, goes to
-``results/policies.json``.
+what the default policy goes by on a processor. Nothing else should run meanwhile. The result, of
+which the summary has medians of the rounds, those of each policy's throughput over the default's
+too, goes to ``results/policies.json``.
 """
 
 from __future__ import annotations

@@ -24,15 +24,20 @@ from statistics import median
 from typing import Any
 
 from tests.benchmarks.peers.asking import running
-from tests.benchmarks.peers.setups import ENVIRONMENTS, PEERS, Peer, Setting, executables
+from tests.benchmarks.peers.setups import (
+    ENVIRONMENTS,
+    NO_SETTING,
+    PEERS,
+    Peer,
+    Setting,
+    executables,
+)
 from tests.benchmarks.workload import KINDS
 
 RESULT = Path(__file__).parents[1] / "results" / "peers.json"
 OURS = ("notebook_serve", "notebook_serve_process")
 CLIENTS = (1, 32, 128)
 SHARES = (0.5, 0.8, 0.95)
-NO_SETTING: Setting = (1, 0.0)
-
 #: with so many clients settings are tried; where not, the best are those of the first number. Of
 #: long texts few are answered, and how many more wait changes little.
 SWEPT = {"mixed": (32, 128), "short": (32, 128), "long": (32,)}
@@ -205,7 +210,10 @@ def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--size", choices=("small", "base"), default="small")
     parser.add_argument("--no-open", action="store_true", help="no open loop")
     parser.add_argument("--file", type=Path, default=RESULT)
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.more and not options.settings:
+        parser.error("--more adds to the result that --settings names")
+    return options
 
 
 def settings_in(best: dict[str, Any]) -> dict[int, dict[str, tuple[Setting, float]]]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from tests.benchmarks.peers.client import TURNS, Client, Load, end, free_port
-from tests.benchmarks.peers.setups import Peer, Setting
+from tests.benchmarks.peers.setups import NO_SETTING, Peer, Setting
 from tests.benchmarks.workload import inputs_of
 
 
@@ -46,7 +46,7 @@ class Asker:
 
 @contextmanager
 def running(
-    peer: Peer, setting: Setting = (1, 0.0), threads: int = 1, size: str = "small"
+    peer: Peer, setting: Setting = NO_SETTING, threads: int = 1, size: str = "small"
 ) -> Iterator[Asker]:
     """A peer that answers."""
     port = free_port()

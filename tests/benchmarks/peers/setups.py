@@ -36,6 +36,8 @@ ENVIRONMENTS = {
 
 #: a setting: most requests of a batch, and seconds to wait for more
 Setting = tuple[int, float]
+#: that of a server which has nothing to set
+NO_SETTING: Setting = (1, 0.0)
 
 BATCHES = (1, 4, 8, 16, 32)
 
@@ -65,7 +67,7 @@ class Peer:
     command: Sequence[str]
     path: str = "/"
     body: Callable[[str], tuple[bytes, str]] = as_text
-    settings: Sequence[Setting] = ((1, 0.0),)
+    settings: Sequence[Setting] = (NO_SETTING,)
     more: dict[str, str] = field(default_factory=dict)
 
     def start(
