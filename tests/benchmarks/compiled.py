@@ -26,14 +26,17 @@ def difference() -> float:
     """The most that a score of the compiled model is off."""
     texts = inputs_of("mixed")[:100]
     scores: list[list[dict[str, float]]] = []
-    for compiled in (False, True):
+    for wanted in (False, True):
         pipe = classifier()
-        if compiled:
+        if wanted:
             compile_model(pipe.model)
         answers = pipe(texts, batch_size=8, top_k=None)
         scores.append([{each["label"]: each["score"] for each in answer} for answer in answers])
+    plain, compiled = scores
     return max(
-        abs(one[label] - other[label]) for one, other in zip(*scores, strict=True) for label in one
+        abs(one[label] - other[label])
+        for one, other in zip(plain, compiled, strict=True)
+        for label in one
     )
 
 
