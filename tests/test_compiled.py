@@ -48,7 +48,7 @@ def compiled_anew(pipe: Any, backend: Backend) -> None:
 def test_a_compiled_model_answers_as_before_and_is_not_compiled_for_each_size(
     make: Callable[..., Server], compile_it: Callable[[Any, Backend], None], backend: Backend
 ) -> None:
-    """Twice at most: for one text, and for several, however many and however long."""
+    """Only for one text, and for several, however many and however long."""
     seed = random.randrange(2**32)
     print(f"seed {seed}")  # noqa: T201 - to repeat a failure
     texts = inputs("text-classification", 20, seed)

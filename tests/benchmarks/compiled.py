@@ -2,9 +2,9 @@
 
 The classifier of the other benchmarks over HTTP, on one torch thread, with a worker thread and with
 a worker process: as it is, and compiled by ``torch.compile`` for inputs of any size, its weights
-frozen. Needs a C++ compiler. First both are asked for the same texts, and the scores compared.
-Nothing else should run meanwhile. The result, of which the summary has medians of the rounds, those
-of the throughput over that of the model as it is too, goes to ``results/compiled.json``.
+frozen. Needs a C++ compiler. First the scores that both give the same texts are compared. Nothing
+else should run meanwhile. The result, of which the summary has medians of the rounds, those of the
+throughput over that of the model as it is too, goes to ``results/compiled.json``.
 """
 
 from __future__ import annotations

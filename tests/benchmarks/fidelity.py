@@ -27,8 +27,6 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-import os
-import platform
 import sys
 import time
 from bisect import bisect
@@ -58,7 +56,7 @@ from notebook_serve import (
 from notebook_serve.log import RequestLog
 from notebook_serve.overheads import with_overheads
 from notebook_serve.traffic import LogNormal, Poisson, Ramp, Trace, Traffic, texts
-from tests.benchmarks.workload import classifier
+from tests.benchmarks.workload import classifier, machine
 
 LOADS = (0.5, 0.8, 1.2)
 SIMULATIONS = 9
@@ -358,8 +356,7 @@ def main() -> None:
         server.wait_ready()
         swing(server, 3.0)  # the first forwards are slow
         result: dict[str, Any] = {
-            "machine": f"{platform.machine()}, {os.cpu_count()} cores, one torch thread, "
-            f"Python {platform.python_version()}",
+            "machine": machine(),
             "seconds": seconds,
             **measure(server, seconds, rounds),
         }

@@ -77,7 +77,7 @@ def tried_table() -> str:
     )
 
 
-def ways_table(name: str, head: str) -> str:
+def ways_table(name: str, head: str, label: str = "{}") -> str:
     """Answers per second, what they are of another way's, and p99, each way and cell."""
     found = result(name)["summary"]
     cells = list(next(iter(found.values())))
@@ -85,7 +85,7 @@ def ways_table(name: str, head: str) -> str:
         [head, *cells],
         [
             [
-                f"`{way}`" if way.endswith(")") else way,
+                label.format(way),
                 *(
                     f"{at['throughput']:.0f}/s ({at['beside']:.2f}), {at['p99']:.2g} s"
                     for at in map(by.__getitem__, cells)
@@ -232,7 +232,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "peers-base": lambda: peers_table("peers-base"),
     "most": most_table,
     "scale": scale_table,
-    "policies": lambda: ways_table("policies", "policy"),
+    "policies": lambda: ways_table("policies", "policy", "`{}`"),
     "compiled": lambda: ways_table("compiled", "worker"),
 }
 

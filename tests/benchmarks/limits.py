@@ -24,7 +24,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -38,7 +37,7 @@ from typing import Any
 from tests.benchmarks.peers.asking import running
 from tests.benchmarks.peers.client import Client, end, free_port
 from tests.benchmarks.peers.setups import PEERS
-from tests.benchmarks.workload import classifier, inputs_of
+from tests.benchmarks.workload import classifier, inputs_of, machine
 
 RESULT = Path(__file__).parent / "results" / "limits.json"
 SIZES = (8, 16, 32, 64)
@@ -89,13 +88,14 @@ def simulated(kind: str, clients: int) -> float:
     with neither noise nor any of a server's costs.
     """
     from notebook_serve import CostAware, CostModel, calibrate, simulate
+    from notebook_serve.cost import TERMS
     from notebook_serve.traffic import ClosedLoop, Empirical
 
     pipe = classifier()
     lengths = sorted(map(len, pipe.tokenizer(inputs_of(kind))["input_ids"]))
     some = sorted({lengths[round(share * (len(lengths) - 1) / 4)] for share in range(5)})
     cost = calibrate(pipe, some, (1, 2, 4, 8, 16, 32), repeats=1)
-    forward = CostModel(fixed=cost.fixed, per_item=cost.per_item, per_token=cost.per_token)
+    forward = CostModel(**{term: getattr(cost, term) for term in TERMS})
     inputs, loop = Empirical(lengths), ClosedLoop(clients)
     return simulate(CostAware(), loop, forward, lengths=inputs, duration=60.0).throughput
 
@@ -330,8 +330,7 @@ def main() -> None:
             found[name].append(measure())
             print(name, found[name][-1], file=sys.stderr, flush=True)  # noqa: T201
     result = {
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, one torch thread, Python "
-        f"{platform.python_version()}",
+        "machine": machine(),
         "medians": {name: medians(rows) for name, rows in found.items()},
         "rounds": found,
     }

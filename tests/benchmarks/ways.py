@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any
 
 from tests.benchmarks.peers.asking import running
 from tests.benchmarks.peers.setups import Peer
+from tests.benchmarks.workload import machine
 
 SECONDS = 5.0
 
@@ -26,7 +25,7 @@ def measured(way: Peer, cells: Sequence[Cell]) -> Found:
     """What a server does, cell by cell."""
     found = {}
     with running(way) as asker:
-        asker.closed(*cells[0], 1.0)  # what it does at its first requests only, it does now
+        asker.closed(*cells[0], 1.0)  # what comes with first requests only, such as compiling
         for kind, clients in cells:
             # A policy that learns does so meanwhile, and all have as long to warm up.
             load = asker.closed(kind, clients, SECONDS, warmup=2.0)
@@ -73,8 +72,7 @@ def side_by_side(
             print(number, way, found[way], file=sys.stderr, flush=True)  # noqa: T201
         made.append(found)
     kept: dict[str, Any] = {
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, one torch thread, Python "
-        f"{platform.python_version()}",
+        "machine": machine(),
         **(about or {}),
         "summary": summary(made, beside),
         "rounds": made,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,14 @@ KINDS: dict[str, Lengths] = {
     "short": Uniform(4, 8),
     "long": Uniform(100, 128),
 }
+
+
+def machine(threads: int = 1) -> str:
+    """What a figure was measured on, with so many threads of torch."""
+    return (
+        f"{platform.machine()}, {os.cpu_count()} cores, {threads} torch thread(s), Python "
+        f"{platform.python_version()}"
+    )
 
 
 def inputs_of(kind: str, n: int = 1000, seed: int = 3) -> list[str]:

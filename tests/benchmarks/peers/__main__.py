@@ -15,8 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -32,7 +30,7 @@ from tests.benchmarks.peers.setups import (
     Setting,
     executables,
 )
-from tests.benchmarks.workload import KINDS
+from tests.benchmarks.workload import KINDS, machine
 
 RESULT = Path(__file__).parents[1] / "results" / "peers.json"
 OURS = ("notebook_serve", "notebook_serve_process")
@@ -264,8 +262,7 @@ def main() -> None:
         said("open loop beside", name, f"at shares of {rate:.1f}/s")
         rest += open_loop({"mixed": {FIRST: dict([leader])}}, rate, first, options)
     result = {
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {options.threads} torch "
-        f"thread(s), Python {platform.python_version()}",
+        "machine": machine(options.threads),
         "model": options.size,
         "environments": ENVIRONMENTS,
         "best": best,
