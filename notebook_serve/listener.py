@@ -22,6 +22,8 @@ KEEP_ALIVE = 75
 GRACE = 2
 #: the same, where what waits is refused and not answered
 SHORT_GRACE = 0.5
+#: turns of the event loop before it closes: some to accept who waits, some to read his request
+TURNS = 50
 
 
 class _Uvicorn(uvicorn.Server):
@@ -65,6 +67,10 @@ class _Uvicorn(uvicorn.Server):
         """Stop as uvicorn does, and wait no longer than `grace` for clients to read or to send."""
         # Sooner than uvicorn cancels requests: without its connection each ends by itself.
         timer = asyncio.get_running_loop().call_later(self.grace, self._hang_up_on_all)
+        # To close the socket would reset whom the kernel has let in and nobody has accepted yet, or
+        # whose request nobody has read yet.
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
         await super().shutdown(sockets)
         timer.cancel()
 

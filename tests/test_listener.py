@@ -7,6 +7,7 @@ import socket
 import threading
 import warnings
 from collections.abc import Callable
+from contextlib import ExitStack
 from types import SimpleNamespace
 from typing import Any
 
@@ -162,3 +163,27 @@ def test_stop_does_not_wait_for_a_client_that_takes_nothing(
         assert len(everything(client)) < LARGE
     assert not warned
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+def test_whom_the_kernel_let_in_before_a_stop_is_answered(make: Callable[..., Server]) -> None:
+    """Twenty connect and ask while the loop is busy, and it is told to stop: 503, and no reset."""
+    server = make(lambda inputs: inputs)
+    listener = server._listener
+    assert listener is not None
+    busy, free = threading.Event(), threading.Event()
+
+    def block() -> None:
+        busy.set()
+        assert free.wait(60)
+
+    listener._loop.call_soon_threadsafe(block)
+    assert busy.wait(60)
+    with ExitStack() as stack:
+        clients = [stack.enter_context(connected(server)) for _ in range(20)]
+        for client in clients:
+            client.sendall(POST % b"")
+        server._engines.stop(True, 10.0)
+        listener._loop.call_soon_threadsafe(uvicorn_of(server).stopping.set)
+        free.set()
+        for client in clients:
+            assert client.recv(100).startswith(b"HTTP/1.1 503")
