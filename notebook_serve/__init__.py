@@ -36,7 +36,7 @@ from .errors import (
     UnsupportedMediaType,
     WorkerDead,
 )
-from .jobs import Batch, BatchRecord, Decision, Job, RequestRecord
+from .jobs import Batch, BatchRecord, Decision, Job, PolicyChange, RequestRecord
 from .learning import Adaptive, CostAware
 from .loadtest import aload_test, load_test
 from .models import ServedModel
@@ -95,6 +95,7 @@ __all__ = [
     "Overloaded",
     "Plan",
     "Policy",
+    "PolicyChange",
     "PolicyError",
     "PortTaken",
     "Queue",

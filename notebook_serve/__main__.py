@@ -16,6 +16,7 @@ from . import __version__
 from .display import Table, duration
 from .errors import ServeError
 from .parsing import parse_policy
+from .pipeline_builder import build_pipeline
 from .placement import Kind
 from .policies import Greedy, LengthAware, NoBatching, Policy
 from .server import Server, serve
@@ -82,7 +83,7 @@ def _run(options: argparse.Namespace) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     server = serve(
-        loader=partial(_pipeline, options.task, options.model),
+        loader=partial(build_pipeline, options.task, options.model),
         policy=options.policy,
         host=options.host,
         port=options.port,
@@ -106,16 +107,6 @@ def _tell_when_ready(server: Server, stop: threading.Event) -> None:
         print(f'ready: curl -X POST -d "your text" {server.url}   (Ctrl+C stops)', flush=True)
     except ServeError:
         stop.set()
-
-
-def _pipeline(task: str, model: str | None) -> Any:
-    if task == "demo":
-        from .demo import pipeline as shipped
-
-        return shipped()
-    from transformers import pipeline
-
-    return pipeline(task, model=model)
 
 
 # -- demo -----------------------------------------------------------------------------------

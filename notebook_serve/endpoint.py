@@ -16,7 +16,7 @@ from .engine import Answer, Engine
 from .engines import FIRST, Engines
 from .errors import NotReady, OptionError
 from .extras import require
-from .jobs import BatchRecord, RequestRecord
+from .jobs import BatchRecord, PolicyChange, RequestRecord
 from .log import Batches, Requests
 from .models import ServedModel
 from .overheads import with_overheads
@@ -161,6 +161,10 @@ class Endpoint:
     def batches(self) -> list[BatchRecord]:
         """The newest batches that ran, oldest first."""
         return Batches(self._engine.batches())
+
+    def policy_changes(self) -> list[PolicyChange]:
+        """The policies that took effect since the start, the oldest first."""
+        return self._engine.policy_changes()
 
     def queue(self) -> Queue:
         """What waits now, oldest first."""

@@ -19,6 +19,7 @@ import math
 import threading
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
@@ -47,7 +48,7 @@ from .errors import (
 from .executors import Executor, ThreadExecutor
 from .interpreter import COLLECTING
 from .isolation import Failure, run_isolated
-from .jobs import Batch, BatchRecord, Job, Outcome, RequestRecord
+from .jobs import Batch, BatchRecord, Job, Outcome, PolicyChange, RequestRecord
 from .memory import Ceiling, free_memory, is_out_of_memory
 from .models import Model, Prepared
 from .pipelines import as_model
@@ -62,6 +63,8 @@ State = Literal["new", "loading", "ready", "stopping", "stopped", "failed", "dea
 
 #: most seconds that a refusal tells a client to wait
 MOST_RETRY_AFTER = 60
+#: how many changes of the policy are kept
+KEEP_CHANGES = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +149,7 @@ class Engine:
         self._executors = executors or [ThreadExecutor(self.model, partial(_loaded, loader))]
         self._policy = policy
         self._fault: PolicyFault | None = None
+        self._changes: deque[PolicyChange] = deque(maxlen=KEEP_CHANGES)
         self._cause: ServeError | None = None
         self._state: State = "new"
         self._paused = False
@@ -214,6 +218,8 @@ class Engine:
             self._cause, self._paused = None, False
             self.breaker = Breaker()
             self._recorder = Recorder(time.monotonic())
+            self._changes.clear()
+            self._note_policy("start")
             self._backlog = Backlog()
             self._loading = {n for n, one in enumerate(self._executors) if not one.ready}
             if not self._loading:
@@ -688,6 +694,7 @@ class Engine:
         logger.error("%s: %s", self.name, fault, exc_info=fault.error)
         with self._lock:
             self._fault = fault
+            self._note_policy("fault")
 
     def died(self, error: BaseException) -> None:
         """Answer everybody, and say why from now on: something escaped on the worker or desk."""
@@ -719,6 +726,17 @@ class Engine:
         with self._lock:
             self._policy, self._fault = policy, None
             self._worker.use(policy)
+            self._note_policy("set")
+
+    def policy_changes(self) -> list[PolicyChange]:
+        """The policies that took effect since the start, the oldest first."""
+        with self._lock:
+            return list(self._changes)
+
+    def _note_policy(self, reason: str) -> None:
+        """Record the policy now in effect; the lock is held."""
+        policy = self._policy if self._fault is None else FALLBACK
+        self._changes.append(PolicyChange(time.monotonic(), label(policy), reason))
 
     def pause(self, paused: bool = True) -> None:
         """Let the queue fill without running it, or go on."""

@@ -130,3 +130,15 @@ class BatchRecord:
         """The share of ``padded_tokens`` that was padding, from 0 to 1."""
         padded = self.padded_tokens
         return 1 - sum(self.lengths) / padded if padded else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyChange:
+    """A policy that took effect: the first one at the start, then each that replaced another."""
+
+    #: seconds on the monotonic clock, as in records
+    at: float
+    #: the policy's ``repr``
+    policy: str
+    #: why it took effect: ``start``, ``set`` (by the owner) or ``fault`` (the one before failed)
+    reason: str = "set"

@@ -20,7 +20,7 @@ from .engine import Engine
 from .engines import FIRST, Engines
 from .errors import OptionError
 from .extras import require
-from .jobs import BatchRecord, RequestRecord
+from .jobs import BatchRecord, PolicyChange, RequestRecord
 from .learning import CostAware
 from .models import ServedModel
 from .pipelines import as_model
@@ -487,6 +487,10 @@ class Server:
     def batches(self) -> list[BatchRecord]:
         """The newest batches that ran, oldest first."""
         return self._first.batches()
+
+    def policy_changes(self) -> list[PolicyChange]:
+        """The policies that took effect since the start, the oldest first."""
+        return self._first.policy_changes()
 
     def queue(self) -> Queue:
         """What waits now, oldest first."""

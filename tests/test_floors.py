@@ -103,14 +103,15 @@ FLOORS = {
     "openai_api": 9,
     "app": 10,
     "endpoint": 10,
-    "server": 11,
+    "server": 12,
     "demo": 10,
+    "pipeline_builder": 11,
     "notebook": 10,
-    "targets": 11,
-    "loadtest": 12,
-    "compare": 13,
-    "__init__": 14,
-    "__main__": 15,
+    "targets": 12,
+    "loadtest": 13,
+    "compare": 14,
+    "__init__": 15,
+    "__main__": 16,
 }
 
 
