@@ -57,6 +57,7 @@ def load_test(
     deadline: float = math.inf,
     warmup: float = 0.1,
     progress: bool | None = None,
+    share_loop: bool = False,
 ) -> Report:
     """Put load on a server or a URL; what became of each request.
 
@@ -91,6 +92,11 @@ def load_test(
         warmup: The share of the duration that the report's statistics leave out.
         progress: Whether to show a progress bar (which needs tqdm); if not given where somebody
             sees it and the traffic lasts more than 2 seconds.
+        share_loop: In a cell or an async function, a load test runs on a thread of its own, and the
+            running event loop stands still until it ends. True runs it on that loop, with the help
+            of nest_asyncio. It is needed only if a task of that loop serves the URL, such as
+            uvicorn with ``server.app``; ``await aload_test(...)`` is the better way. In a cell use
+            it only with no other cell queued, because ipykernel 7 loses those.
 
     Raises:
         OptionError: An option makes no sense.
@@ -110,7 +116,7 @@ def load_test(
         warmup=warmup,
         progress=progress,
     )
-    return run_sync(_until_interrupted(load))
+    return run_sync(_until_interrupted(load), share_loop)
 
 
 async def aload_test(

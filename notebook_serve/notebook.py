@@ -1,41 +1,59 @@
-"""Synchronous calls of coroutines, wherever the caller is: a script, a cell, an async function."""
+"""Synchronous calls of coroutines, from a script, a cell or an async function."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import platform
 import signal
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from functools import partial
 from typing import Any, TypeVar
 
+from .errors import OptionError
+
 T = TypeVar("T")
 
-#: seconds after which who waits for a thread looks up, to see an interrupt
+#: seconds of one wait for the thread, after which an interrupt is noticed at the latest
 LOOK_UP = 0.5
 
 
-def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
-    """What `coroutine` returns, be there a running event loop or not.
+def run_sync(coroutine: Coroutine[Any, Any, T], share_loop: bool = False) -> T:
+    """Return what `coroutine` returns, with or without a running event loop.
 
-    Without one in this thread (a script), it runs on a loop of its own. With one (a cell, an async
-    function) on that, made to nest by nest_asyncio; what else runs there goes on. Where that cannot
-    nest, as uvloop's, on a loop in another thread while this one waits.
+    Without a running loop (a script), it runs on a new loop in this thread. With one (a cell, an
+    async function), it runs on a new loop in another thread while this thread waits. So a kernel's
+    loop stands still, as it does for any other cell, and runs the queued cells afterwards.
 
-    An interrupt cancels the coroutine; what it then returns is returned, and if it returns nothing
-    `KeyboardInterrupt` is raised. A second interrupt raises that at once.
+    With `share_loop` it runs on the running loop, which nest_asyncio makes to nest, and other tasks
+    of that loop go on meanwhile. Use it only if `coroutine` waits for one of them, and in a cell
+    only with no other cell queued: ipykernel 7 loses cells and widget messages that arrive in a
+    nested loop. Raises `OptionError` if the loop cannot nest.
+
+    An interrupt cancels the coroutine. If it still returns something, that is returned; if not,
+    `KeyboardInterrupt` is raised. A second interrupt raises `KeyboardInterrupt` at once.
     """
     running = _running_loop()
-    if running is not None and _can_nest(running):
-        # The only place: a script, and a loop that it would not help, never see it applied.
-        import nest_asyncio  # type: ignore[import-untyped]
-
-        nest_asyncio.apply(running)
-        return _finished(running, coroutine, running.run_until_complete)
+    if running is not None and share_loop:
+        return _run_nested(running, coroutine)
     loop = asyncio.new_event_loop()
     run = _run if running is None else _run_in_thread
     return _finished(loop, coroutine, partial(run, loop))
+
+
+def _run_nested(running: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T]) -> T:
+    if not _can_nest(running):
+        coroutine.close()
+        raise OptionError(
+            f"`share_loop` needs an event loop that can nest, got {type(running).__name__} on "
+            f"Python {platform.python_version()}; await the async function instead"
+        )
+    # The only place: nest_asyncio changes asyncio for the whole process.
+    import nest_asyncio  # type: ignore[import-untyped]
+
+    nest_asyncio.apply(running)
+    return _finished(running, coroutine, running.run_until_complete)
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:
@@ -46,10 +64,10 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
 
 
 def _can_nest(loop: asyncio.AbstractEventLoop) -> bool:
-    """Whether nest_asyncio can make `loop` run inside itself.
+    """Return True if nest_asyncio can make `loop` run inside itself.
 
-    It hides the task that runs by taking it out of a dictionary of asyncio's. Where a Python keeps
-    it elsewhere, a nested loop runs no task and never ends, so that is better asked before.
+    It hides the running task by taking it out of a dictionary of asyncio's. Python 3.14 keeps that
+    task elsewhere; a nested loop would then run no task and never end.
     """
     if not isinstance(loop, asyncio.BaseEventLoop):
         return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import os
 import signal
 import subprocess
@@ -12,7 +13,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from notebook_serve import Report, Server, load_test
+from notebook_serve import OptionError, Report, Server, load_test
 from notebook_serve.notebook import run_sync
 
 
@@ -92,22 +93,29 @@ def on_uvloop(call: Callable[[], object]) -> object:
         loop.close()
 
 
-def on_a_loop_that_cannot_nest(call: Callable[[], object]) -> object:
-    """Call in a coroutine on asyncio where the running task is kept elsewhere."""
+def in_a_coroutine(call: Callable[[], object]) -> object:
+    """Call in a coroutine on asyncio."""
 
     async def run() -> object:
-        task = asyncio.current_task()
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(asyncio, "current_task", lambda loop: task)
-            patch.setattr(asyncio.tasks, "_current_tasks", {}, raising=False)
-            return call()
+        return call()
 
     return asyncio.run(run())
 
 
-WAYS = [plainly, in_a_thread, on_uvloop, on_a_loop_that_cannot_nest]
-#: where the main thread waits, which is the one that is interrupted
-MAIN = [plainly, on_uvloop, on_a_loop_that_cannot_nest]
+def in_a_coroutine_that_is_debugged(call: Callable[[], object]) -> object:
+    """Call in a coroutine where asyncio looks for mistakes, in the loops to come too."""
+
+    async def run() -> object:
+        return call()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONASYNCIODEBUG", "1")
+        return asyncio.run(run(), debug=True)
+
+
+WAYS = [plainly, in_a_thread, on_uvloop, in_a_coroutine, in_a_coroutine_that_is_debugged]
+#: the main thread waits there, which is the one that is interrupted
+MAIN = [way for way in WAYS if way is not in_a_thread]
 
 
 @pytest.fixture
@@ -121,7 +129,7 @@ def handler() -> Iterator[None]:
 
 @pytest.mark.parametrize("call", WAYS)
 def test_it_returns_what_the_coroutine_returns(call: Callable[..., object]) -> None:
-    """From a script, from a thread, and where a loop runs that cannot nest."""
+    """From a script, from a thread, and in a coroutine on a loop of any kind."""
     assert call(lambda: run_sync(answer())) == 42
 
 
@@ -231,26 +239,73 @@ def test_a_signal_that_is_ignored_stays_ignored() -> None:
         signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.parametrize("call", [in_a_coroutine, on_uvloop])
+def test_a_running_loop_stands_still_meanwhile(call: Callable[..., object]) -> None:
+    """No other task of it runs inside the call, and all of them run afterwards."""
+
+    def asking() -> bool:
+        other = asyncio.ensure_future(answer(0))
+        assert run_sync(answer(0.1)) == 42
+        return other.done()
+
+    assert call(asking) is False
+
+
+def test_it_sees_the_context_of_its_caller() -> None:
+    """Context variables arrive in the other thread: by one a kernel knows a cell's outputs."""
+    cell = contextvars.ContextVar("cell", default="none")
+
+    async def here() -> tuple[str, bool]:
+        return cell.get(), threading.current_thread() is threading.main_thread()
+
+    def asking() -> object:
+        cell.set("this one")
+        return run_sync(here())
+
+    assert in_a_coroutine(asking) == ("this one", False)
+
+
 # -- nest_asyncio, which changes asyncio for the rest of the process -------------------------
 
 
-def test_a_script_never_sees_a_patched_asyncio() -> None:
-    """Nor does a program on uvloop, which would not be helped by it."""
+def test_it_is_not_applied_unasked() -> None:
+    """Neither in a script nor in a coroutine; sharing a loop where none runs needs it neither."""
     printed = script(
         "import asyncio, sys\n"
-        "from tests.test_notebook import answer, on_uvloop\n"
+        "from tests.test_notebook import answer, in_a_coroutine, on_uvloop\n"
         "from notebook_serve.notebook import run_sync\n"
-        "assert run_sync(answer()) == 42\n"
+        "assert run_sync(answer(), share_loop=True) == 42\n"
+        "assert in_a_coroutine(lambda: run_sync(answer())) == 42\n"
         "assert on_uvloop(lambda: run_sync(answer())) == 42\n"
         "print('nest_asyncio' in sys.modules, hasattr(asyncio, '_nest_patched'))"
     )
     assert printed.split() == ["False", "False"]
 
 
-NESTED = """
+def test_it_may_have_been_applied_by_the_caller() -> None:
+    """Whatever ran before under it runs on: plain calls, and those in nested loops."""
+    printed = script(
+        "import asyncio, nest_asyncio, signal\n"
+        "nest_asyncio.apply()\n"
+        "from tests.test_notebook import answer, in_a_coroutine, plainly, until_interrupted\n"
+        "from notebook_serve.notebook import run_sync\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "for way in plainly, in_a_coroutine:\n"
+        "    assert way(lambda: run_sync(answer())) == 42\n"
+        "    assert in_a_coroutine(lambda: way(lambda: run_sync(answer()))) == 42\n"
+        "    print(in_a_coroutine(lambda: way(lambda: run_sync(until_interrupted()))))\n"
+        "print(asyncio.run(answer()))"
+    )
+    assert printed.splitlines() == ["cancelled here", "cancelled here", "42"]
+
+
+SHARED = """
 import asyncio, signal, sys
+from functools import partial
 from tests.test_notebook import answer, fail, until_interrupted
-from notebook_serve.notebook import run_sync
+from notebook_serve import notebook
+
+run_sync = partial(notebook.run_sync, share_loop=True)
 
 async def main():
     other = asyncio.create_task(answer())
@@ -261,18 +316,65 @@ async def main():
     except LookupError as error:
         print(error)
     print(run_sync(until_interrupted("in a coroutine")))
-    await asyncio.sleep(0)  # the interrupt is over: nobody else is cancelled
+    await asyncio.sleep(0)  # the interrupt is over: no other task is cancelled
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
 asyncio.run(main())
 print(run_sync(answer()), run_sync(until_interrupted("afterwards")))
 """
 
+nests = pytest.mark.skipif(sys.version_info >= (3, 14), reason="no loop of asyncio's nests there")
 
-def test_a_running_loop_goes_on_meanwhile() -> None:
-    """In an async function: other tasks run, errors and interrupts arrive; and it works after."""
-    printed = script(NESTED).splitlines()
 
-    if sys.version_info < (3, 14):  # from then on nothing nests, and the thread does it
-        assert printed.pop(0) == "True True"
-        assert printed == ["lost", "cancelled in a coroutine", "42 cancelled afterwards"]
+@nests
+def test_a_shared_loop_goes_on_meanwhile() -> None:
+    """Other tasks run, errors and interrupts arrive; and everything works after."""
+    printed = script(SHARED).splitlines()
+
+    assert printed == ["True True", "lost", "cancelled in a coroutine", "42 cancelled afterwards"]
+
+
+SERVED_ON_THE_LOOP = """
+import asyncio
+import uvicorn
+from notebook_serve import load_test, serve
+
+server = serve(lambda inputs: inputs, start=False)
+
+async def main():
+    config = uvicorn.Config(server.app, port=0, log_level="error")
+    own = uvicorn.Server(config)
+    serving = asyncio.create_task(own.serve())
+    while not own.started:
+        await asyncio.sleep(0.01)
+    port = own.servers[0].sockets[0].getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    report = load_test(url, ["x"], traffic=[0.0] * 5, progress=False, share_loop=True)
+    print(report.outcomes["ok"])
+    own.should_exit = True
+    await serving
+
+asyncio.run(main())
+"""
+
+
+@nests
+def test_a_load_test_on_the_loop_that_serves_the_url() -> None:
+    """There it must share the loop: on a thread it would wait for a server that stands still."""
+    assert script(SERVED_ON_THE_LOOP).split() == ["5"]
+
+
+def test_a_loop_that_cannot_nest_is_refused() -> None:
+    """Rather than tried: uvloop's, and asyncio's where the running task is kept elsewhere."""
+
+    def elsewhere() -> object:
+        task = asyncio.current_task()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(asyncio, "current_task", lambda loop: task)
+            patch.setattr(asyncio.tasks, "_current_tasks", {}, raising=False)
+            return run_sync(answer(), share_loop=True)
+
+    with pytest.raises(OptionError, match="can nest.*await"):
+        in_a_coroutine(elsewhere)
+    with pytest.raises(OptionError, match=r"got Loop on Python 3"):
+        on_uvloop(lambda: run_sync(answer(), share_loop=True))
