@@ -2,8 +2,9 @@
 
 Each notebook runs from top to bottom in a fresh kernel, one after the other, with the full
 settings; what it shows is written into its file, without what differs from run to run for no
-reason. One that fails keeps its file, and the exit status is 1. With ``--fast`` they run two at a
-time with the fast settings, no file is written, and each tells in a line of JSON what became of it.
+reason. All cells are sent at once, as *Run All Cells* does, and run in their order. A notebook that
+fails keeps its file, and the exit status is 1. With ``--fast`` two notebooks run at a time with the
+fast settings, no file is written, and each tells in a line of JSON what became of it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import re
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,8 @@ COURSE = (
 )
 #: how many run at a time with the fast settings
 TOGETHER = 2
-#: seconds that a cell may take
-TIMEOUT = 240
+#: seconds that a cell may take, from the end of the one before; a lost cell is given up then
+TIMEOUT, FAST_TIMEOUT = 240, 120
 METADATA = {
     "kernelspec": {
         "display_name": "Python 3 (ipykernel)",
@@ -63,10 +64,10 @@ class Failed(Exception):
 
 
 async def execute(path: Path, fast: bool) -> Any:
-    """The notebook at `path` with new outputs.
+    """Run all cells of the notebook at `path`; it has new outputs then.
 
     Raises `Failed` if it complains on its error stream or leaves a server or a process behind, and
-    what nbclient raises if a cell fails.
+    what nbclient raises if a cell fails or is not answered in its turn.
     """
     from nbclient import NotebookClient
 
@@ -75,11 +76,12 @@ async def execute(path: Path, fast: bool) -> Any:
     notebook.cells.append(last)
     client = NotebookClient(
         notebook,
-        timeout=TIMEOUT,
+        timeout=FAST_TIMEOUT if fast else TIMEOUT,
         kernel_name="python3",
         record_timing=False,
         coalesce_streams=True,
         store_widget_state=False,
+        on_notebook_start=lambda notebook: send_all_at_once(client.kc, notebook),
     )
     with tempfile.TemporaryFile("w+") as errors:
         await client.async_execute(cwd=str(path.parent), env=environment(fast), stderr=errors)
@@ -90,6 +92,22 @@ async def execute(path: Path, fast: bool) -> Any:
         raise Failed("on the error stream: " + "".join(said))
     notebook.cells.remove(last)
     return notebook
+
+
+def send_all_at_once(client: Any, notebook: Any) -> None:
+    """Make `client` send all cells when it is to send the first.
+
+    By itself nbclient sends each when the one before has ended, so that no cell ever waits in the
+    kernel. It then asks for them in their order, and for nothing else.
+    """
+    send = client.execute
+    sources = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+
+    def send_all() -> Iterator[str]:
+        yield from [send(source) for source in sources]
+
+    sent = send_all()
+    client.execute = lambda source, **options: next(sent)
 
 
 def environment(fast: bool) -> dict[str, str]:
