@@ -1,11 +1,16 @@
-"""Programs that are not from Python, and what a test does where one is missing."""
+"""Programs that pip does not install beside the package, and tests where one is missing."""
 
 from __future__ import annotations
 
 import os
 import shutil
+from pathlib import Path
+from typing import NoReturn
 
 import pytest
+
+#: an older kernel beside the one that is installed
+IPYKERNEL_6 = Path(__file__).parent.parent / "build" / "ipykernel6"
 
 
 def program(*names: str, package: str) -> str:
@@ -15,6 +20,16 @@ def program(*names: str, package: str) -> str:
     """
     found = next(filter(None, map(shutil.which, names)), None)
     if found is None:
-        missing = f"no {' or '.join(names)} is on the path: install {package}"
-        (pytest.fail if os.environ.get("NOTEBOOK_SERVE_CI") else pytest.skip)(missing)
+        _miss(f"no {' or '.join(names)} is on the path: install {package}")
     return found
+
+
+def ipykernel_6() -> Path:
+    """The folder with ipykernel 6, to go before all others; missing as a program may be."""
+    if not (IPYKERNEL_6 / "ipykernel").is_dir():
+        _miss(f"pip install --no-deps --target {IPYKERNEL_6} 'ipykernel<7'")
+    return IPYKERNEL_6
+
+
+def _miss(what: str) -> NoReturn:
+    (pytest.fail if os.environ.get("NOTEBOOK_SERVE_CI") else pytest.skip)(what)

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
-from jupyter_client.manager import start_new_kernel
 
 from .gate import eventually
+from .kernels import Notebook, kernel
 
 pytestmark = [
     # The client library's own: it is not what is tested here.
@@ -22,68 +18,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning:zmq"),
     pytest.mark.timeout(300),
 ]
-
-
-class Notebook:
-    """Runs cells in a kernel."""
-
-    def __init__(self, manager: Any, client: Any, errors: Path) -> None:
-        self._manager = manager
-        self._client = client
-        self._errors = errors
-
-    def run(self, cell: str, interrupt_at: str | None = None) -> tuple[str, dict[str, str]]:
-        """What a cell prints, and what it shows; fails if it raises.
-
-        With `interrupt_at` the kernel is interrupted once that is printed.
-        """
-        printed: list[str] = []
-        shown: dict[str, str] = {}
-
-        def hear(message: dict[str, Any]) -> None:
-            content = message["content"]
-            if message["msg_type"] == "stream":
-                printed.append(content["text"])
-                if interrupt_at is not None and interrupt_at in content["text"]:
-                    os.kill(self._manager.provisioner.pid, signal.SIGINT)  # as its menu does
-            elif message["msg_type"] in ("execute_result", "display_data"):
-                shown.update(content["data"])
-
-        reply = self._client.execute_interactive(cell, output_hook=hear, timeout=120)
-        content = reply["content"]
-        assert content["status"] == "ok", "\n".join(content.get("traceback", []))
-        return "".join(printed), shown
-
-    def restart(self) -> int:
-        """Restart the kernel as its menu does; the exit status of the process that was."""
-        process = self._manager.provisioner.process
-        self._manager.restart_kernel()
-        self._client.wait_for_ready(timeout=120)
-        return int(process.returncode)
-
-    def shut_down(self) -> int:
-        """Shut the kernel down as its menu does; its exit status."""
-        process = self._manager.provisioner.process
-        self._manager.shutdown_kernel()
-        return int(process.returncode)
-
-    def said(self) -> list[str]:
-        """What the kernel's process has written on its error stream, but for the kernel's own."""
-        lines = self._errors.read_text("utf-8").splitlines()
-        return [line for line in lines if not line.startswith("[IPKernelApp]")]
-
-
-@contextmanager
-def kernel(errors: Path) -> Iterator[Notebook]:
-    """A kernel, whose process writes on `errors`."""
-    with errors.open("w") as file:  # a kernel that is restarted gets it too
-        manager, client = start_new_kernel(startup_timeout=120, stderr=file)
-        manager.shutdown_wait_time = 60.0  # seconds; half of it later it is told again, by SIGTERM
-        try:
-            yield Notebook(manager, client, errors)
-        finally:
-            client.stop_channels()
-            manager.shutdown_kernel(now=True)
 
 
 @pytest.fixture

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from .programs import program
+from . import programs
+from .programs import ipykernel_6, program
 
 
 @pytest.mark.parametrize(
@@ -23,6 +24,9 @@ def test_what_is_missing_is_skipped_and_fails_on_the_projects_checks(
         monkeypatch.delenv("NOTEBOOK_SERVE_CI", raising=False)
     with pytest.raises(outcome, match="no prometheus or promtool is on the path: install Debian"):
         program("prometheus", "promtool", package="Debian's prometheus")
+    monkeypatch.setattr(programs, "IPYKERNEL_6", tmp_path)
+    with pytest.raises(outcome, match="pip install .*'ipykernel<7'"):
+        ipykernel_6()
 
 
 def test_the_first_that_there_is_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
