@@ -74,7 +74,7 @@ async def execute(path: Path, fast: bool) -> Any:
     notebook: Any = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
     last = nbformat.v4.new_code_cell(NOTHING_IS_LEFT)  # type: ignore[no-untyped-call]
     notebook.cells.append(last)
-    client = NotebookClient(
+    client: Any = NotebookClient(
         notebook,
         timeout=FAST_TIMEOUT if fast else TIMEOUT,
         kernel_name="python3",

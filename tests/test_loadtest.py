@@ -39,7 +39,8 @@ from notebook_serve.targets import UrlTarget, outcome_of
 from notebook_serve.traffic import ClosedLoop, Constant, Poisson
 
 from .gate import Gate, eventually
-from .test_kernel import Notebook, notebook
+from .kernels import Notebook
+from .test_kernel import notebook
 from .test_kernel import pytestmark as in_a_kernel
 
 __all__ = ["notebook"]
