@@ -158,9 +158,9 @@ class Notebook:
         self.page = page
         self.wait(IS_IDLE)
 
-    def wait(self, condition: str, value: object = None) -> None:
-        """Until a function in the page says yes."""
-        self.page.wait_for_function(condition, arg=value, timeout=LIMIT, polling=100)
+    def wait(self, condition: str, value: object = None, limit: float = LIMIT) -> None:
+        """Until a function in the page says yes; at most `limit` milliseconds."""
+        self.page.wait_for_function(condition, arg=value, timeout=limit, polling=100)
 
     def menu(self, *path: str) -> None:
         """Choose with the mouse, from a menu to what is in it."""
@@ -183,9 +183,9 @@ class Notebook:
         """Make it the current one."""
         self.page.evaluate(SELECT, [item["id"] for item in self.cells()].index(cell))
 
-    def ran(self, *cells: str) -> None:
+    def ran(self, *cells: str, limit: float = LIMIT) -> None:
         """Wait until those cells are through: all if none is named."""
-        self.wait(HAVE_RUN, list(cells) or self.ids())
+        self.wait(HAVE_RUN, list(cells) or self.ids(), limit)
 
     def run(self, cell: str) -> str:
         """Run one cell, and wait; what it shows, as text."""
@@ -354,6 +354,10 @@ def moves(notebook: Notebook) -> None:
     notebook.wait(f"([tiles, chart]) => {TILES} !== tiles && {CHART} !== chart", now)
 
 
+#: how much of a progress bar is done, in percent
+BAR = "parseFloat(document.querySelector('.jp-OutputArea-output .progress-bar').style.width)"
+
+
 def refuses(url: str) -> bool:
     """Whether nobody listens there."""
     address = httpx.URL(url)
@@ -429,24 +433,39 @@ while not Path("enough").exists():
 }
 
 
-@pytest.fixture(scope="module")
-def live(lab: Lab) -> str:
-    """Where the server of ``live.ipynb`` is, once that has run."""
-    port = free_port()
+#: the same, with a load test that lasts until it is interrupted
+LOADED = {
+    **LIVE,
+    "busy": """\
+from notebook_serve import load_test
+
+report = load_test(server, ["x"], concurrency=2, duration=250)""",
+    "what-came-of-it": "report.notes[0]",
+}
+
+
+def write(file: Path, sources: dict[str, str]) -> None:
+    """Write a notebook with those cells, by their names."""
     code: dict[str, Any] = {
         "cell_type": "code",
         "metadata": {},
         "outputs": [],
         "execution_count": None,
     }
-    cells = [
-        {**code, "id": name, "source": source.replace("PORT", str(port))}
-        for name, source in LIVE.items()
-    ]
+    cells = [{**code, "id": name, "source": source} for name, source in sources.items()]
     # So tall that nothing above is in sight from its end.
     end = {"cell_type": "markdown", "metadata": {}, "id": "the-end", "source": "the end\n\n" * 99}
     notebook = {"cells": [*cells, end], "metadata": METADATA, "nbformat": 4, "nbformat_minor": 5}
-    (lab.folder / "live.ipynb").write_text(json.dumps(notebook), "utf-8")
+    file.write_text(json.dumps(notebook), "utf-8")
+
+
+@pytest.fixture(scope="module")
+def live(lab: Lab) -> str:
+    """Where the server of ``live.ipynb`` is, once that has run; ``loaded.ipynb`` has the same."""
+    port = str(free_port())
+    for name, sources in (("live", LIVE), ("loaded", LOADED)):
+        cells = {cell: source.replace("PORT", port) for cell, source in sources.items()}
+        write(lab.folder / f"{name}.ipynb", cells)
     return f"http://127.0.0.1:{port}"
 
 
@@ -479,6 +498,26 @@ def test_a_restart_leaves_one_server_on_one_port(open_notebook: Open, lab: Lab, 
     assert notebook.shown("what-is-left") == left
     assert notebook.complaints() == []
     assert len(lab.kernels()) == 1
+
+
+def test_a_load_test_under_a_dashboard_is_interrupted(
+    open_notebook: Open, live: str, tmp_path: Path
+) -> None:
+    """The dashboard moves and the progress bar too; the cells behind it run, and none complains."""
+    notebook = open_notebook("loaded.ipynb")
+    notebook.menu("Run", "Run All Cells")
+    notebook.ran("the-dashboard")
+    notebook.select("the-dashboard")
+    moves(notebook)
+    notebook.select("busy")
+    notebook.page.get_by_text("in flight").wait_for()
+    (tmp_path / "a load test.png").write_bytes(notebook.page.screenshot())
+    notebook.wait(f"(then) => {BAR} > then", notebook.page.evaluate(BAR))
+
+    notebook.menu("Kernel", "Interrupt Kernel")
+    notebook.ran()
+    assert "Interrupted after" in notebook.shown("what-came-of-it")
+    assert notebook.complaints() == []
 
 
 @pytest.fixture

@@ -21,7 +21,9 @@ import psutil
 import pytest
 from IPython.core.inputtransformer2 import TransformerManager
 
+from .browser import a_browser  # noqa: F401 (a fixture)
 from .notebooks import COURSE, FOLDER, METADATA, shown
+from .test_jupyterlab import Open, lab, opening  # noqa: F401 (two are fixtures)
 
 FILES = sorted(FOLDER.glob("*.ipynb"))
 #: modules of the package that have a public face
@@ -102,6 +104,19 @@ def executions(request: pytest.FixtureRequest) -> Iterator[Executions]:
 def test_a_notebook_runs_from_top_to_bottom(path: Path, executions: Executions) -> None:
     """Offline, in a fresh kernel, without a complaint, and nothing is left running."""
     assert executions.wait(path.stem)["error"] == ""
+
+
+@each
+@pytest.mark.timeout(300)
+def test_all_its_cells_run_in_jupyterlab(path: Path, open_notebook: Open) -> None:
+    """By *Run All Cells*, in a browser: each has its number, and none shows anything in red."""
+    notebook = open_notebook(path.name)
+    notebook.menu("Run", "Run All Cells")
+    notebook.ran(limit=240_000)
+
+    cells = [cell for cell in notebook.cells() if cell["cell_type"] == "code"]
+    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
+    assert notebook.complaints() == []
 
 
 # -- as they are committed ----------------------------------------------------------------
