@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 from .display import duration as in_words
 from .errors import OptionError
-from .policies import Policy
+from .policies import Policy, label
+from .progress import work_bar
 from .report import Report
 from .simulator import Dispatch, simulate
 from .stats import Distribution
@@ -41,6 +42,7 @@ def capacity(
     lengths: Lengths | Sequence[int] | int = 1,
     requests: int = REQUESTS,
     seed: int = 0,
+    progress: bool | None = None,
     **options: Any,
 ) -> float:
     """The highest load, in requests per second, at which `policy` holds a latency objective.
@@ -49,7 +51,8 @@ def capacity(
     does not hold where hardly any two meet, infinity if it does where all come at once.
     `objective` is in seconds, for the `quantile` of the latencies, with nobody refused. A queue
     takes time to grow: for an objective of many seconds give more `requests`, ten times as many as
-    arrive within it or more. `options` are those of `simulate`.
+    arrive within it or more. `options` are those of `simulate`. `progress` shows a bar, which needs
+    tqdm; by itself, where a person sees it and the search takes more than a second.
 
     >>> from notebook_serve import CostModel, Greedy, NoBatching
     >>> cost = CostModel(fixed=0.008, per_token=0.0002)
@@ -59,11 +62,19 @@ def capacity(
     """
     _check_objective(objective, quantile)
 
-    def fits(rate: float) -> bool:
-        traffic = Poisson(rate, seed=seed, n=requests)
-        report = simulate(policy, traffic, cost, lengths=lengths, seed=seed, **options)
-        return holds(report, objective, quantile)
+    with work_bar(progress, "searching the capacity") as show:
 
+        def fits(rate: float) -> bool:
+            show(text=f"{label(policy)} at {rate:.3g}/s")
+            traffic = Poisson(rate, seed=seed, n=requests)
+            report = simulate(policy, traffic, cost, lengths=lengths, seed=seed, **options)
+            return holds(report, objective, quantile)
+
+        return _highest(fits, objective)
+
+
+def _highest(fits: Callable[[float], bool], objective: float) -> float:
+    """Find the highest rate that `fits`, to within `CLOSE`."""
     # No load can be faster served than at once, so start from one request per objective.
     low = 0.01 / objective
     if not fits(low):
@@ -116,6 +127,7 @@ def plan(
     lengths: Lengths | Sequence[int] | int = 1,
     requests: int = REQUESTS,
     seed: int = 0,
+    progress: bool | None = None,
     **options: Any,
 ) -> Plan:
     """The fewest replicas that hold a latency objective at `rate` requests per second.
@@ -131,33 +143,44 @@ def plan(
     _check_objective(objective, quantile)
     traffic = Poisson(rate, seed=seed, n=requests)
 
-    def trial(replicas: int) -> Report:
-        return simulate(
-            policy,
-            traffic,
-            cost,
-            lengths=lengths,
-            replicas=replicas,
-            dispatch=dispatch,
-            seed=seed,
-            **options,
-        )
+    with work_bar(progress, "planning") as show:
 
+        def trial(replicas: int) -> Report:
+            show(text=f"{replicas} x {label(policy)}")
+            return simulate(
+                policy,
+                traffic,
+                cost,
+                lengths=lengths,
+                replicas=replicas,
+                dispatch=dispatch,
+                seed=seed,
+                **options,
+            )
+
+        found, best = _fewest(trial, lambda report: holds(report, objective, quantile))
+    return Plan(found, rate, objective, quantile, dispatch, best)
+
+
+def _fewest(
+    trial: Callable[[int], Report], enough: Callable[[Report], bool]
+) -> tuple[int | None, Report]:
+    """Find the fewest replicas that are enough, and their report; None if no number is."""
     low, high = 0, 1
     best = trial(high)
-    while not holds(best, objective, quantile):
+    while not enough(best):
         low, high = high, 2 * high
         if high > MOST_REPLICAS:
-            return Plan(None, rate, objective, quantile, dispatch, best)
+            return None, best
         best = trial(high)
     while high - low > 1:
         middle = (low + high) // 2
         report = trial(middle)
-        if holds(report, objective, quantile):
+        if enough(report):
             high, best = middle, report
         else:
             low = middle
-    return Plan(high, rate, objective, quantile, dispatch, best)
+    return high, best
 
 
 def _check_objective(objective: float, quantile: str) -> None:

@@ -18,6 +18,7 @@ from .extras import require
 from .figures import comparison
 from .loadtest import load_test
 from .policies import Policy, label
+from .progress import work_bar
 from .report import Report
 from .simulator import simulate
 from .traffic import Cycle, Empirical, Lengths, Poisson, as_lengths
@@ -90,7 +91,9 @@ class Comparison:
         """Write the rows to a file, as JSON."""
         Path(path).write_text(self.to_json(), "utf-8")
 
-    def recommendation(self, objective: float = 0.25, quantile: Quantile = "p99") -> str:
+    def recommendation(
+        self, objective: float = 0.25, quantile: Quantile = "p99", progress: bool | None = None
+    ) -> str:
         """Which policy holds a latency objective up to which load, the best first, in words.
 
         Found by simulation (see `capacity`), not read off the loads that were compared.
@@ -98,9 +101,11 @@ class Comparison:
         if self.cost is None:
             raise OptionError("a recommendation needs a cost model; give compare() one")
         goal = f"{quantile} under {in_words(objective)}"
-        found = [
-            (self._capacity(policy, objective, quantile), label(policy)) for policy in self.policies
-        ]
+        found = []
+        with work_bar(progress, "finding limits", len(self.policies), "policies") as show:
+            for done, policy in enumerate(self.policies):
+                show(done, label(policy))
+                found.append((self._capacity(policy, objective, quantile), label(policy)))
         found.sort(key=lambda pair: -pair[0])
         (best, said), rest = found[0], found[1:]
         if not best:
@@ -114,7 +119,13 @@ class Comparison:
         assert self.cost is not None
         lengths = 1 if self.lengths is None else self.lengths
         return capacity(
-            policy, self.cost, objective, quantile=quantile, lengths=lengths, **self.options
+            policy,
+            self.cost,
+            objective,
+            quantile=quantile,
+            lengths=lengths,
+            progress=False,  # the bar is that of all policies
+            **self.options,
         )
 
     def plot(self) -> Figure:
@@ -160,7 +171,8 @@ def compare(
             measurement beside it, it is the same traffic as that.
         measured: Seconds of traffic sent to the server, for each policy and rate.
         seed: The same traffic is made of the same one.
-        progress: Whether to show a bar while measuring; by itself where it takes long.
+        progress: Whether to show a bar while measuring and simulating (which needs tqdm); if not
+            given, where a person sees it and the work takes more than a second or two.
         **options: Further options of `simulate`. A server's queue limit, time-out and refusals are
             taken over.
 
@@ -198,12 +210,15 @@ def compare(
     assert cost is not None
     options = {"noise": getattr(cost, "noise", 0.0), **options}
     asked = as_lengths(1 if lengths is None else lengths)
-    for rate, policy in product(rates, chosen):
-        traffic = Poisson(rate, seed=seed)
-        run = simulate(
-            policy, traffic, cost, lengths=asked, duration=duration, seed=seed, **options
-        )
-        runs.append((rate, run))
+    pairs = list(product(rates, chosen))
+    with work_bar(progress, "simulating", len(pairs), "runs") as show:
+        for done, (rate, policy) in enumerate(pairs):
+            show(done, f"{label(policy)} at {rate:.3g}/s")
+            traffic = Poisson(rate, seed=seed)
+            run = simulate(
+                policy, traffic, cost, lengths=asked, duration=duration, seed=seed, **options
+            )
+            runs.append((rate, run))
     places = {label(policy): place for place, policy in enumerate(chosen)}
     runs.sort(key=lambda pair: (pair[0], places.get(pair[1].policy, len(places))))
     return Comparison(tuple(runs), cost, asked, chosen, options)

@@ -72,12 +72,14 @@ class Endpoint:
             raise NotReady("the model is not loaded yet; wait_ready() waits for it")
         return ServedModel.of(self._engine.model)
 
-    def wait_ready(self, timeout: float | None = None) -> None:
+    def wait_ready(self, timeout: float | None = None, progress: bool | None = None) -> None:
         """Wait until the model is loaded, at most `timeout` seconds.
 
-        Raises `LoaderFailed`, with what the loader raised as its cause, or `NotReady`.
+        `progress` shows a bar, which needs tqdm; by itself, where a person sees it and the wait is
+        longer than a second. Raises `LoaderFailed`, with what the loader raised as its cause, or
+        `NotReady`.
         """
-        self._engine.wait_ready(timeout)
+        self._engine.wait_ready(timeout, progress)
 
     # -- asking -------------------------------------------------------------------------
 

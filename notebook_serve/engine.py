@@ -53,6 +53,7 @@ from .memory import Ceiling, free_memory, is_out_of_memory
 from .models import Model, Prepared
 from .pipelines import as_model
 from .policies import Policy, label
+from .progress import TICK, work_bar
 from .scheduler import FALLBACK, PolicyFault
 from .stats import News, Queue, Recorder, Stats, Unfinished, WorkerStats
 from .worker import Worker
@@ -263,14 +264,19 @@ class Engine:
             with self._changed:
                 self._set_state("stopped")
 
-    def wait_ready(self, timeout: float | None = None) -> None:
-        """Wait until the model is loaded.
+    def wait_ready(self, timeout: float | None = None, progress: bool | None = None) -> None:
+        """Wait until the model is loaded; `progress` is that of `work_bar`.
 
         Raises what the loader raised (as the cause of `LoaderFailed`), or `NotReady` if that takes
         longer than `timeout` seconds or nothing was started.
         """
-        with self._changed:
-            self._changed.wait_for(lambda: self._state != "loading", timeout)
+        give_up = math.inf if timeout is None else time.monotonic() + timeout
+        with work_bar(progress, f"loading {self.name}", self.workers, "workers") as show:
+            while not self._ended_loading(min(TICK, give_up - time.monotonic())):
+                if time.monotonic() >= give_up:
+                    break
+                show(self.workers - len(self._loading))
+        with self._lock:
             if self._state == "ready":
                 return
             if self._cause is not None:
@@ -278,6 +284,11 @@ class Engine:
         if self._state == "loading":
             raise NotReady(f"the model is still loading after {timeout} s")
         raise NotReady(f"the server is {self._state}; call start()")
+
+    def _ended_loading(self, seconds: float) -> bool:
+        """Wait for at most so many seconds."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._state != "loading", max(0.0, seconds))
 
     def _make_threads(self) -> None:
         prefix = f"notebook-serve {self.name}"

@@ -1,9 +1,10 @@
-"""Progress bars, of seconds or bytes, where there is somebody to see them."""
+"""Progress bars of seconds, bytes or steps, where a person can see them."""
 
 from __future__ import annotations
 
 import math
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,20 +15,29 @@ from .extras import MissingExtra, require
 #: what takes no longer than this, in seconds, needs no bar
 SHORT = 2.0
 
-#: so many bytes are sent before anybody asks what is going on
+#: work of unknown length gets a bar after so many seconds
+LONG = 1.0
+
+#: seconds between two looks at work that shows itself
+TICK = 0.1
+
+#: a model of no more bytes than this needs no bar
 LITTLE = 50_000_000
 
 #: shows the seconds that have passed, and a text beside the bar
 Show = Callable[[float, str], None]
 
+#: shows the steps that are done, and a text beside the bar
+Step = Callable[..., None]
+
 
 @contextmanager
 def progress_bar(wanted: bool | None, seconds: float) -> Iterator[Show | None]:
-    """A bar for something of so many seconds; None where there is to be none.
+    """Show a bar for work of so many seconds; gives None if there is none.
 
-    If `wanted` is None that is where tqdm is missing, where it takes no longer than `SHORT`, or
-    where the error output is neither a terminal nor a notebook. Raises `MissingExtra` where a bar
-    is wanted and tqdm is not installed.
+    If `wanted` is None, there is none if tqdm is missing, if the work takes no longer than `SHORT`,
+    or if the error output is neither a terminal nor a notebook. Raises `MissingExtra` if a bar is
+    wanted and tqdm is not installed.
     """
     tqdm = _tqdm(wanted, seconds)
     if tqdm is None:
@@ -43,8 +53,48 @@ def progress_bar(wanted: bool | None, seconds: float) -> Iterator[Show | None]:
         yield show
 
 
+@contextmanager
+def work_bar(
+    wanted: bool | None, what: str, total: int | None = None, unit: str = "steps"
+) -> Iterator[Step]:
+    """Give a function to call after each step of some work, which then shows a bar.
+
+    ``show(done, text)`` draws it. With one step or an unknown `total` it shows the seconds that
+    have passed. The bar comes once the work has taken longer than `LONG` and goes with its end, so
+    short work shows none. `wanted` is that of `progress_bar`.
+    """
+    begun = time.time()
+    bar: Any = None
+    if wanted:
+        _tqdm(wanted, math.inf)  # raises before the work begins
+
+    def show(done: int = 0, text: str = "") -> None:
+        nonlocal bar
+        if bar is None and (wanted or time.time() > begun + LONG):
+            tqdm = _tqdm(wanted, math.inf)
+            if tqdm is None:
+                return
+            bar = tqdm(total=total, desc=what, leave=False, bar_format=_form(total, unit))
+            bar.start_t = begun
+        if bar is not None:
+            bar.n = done
+            bar.set_postfix_str(text)  # which also draws it
+
+    try:
+        yield show
+    finally:
+        if bar is not None:
+            bar.close()
+
+
+def _form(total: int | None, unit: str) -> str:
+    if total is None or total == 1:
+        return "{desc}: {elapsed}{postfix}"
+    return "{l_bar}{bar}| {n_fmt}/{total_fmt} " + unit + ", {elapsed}{postfix}"
+
+
 def packing_bar() -> Callable[[int, int], None]:
-    """What shows a model being sent to a process: called with the bytes done, and of how many."""
+    """Give a function to call with the bytes of a model that are sent, and with its size."""
     bar: Any = None
 
     def show(done: int, size: int) -> None:
@@ -77,7 +127,7 @@ def _tqdm(wanted: bool | None, seconds: float) -> Any:
 
 
 def _is_seen() -> bool:
-    """Whether this is a notebook, or the error output a terminal."""
+    """Return True in a notebook, or if the error output is a terminal."""
     ipython = sys.modules.get("IPython")
     shell = None if ipython is None else ipython.get_ipython()
     return hasattr(shell, "kernel") or (sys.stderr is not None and sys.stderr.isatty())

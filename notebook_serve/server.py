@@ -261,14 +261,16 @@ class Server:
                     if _running.get(self.name) is self:
                         del _running[self.name]
 
-    def wait_ready(self, timeout: float | None = None) -> None:
+    def wait_ready(self, timeout: float | None = None, progress: bool | None = None) -> None:
         """Wait until the model is loaded, at most `timeout` seconds; of several models, every one.
 
-        Raises `LoaderFailed`, with what the loader raised as its cause, or `NotReady`.
+        `progress` shows a bar, which needs tqdm; by itself, where a person sees it and the wait is
+        longer than a second. Raises `LoaderFailed`, with what the loader raised as its cause, or
+        `NotReady`.
         """
         left, give_up = timeout, time.monotonic() + (timeout or 0.0)
         for engine in self._engines.values():
-            engine.wait_ready(left)
+            engine.wait_ready(left, progress)
             left = None if timeout is None else max(0.0, give_up - time.monotonic())
 
     def __enter__(self) -> Server:

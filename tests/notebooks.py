@@ -127,10 +127,19 @@ def tidy(notebook: Any) -> None:
     notebook.metadata = nbformat.from_dict(METADATA)  # type: ignore[no-untyped-call]
     for cell in notebook.cells:
         cell.metadata.clear()
+    for cell in notebook.cells:
+        if "outputs" in cell:
+            cell.outputs = [output for output in cell.outputs if not is_bar(output)]
     for output in shown(notebook):
         if "data" in output:
             output.data.pop(WIDGET, None)  # its state lived in the kernel
             output.metadata.clear()
+
+
+def is_bar(output: Any) -> bool:
+    """Return True for a widget without HTML, as a progress bar: a file shows how it began."""
+    data = output.get("data", {})
+    return WIDGET in data and "text/html" not in data
 
 
 async def attempt(work: Awaitable[Any]) -> tuple[Any, float, str]:
