@@ -20,16 +20,18 @@ from .engine import Engine
 from .engines import FIRST, Engines
 from .errors import OptionError
 from .extras import require
+from .fixed_attributes import FixedAttributes
 from .jobs import BatchRecord, PolicyChange, RequestRecord
 from .learning import CostAware
 from .models import ServedModel
 from .pipelines import as_model
 from .placement import Kind, Placement
-from .policies import Policy, label
+from .policies import Policy, PolicyLike, label
 from .progress import packing_bar
 from .report import Report
 from .sockets import is_loopback, listen
 from .stats import Queue, Stats
+from .tracebacks import entry_point
 
 if TYPE_CHECKING:
     from httpx import AsyncClient, Client
@@ -49,11 +51,12 @@ _running: dict[str, Server] = {}
 _running_lock = threading.Lock()
 
 
+@entry_point
 def serve(
     model: Any = None,
     *,
     loader: Callable[[], Any] | None = None,
-    policy: Policy | None = None,
+    policy: PolicyLike | None = None,
     worker: Kind = "thread",
     workers: int | None = None,
     devices: Sequence[str] | None = None,
@@ -142,7 +145,7 @@ def serve(
     return server
 
 
-class Server:
+class Server(FixedAttributes):
     """A model behind a queue and a web server; made by `serve`, which explains the options.
 
     It may have more models, which `add` adds; ``server[name]`` is one of them. Then `start`,
@@ -150,12 +153,13 @@ class Server:
     asks a model or looks at its queue is of the first.
     """
 
+    @entry_point
     def __init__(
         self,
         model: Any = None,
         *,
         loader: Callable[[], Any] | None = None,
-        policy: Policy | None = None,
+        policy: PolicyLike | None = None,
         worker: Kind = "thread",
         workers: int | None = None,
         devices: Sequence[str] | None = None,
@@ -182,7 +186,7 @@ class Server:
                 f"{host} can be reached by others; give token='...', and clients send it as "
                 "Authorization: Bearer ..."
             )
-        self.name = name
+        self._name = name
         self._host, self._port = host, port
         self._token, self._max_body_size = token, max_body_size
         self._expose_errors = is_loopback(host) if expose_errors is None else expose_errors
@@ -207,8 +211,14 @@ class Server:
         self._address: tuple[str, int] | None = None
         self._life = threading.RLock()
 
+    @property
+    def name(self) -> str:
+        """What it is called; a new server of the same name takes its place."""
+        return self._name
+
     # -- life ---------------------------------------------------------------------------
 
+    @entry_point
     def start(self) -> Server:
         """Listen and answer; returns at once if it does already.
 
@@ -261,6 +271,7 @@ class Server:
                     if _running.get(self.name) is self:
                         del _running[self.name]
 
+    @entry_point
     def wait_ready(self, timeout: float | None = None) -> None:
         """Wait until the model is loaded, at most `timeout` seconds; of several models, every one.
 
@@ -285,13 +296,14 @@ class Server:
 
     # -- several models -----------------------------------------------------------------
 
+    @entry_point
     def add(
         self,
         name: str,
         model: Any = None,
         *,
         loader: Callable[[], Any] | None = None,
-        policy: Policy | None = None,
+        policy: PolicyLike | None = None,
         max_queue_size: int | None = None,
         refuse_late: bool | None = None,
         timeout: float | None = None,
@@ -344,6 +356,7 @@ class Server:
             replaced.stop()
         return self._endpoint(engine)
 
+    @entry_point
     def remove(self, name: str, drain: bool = True, timeout: float = 10.0) -> None:
         """Serve the model `name` no more; what it had accepted is answered as by `stop`.
 
@@ -353,6 +366,7 @@ class Server:
             raise OptionError(f"{name!r} is the model that the server was made with; see stop()")
         self._engines.remove(name).stop(drain, timeout)
 
+    @entry_point
     def __getitem__(self, name: str) -> Endpoint:
         """The model of this name; the first one is ``default`` as well. Raises `NoSuchModel`."""
         return self._endpoint(self._engines[name])
@@ -370,6 +384,7 @@ class Server:
 
     # -- asking -------------------------------------------------------------------------
 
+    @entry_point
     def predict(self, inputs: Any, *, timeout: float | None = None, **parameters: Any) -> Any:
         """Ask through the same queue, without HTTP; returns what ``pipe(inputs)`` would.
 
@@ -378,6 +393,7 @@ class Server:
         """
         return self._first.predict(inputs, timeout=timeout, **parameters)
 
+    @entry_point
     async def apredict(
         self, inputs: Any, *, timeout: float | None = None, **parameters: Any
     ) -> Any:
@@ -460,7 +476,8 @@ class Server:
         return self._first.policy
 
     @policy.setter
-    def policy(self, policy: Policy) -> None:
+    @entry_point
+    def policy(self, policy: PolicyLike) -> None:
         self._first.policy = policy
 
     def pause(self) -> None:
@@ -496,6 +513,7 @@ class Server:
         """What waits now, oldest first."""
         return self._first.queue()
 
+    @entry_point
     def trace(self, provider: TracerProvider | None = None) -> None:
         """Make OpenTelemetry spans from now on: one for each request and one for each batch.
 
@@ -509,6 +527,7 @@ class Server:
 
         self._engines.tracing = Tracing(provider)
 
+    @entry_point
     def dashboard(self) -> Dashboard:
         """What happens just now, live in a cell, with controls; ``GET /`` is the same as a page.
 
@@ -525,6 +544,7 @@ class Server:
         """Whom the server refuses and when it gives up, as options of `simulate`."""
         return self._first.limits
 
+    @entry_point
     def fit_cost(self) -> CostModel:
         """What a batch costs, fitted to the newest that ran; says its own error and doubts.
 
@@ -534,7 +554,10 @@ class Server:
         """
         return self._first.fit_cost()
 
-    def what_if(self, policy: Policy, *, cost: CostModel | None = None, **options: Any) -> Report:
+    @entry_point
+    def what_if(
+        self, policy: PolicyLike, *, cost: CostModel | None = None, **options: Any
+    ) -> Report:
         """The requests just served (the newest 10,000), simulated under another policy.
 
         They arrive when they did and are as long as they were, and batches take what `cost` says,
@@ -620,7 +643,7 @@ def _stop_quietly() -> None:
 def _checked_engine(
     model: Any,
     loader: Callable[[], Any] | None,
-    policy: Policy | None,
+    policy: PolicyLike | None,
     *,
     placement: Placement,
     overtime: float | None,
