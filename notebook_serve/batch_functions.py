@@ -28,9 +28,10 @@ def check_batch_function(function: Callable[..., Any], name: str) -> None:
     _refuse_more_required(signature, first, name)
     if _is_item(_evaluated(first.annotation, function)) and first.kind is not first.VAR_POSITIONAL:
         shown = inspect.formatannotation(first.annotation).strip("'\"")
+        written = name if inspect.isfunction(function) and name.isidentifier() else "..."
         raise OptionError(
             f"{name} takes one item (`{first.name}: {shown}`), and a batch function a list of "
-            f"them; write serve(each({name})), with `from notebook_serve import each`"
+            f"them; write serve(each({written})), with `from notebook_serve import each`"
         )
 
 
@@ -60,7 +61,7 @@ def _first(signature: inspect.Signature, name: str) -> inspect.Parameter:
             return parameter
     raise OptionError(
         f"{name} takes no inputs; a batch function is called with a list of them "
-        f"(for a function that makes a model, write serve(loader={name}))"
+        "(for a function that makes a model, write serve(loader=...))"
     )
 
 
@@ -76,7 +77,7 @@ def _refuse_more_required(
             raise OptionError(
                 f"{name} needs two arguments ({first.name}, {parameter.name}), and a batch "
                 f"function is called with one list; give `{parameter.name}` a default, or make it "
-                f"keyword-only: def {name}({first.name}, *, {parameter.name})"
+                f"keyword-only: ({first.name}, *, {parameter.name})"
             )
 
 

@@ -74,4 +74,15 @@ def each(function: Callable[..., Any]) -> Each:
             raise OptionError(f"{name} is a coroutine function; each takes a plain one")
         if inspect.isgeneratorfunction(part):
             raise OptionError(f"{name} is a generator function; return the answer instead")
+    if not _takes_an_item(function):
+        raise OptionError(f"{name} takes no item; each takes a function of one item")
     return Each(function)
+
+
+def _takes_an_item(function: Callable[..., Any]) -> bool:
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return True  # a builtin, of which nothing is known
+    first = next(iter(parameters), None)
+    return first is not None and first.kind not in (first.KEYWORD_ONLY, first.VAR_KEYWORD)

@@ -21,7 +21,7 @@ def is_encoder(model: Any) -> bool:
     What also has ``decode`` is a tokenizer, and text itself has both. A module of torch that reads
     no text may have such a method for tensors.
     """
-    if isinstance(model, type) or hasattr(model, "decode"):
+    if isinstance(model, (type, str)) or hasattr(model, "decode"):
         return False
     if callable(model) and not (hasattr(model, "tokenizer") or hasattr(model, "tokenize")):
         return False

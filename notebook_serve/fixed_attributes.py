@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import UnknownAttribute
 from .option_hints import SERVER, instead, nearest
+from .tracebacks import entry_point
 
 #: options that are given once
 GIVEN = (
@@ -22,9 +23,9 @@ class FixedAttributes:
 
     if not TYPE_CHECKING:  # a type checker knows the attributes, and is to say so
 
+        @entry_point
         def __setattr__(self, name: str, value: Any) -> None:
             """Set a private attribute or a property; raise `UnknownAttribute` for others."""
-            __tracebackhide__ = True
             own = getattr(type(self), name, None)
             if name.startswith("_") or getattr(own, "fset", None) is not None:
                 object.__setattr__(self, name, value)
@@ -42,7 +43,7 @@ def _sentence(kind: type, name: str, value: Any) -> str:
     wanted = instead(SERVER, name, value)
     if wanted.startswith("policy="):
         return f"{said}; write {kind.__name__.lower()}.policy = {wanted.removeprefix('policy=')}"
-    if wanted:
+    if wanted and not wanted.startswith(("a ", "the ", "serve(")):
         return f"{said}; give it when it is made: {make}, {wanted})"
     hint = nearest(name, [own for own in dir(kind) if not own.startswith("_")])
     return f"{said}; {hint if hint.startswith('did') else 'what can be set is its policy'}"

@@ -146,7 +146,9 @@ class FunctionModel:
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.name = str(getattr(function, "__name__", type(function).__name__))
-        if not isinstance(function, Each):
+        if isinstance(function, Each):
+            self.why = "each: the items of a batch run one after another"
+        else:
             check_batch_function(function, self.name)
         self._function = function.outcomes if isinstance(function, Each) else function
         self._length: Callable[[Any], int] | None = getattr(function, "length", None)

@@ -98,7 +98,8 @@ def unknown_option(caller: str, name: str, value: Any, known: Iterable[str]) -> 
     """Return the sentence for an option that `caller` does not have."""
     names = [option for option in known if not option.startswith("_")]
     wanted = instead(TABLES.get(caller, {}), name, value)
-    hint = f"write {wanted}" if wanted else nearest(name, names)
+    verb = "use" if wanted.startswith("a ") else "write"
+    hint = f"{verb} {wanted}" if wanted else nearest(name, names)
     return f"`{caller}` has no option `{name}`; {hint}"
 
 

@@ -157,7 +157,8 @@ def parse_policy(text: str) -> Any:
     except OptionError:
         raise
     except (KeyError, MemoryError, RecursionError, SyntaxError, TypeError, ValueError) as error:
-        hint = nearest(text.strip().partition("(")[0], KINDS)
+        name = text.strip().partition("(")[0]
+        hint = "" if name in KINDS else nearest(name, KINDS)
         near = f"{hint} Or " if hint.startswith("did") else ""
         known = ", ".join(sorted(KINDS))
         raise OptionError(

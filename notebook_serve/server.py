@@ -9,7 +9,7 @@ import math
 import re
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .clients import Clients
@@ -24,6 +24,7 @@ from .fixed_attributes import FixedAttributes
 from .jobs import BatchRecord, PolicyChange, RequestRecord
 from .learning import CostAware
 from .models import ServedModel
+from .pipeline_builder import choose_model
 from .pipelines import as_model
 from .placement import Kind, Placement
 from .policies import Policy, PolicyLike, label
@@ -47,14 +48,19 @@ AT_EXIT = 1.0
 #: what a model may be called: it stands in a path
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
+#: letters of a server's name
+LONGEST_NAME = 100
+
 _running: dict[str, Server] = {}
 _running_lock = threading.Lock()
 
 
 @entry_point
 def serve(
-    model: Any = None,
+    served: Any = None,
+    /,
     *,
+    model: Any = None,
     loader: Callable[[], Any] | None = None,
     policy: PolicyLike | None = None,
     worker: Kind = "thread",
@@ -77,12 +83,16 @@ def serve(
     """Put a web server around a model; returns once it answers.
 
     Args:
-        model: A transformers pipeline, or any callable that takes a list of inputs and returns a
-            list of as many outputs.
+        served: A transformers pipeline, a SentenceTransformer, or any callable that takes a list of
+            inputs and returns a list of as many outputs (`each` makes one of a function of one
+            input). Or the name of a task, such as ``"fill-mask"``, with a `model`.
+        model: The folder or the name on the hub of the model for the task. Without a task it is the
+            same as `served`.
         loader: Instead of `model`: a callable of no arguments that returns one. It runs once, in
             the worker (and again in each process that replaces one); until it is done requests are
             refused with 503, and `wait_ready` waits for it.
-        policy: Which requests run next, and when; ``CostAware()`` if not given.
+        policy: Which requests run next, and when, such as ``Greedy(8)``; ``CostAware()`` if not
+            given.
         worker: Where the model runs: on a ``thread`` of this process, or in a ``process`` of its
             own. A cell that computes in pure Python takes the interpreter from a thread; a process
             has its own, and is replaced when it dies, while a thread takes the notebook with it.
@@ -120,8 +130,9 @@ def serve(
         PortTaken: The port that was asked for is in use.
         StartError: The server could not start for another reason.
     """
+    given, loader = choose_model(served, model, loader, worker)
     server = Server(
-        model,
+        given,
         loader=loader,
         policy=policy,
         worker=worker,
@@ -176,11 +187,13 @@ class Server(FixedAttributes):
         allow_origins: Sequence[str] = (),
         name: str = "default",
     ) -> None:
+        _check_name(name)
         _check_whole("max_body_size", max_body_size, 1, 2**40)
         if port is not None:
             _check_whole("port", port, 0, 65535)
-        if token is not None and not (isinstance(token, str) and token):
-            raise OptionError("token is a string that is not empty")
+        _check_token(token)
+        _check_flags(refuse_late=refuse_late, expose_errors=expose_errors)
+        _check_host(host)
         if not is_loopback(host) and token is None:
             raise OptionError(
                 f"{host} can be reached by others; give token='...', and clients send it as "
@@ -300,8 +313,9 @@ class Server(FixedAttributes):
     def add(
         self,
         name: str,
-        model: Any = None,
+        served: Any = None,
         *,
+        model: Any = None,
         loader: Callable[[], Any] | None = None,
         policy: PolicyLike | None = None,
         max_queue_size: int | None = None,
@@ -319,7 +333,8 @@ class Server(FixedAttributes):
 
         Args:
             name: Letters, digits, dots, dashes and underscores.
-            model: A pipeline or a batch function, as for `serve`.
+            served: A pipeline, a batch function or a task, as for `serve`.
+            model: The model of a task, as for `serve`.
             loader: Instead of `model`: a callable of no arguments that returns one.
             policy: Which of its requests run next; ``CostAware()`` if not given.
             max_queue_size: How many of its requests may wait; the server's if not given.
@@ -340,8 +355,9 @@ class Server(FixedAttributes):
         if name in (FIRST, self.name):
             raise OptionError(f"{name!r} is the model that the server was made with")
         own = self._engine
+        given, loader = choose_model(served, model, loader, worker)
         engine = _checked_engine(
-            model,
+            given,
             loader,
             policy,
             placement=_checked_placement(worker, workers, devices, overtime),
@@ -660,6 +676,7 @@ def _checked_engine(
     _check_whole("max_queue_size", max_queue_size, 1, 10_000_000)
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout > 0:
         raise OptionError(f"timeout is a positive number of seconds, not {timeout!r}")
+    _check_flags(refuse_late=refuse_late)
     made = None if model is None else as_model(model)
     return Engine(
         made,
@@ -674,9 +691,45 @@ def _checked_engine(
     )
 
 
+def _check_name(name: Any) -> None:
+    """Raise `OptionError` for a server's name that cannot stand in a path or a line of a log."""
+    if not isinstance(name, str) or not name.strip():
+        raise OptionError(f"name must be a text that is not empty, got {name!r}")
+    wrong = [letter for letter in name if letter in "/\\?#%" or not letter.isprintable()]
+    if wrong:
+        raise OptionError(
+            f"name must not have {wrong[0]!r} in it, because it is part of an address; got {name!r}"
+        )
+    if len(name) > LONGEST_NAME:
+        raise OptionError(f"name must have at most {LONGEST_NAME} letters, got {len(name)}")
+
+
+def _check_host(host: Any) -> None:
+    if not isinstance(host, str) or not host.strip():
+        hint = f"; write port={host}" if isinstance(host, int) else ", such as '127.0.0.1'"
+        raise OptionError(f"host must be an address as a text, got {host!r}{hint}")
+    if "://" in host:
+        raise OptionError(f"host must be an address without a scheme, got {host!r}")
+
+
+def _check_token(token: Any) -> None:
+    # Its value is a secret, and not repeated.
+    if token is not None and not (isinstance(token, str) and token):
+        said = "an empty one" if token == "" else type(token).__name__
+        raise OptionError(f"token is a string that is not empty, got {said}")
+
+
+def _check_flags(**flags: Any) -> None:
+    for name, value in flags.items():
+        if not (value is None or isinstance(value, bool)):
+            raise OptionError(f"{name} must be True or False, got {value!r}")
+
+
 def _checked_texts(name: str, values: Sequence[str]) -> tuple[str, ...]:
-    if isinstance(values, str) or not all(isinstance(value, str) for value in values):
-        raise OptionError(f"{name} is a list of strings, not {values!r}")
+    several = isinstance(values, Iterable) and not isinstance(values, (str, bytes, Mapping))
+    if not several or not all(isinstance(value, str) for value in values):
+        hint = f"; write {name}=[{values!r}]" if isinstance(values, str) else ""
+        raise OptionError(f"{name} is a list of strings, not {values!r}{hint}")
     return tuple(values)
 
 

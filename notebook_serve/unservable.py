@@ -51,7 +51,7 @@ def why_unservable(thing: Any) -> str:
             f"write serve(pipeline({task!r}, model=model, tokenizer=tokenizer))"
         )
     if hasattr(thing, "predict") and (not callable(thing) or _is_estimator(thing)):
-        return f"{name} is not called itself; write serve(model.predict), its method"
+        return f"{name} cannot be called; write serve(model.predict)"
     if "Module" in bases and hasattr(thing, "state_dict"):
         return (
             f"{name} takes a tensor and not a list; write a batch function: "

@@ -18,7 +18,7 @@ FLOORS = {
     "errors": 0,
     "option_hints": 0,
     "tracebacks": 1,
-    "fixed_attributes": 1,
+    "fixed_attributes": 2,
     "policy_kinds": 1,
     "interpreter": 0,
     "jobs": 0,
