@@ -108,9 +108,8 @@ def _globals(function: Callable[..., Any]) -> dict[str, Any]:
 def _is_item(annotation: Any) -> bool:
     """Return True for the type of one input: of a text, a number, a dict or a picture."""
     if isinstance(annotation, str):
-        members = [part.strip() for part in annotation.split("|")]
-        members = [part for part in members if part != "None"]
-        return bool(members) and all(part.partition("[")[0] in WRITTEN for part in members)
+        parts = {part.strip() for part in annotation.split("|")} - {"None"}
+        return bool(parts) and all(part.partition("[")[0] in WRITTEN for part in parts)
     origin, members = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Annotated:
         return _is_item(members[0])

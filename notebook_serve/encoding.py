@@ -80,8 +80,8 @@ def _plain_array(value: Any) -> Any:
     if getattr(getattr(value, "index", None), "inferred_type", "") == "string":
         return value.to_dict()  # a row of a table, by its columns
     dtype = getattr(value, "dtype", None)
-    if getattr(dtype, "names", None):
-        return _plain_records(value, dtype.names)
+    if names := getattr(dtype, "names", None):
+        return _plain_records(value, names)
     if getattr(dtype, "kind", "") in ("m", "M"):
         return _plain_times(value)
     for method in ("to_pylist", "tolist", "to_list"):
@@ -111,12 +111,13 @@ def _plain_times(value: Any) -> Any:
     """Return times of numpy as ISO texts, and spans of time in seconds."""
     import numpy as np
 
-    times = np.asarray(value)
+    times: Any = np.asarray(value)
     if times.dtype.kind == "O":  # with a time zone
         return times.tolist()
     if times.dtype.kind == "m":
         return (times / np.timedelta64(1, "s")).tolist()
-    return np.where(np.isnat(times), None, np.datetime_as_string(times).astype(object)).tolist()
+    missing: Any = None
+    return np.where(np.isnat(times), missing, np.datetime_as_string(times).astype(object)).tolist()
 
 
 def _fields(value: Any) -> dict[str, Any] | None:

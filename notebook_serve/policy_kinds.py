@@ -23,7 +23,7 @@ def built_in(kind: type[T]) -> type[T]:
     """Let the policy `kind`, a dataclass, be chosen by its name, and explain wrong options."""
     KINDS[kind.__name__] = kind
     made, changed = _made(kind), _changed(kind)
-    kind.__init__, kind.__setattr__ = made, changed  # type: ignore[assignment, method-assign, misc]
+    kind.__init__, kind.__setattr__ = made, changed  # type: ignore[method-assign]
     return kind
 
 

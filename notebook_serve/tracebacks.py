@@ -73,7 +73,9 @@ def _options(function: Callable[..., Any]) -> list[str] | None:
 def _check_options(
     function: Callable[..., Any], known: list[str] | None, options: Mapping[str, Any]
 ) -> None:
-    for name in options if known is not None else ():
+    if known is None:
+        return
+    for name in options:
         if name not in known:
             raise WrongCall(unknown_option(function.__name__, name, options[name], known))
 

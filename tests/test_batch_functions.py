@@ -7,7 +7,7 @@ import collections
 import functools
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Optional
+from typing import Annotated, Any, Literal, NamedTuple, Optional
 
 import httpx
 import numpy as np
@@ -20,9 +20,6 @@ from notebook_serve.batch_functions import check_batch_function
 from notebook_serve.batch_outputs import one_per_input
 
 from .same import called
-
-if TYPE_CHECKING:
-    pass  # type: ignore[import-not-found]
 
 Make = Callable[..., Server]
 

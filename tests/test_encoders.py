@@ -146,10 +146,10 @@ def test_what_else_has_encode_is_no_encoder() -> None:
     """Text, a class, a tokenizer and an autoencoder."""
     import torch
 
-    class Auto(torch.nn.Module):
+    class Auto(torch.nn.Module):  # type: ignore[misc]
         encode = decode = print
 
-    class Inner(torch.nn.Module):
+    class Inner(torch.nn.Module):  # type: ignore[misc]
         encode = print
 
     tokenizer = demo.pipeline().tokenizer

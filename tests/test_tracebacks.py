@@ -71,7 +71,7 @@ CELLS = {
     "capacity(Greedy(), cost, -1)": "objective is a number",
     "plan(Greedy(), cost, 10, -1)": "objective is a number",
     "load_test(server, ['a'], users=3)": "write concurrency=3",
-    "load_test(server, [])": "inputs",
+    "load_test(server, [], concurrency=1)": "inputs",
     "each(3)": "each takes a function",
     "CostModel.from_json('3')": "",
 }
@@ -185,7 +185,7 @@ def test_a_cause_of_the_model_is_kept_and_one_of_ours_is_not(make: Make) -> None
     assert isinstance(unloaded.value.__cause__, KeyError)
 
     with pytest.raises(OptionError) as refused:
-        make(broken).policy = "Greedy("  # type: ignore[assignment]
+        make(broken).policy = "Greedy("
     assert refused.value.__cause__ is None
 
 

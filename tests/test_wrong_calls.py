@@ -141,7 +141,7 @@ def test_other_functions_hint_too() -> None:
 def test_options_by_place_are_refused_with_a_hint() -> None:
     """A policy after the model is a common slip."""
     with pytest.raises(WrongCall, match="give options by name, such as policy="):
-        serve(echo, Greedy(8))  # type: ignore[misc]
+        serve(echo, Greedy(8))  # type: ignore[call-arg]
 
 
 # -- policies ---------------------------------------------------------------------------------
@@ -318,9 +318,8 @@ def test_a_control_of_the_page_reads_a_policy_as_all_do(make: Make) -> None:
 @pytest.mark.parametrize("policy", [Adaptive(), CoDel(), CostAware(), ResettingWindow()])
 def test_the_policies_that_ship_are_policies(policy: Any) -> None:
     """To be chosen by name costs them nothing."""
-    assert isinstance(policy, Policy)
     assert dataclasses.replace(policy) == policy
-    assert type(policy).__init__.__doc__ == type(policy)().__init__.__doc__
+    assert isinstance(policy, Policy)
 
 
 # -- attributes -------------------------------------------------------------------------------
@@ -441,15 +440,18 @@ def test_objects_of_other_libraries_are_refused_with_the_line_that_works(make: M
     """Modules of torch, estimators, data sets, modules of Python, servers."""
     import numpy as np
     import torch
-    from sklearn.linear_model import LogisticRegression
 
-    estimator = LogisticRegression()
+    linear_model: Any = pytest.importorskip("sklearn.linear_model")
+    estimator = linear_model.LogisticRegression()
     for thing, line in [
         (torch.nn.Linear(2, 2), r"serve\(lambda inputs: model\(torch.tensor\(inputs\)\)\)"),
         (torch.nn.Sequential(), "takes a tensor and not a list"),
         (torch.utils.data.TensorDataset(torch.ones(2)), "holds inputs"),
         (estimator, r"write serve\(model.predict\)"),
-        (LogisticRegression, r"give an object of it: serve\(LogisticRegression\(...\)\)"),
+        (
+            linear_model.LogisticRegression,
+            r"give an object of it: serve\(LogisticRegression\(...\)\)",
+        ),
         (np, "is a Python module"),
         (serve(echo, start=False), "serves already"),
         ([1], "neither a transformers pipeline nor a callable"),
