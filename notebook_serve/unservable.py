@@ -31,7 +31,8 @@ def why_unservable(thing: Any) -> str:
     name = type(thing).__name__
     bases = {base.__name__ for base in type(thing).__mro__}
     if isinstance(thing, type):
-        return _of_a_class(thing)
+        # Called with a list, these two give a list.
+        return "" if thing in (list, tuple) else _of_a_class(thing)
     if inspect.iscoroutine(thing) or inspect.isgenerator(thing) or inspect.isasyncgen(thing):
         return f"a {name} runs once; give the function that makes it, without calling it"
     if inspect.ismodule(thing):
