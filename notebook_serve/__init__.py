@@ -8,6 +8,7 @@ from .calibration import calibrate
 from .capacity import Plan, capacity, plan
 from .compare import Comparison, compare
 from .cost import CostModel
+from .each import each
 from .endpoint import Endpoint, Endpoints
 from .errors import (
     BadRequest,
@@ -33,8 +34,10 @@ from .errors import (
     Stopping,
     Unauthorized,
     Unavailable,
+    UnknownAttribute,
     UnsupportedMediaType,
     WorkerDead,
+    WrongCall,
 )
 from .jobs import Batch, BatchRecord, Decision, Job, PolicyChange, RequestRecord
 from .learning import Adaptive, CostAware
@@ -113,16 +116,19 @@ __all__ = [
     "Stopping",
     "Unauthorized",
     "Unavailable",
+    "UnknownAttribute",
     "UnsupportedMediaType",
     "Window",
     "WorkerDead",
     "WorkerStats",
+    "WrongCall",
     "access_log",
     "aload_test",
     "by_length",
     "calibrate",
     "capacity",
     "compare",
+    "each",
     "load_test",
     "mates",
     "parse_policy",

@@ -9,11 +9,12 @@ from typing import Any, Literal
 
 from .display import duration as in_words
 from .errors import OptionError
-from .policies import Policy, label
+from .policies import PolicyLike, label
 from .progress import work_bar
 from .report import Report
 from .simulator import Dispatch, simulate
 from .stats import Distribution
+from .tracebacks import entry_point
 from .traffic import Lengths, Poisson
 
 #: which part of the latencies an objective holds for
@@ -33,8 +34,9 @@ def holds(report: Report, objective: float, quantile: Quantile = "p99") -> bool:
     return everybody and getattr(report.latency, quantile) <= objective
 
 
+@entry_point
 def capacity(
-    policy: Policy,
+    policy: PolicyLike,
     cost: Callable[[Sequence[int]], float],
     objective: float,
     *,
@@ -116,8 +118,9 @@ class Plan:
         )
 
 
+@entry_point
 def plan(
-    policy: Policy,
+    policy: PolicyLike,
     cost: Callable[[Sequence[int]], float],
     rate: float,
     objective: float,

@@ -19,7 +19,9 @@ from typing import Any
 
 from .channel import Channel
 from .devices import moved, placed
+from .encoder_model import EncoderModel
 from .hearing import DistantPrompt, Flags
+from .isolation import Failure
 from .memory import free_memory, is_out_of_memory
 from .models import FunctionModel, Model, Prepared
 from .pickling import shapes_only
@@ -66,7 +68,11 @@ def load(channel: Channel) -> Model | None:
         start: Start = channel.receive()
         model = made(start)
         if start.front:
-            ways = {FunctionModel: _without_function, **shapes_only()}
+            ways = {
+                FunctionModel: _without_function,
+                EncoderModel: _without_encoder,
+                **shapes_only(),
+            }
             channel.send(model, devices=False, ways=ways)
         else:
             channel.send(None)
@@ -91,6 +97,10 @@ def _without_function(model: FunctionModel) -> Any:
     return copyreg.__newobj__, (FunctionModel,), {**vars(model), "_function": None}  # type: ignore[attr-defined]
 
 
+def _without_encoder(model: EncoderModel) -> Any:
+    return copyreg.__newobj__, (EncoderModel,), {**vars(model), "_encode": None}  # type: ignore[attr-defined]
+
+
 def answer(channel: Channel, model: Model) -> None:
     """Run the next batch. Raises `EOFError` or `OSError` if there is none to come."""
     reply: Any
@@ -109,10 +119,15 @@ def answer(channel: Channel, model: Model) -> None:
         channel.send(Raised.of(wrong))
 
 
+def _sendable(output: Any) -> Any:
+    """Return an output as it is; what one item raised, in a form that can be sent."""
+    return Failure(Raised.of(output.error).error()) if isinstance(output, Failure) else output
+
+
 def outputs_of(model: Model, items: Sequence[Prepared]) -> Any:
     """What the model makes of a batch, or what it raised."""
     try:
-        return model.run(items)
+        return [_sendable(output) for output in model.run(items)]
     except Exception as error:
         raised, short_of_memory = Raised.of(error), is_out_of_memory(error)
     # Here nothing holds the frames of the failed forward any more.

@@ -17,10 +17,12 @@ from .errors import OptionError
 from .extras import require
 from .figures import comparison
 from .loadtest import load_test
-from .policies import Policy, label
+from .policies import Policy, PolicyLike, label
+from .policy_kinds import as_policies
 from .progress import work_bar
 from .report import Report
 from .simulator import simulate
+from .tracebacks import entry_point
 from .traffic import Cycle, Empirical, Lengths, Poisson, as_lengths
 
 if TYPE_CHECKING:
@@ -142,8 +144,9 @@ class Comparison:
         return self._table()._repr_html_()
 
 
+@entry_point
 def compare(
-    policies: Iterable[Policy],
+    policies: Iterable[PolicyLike],
     *,
     server: Server | Endpoint | None = None,
     cost: Cost | None = None,
@@ -179,7 +182,7 @@ def compare(
     An interrupt ends the measuring, and what was measured until then is compared. Raises
     `OptionError` without a cost or a server that has served enough to fit one.
     """
-    chosen = tuple(policies)
+    chosen: tuple[Policy, ...] = as_policies(policies)
     if not chosen or (rates is not None and not len(rates)):
         raise OptionError("give policies to compare, and rates at which; one of each at least")
     labels = [label(policy) for policy in chosen]

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import dataclasses
 import io
 import json
 import math
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence, Set, ValuesView
+from datetime import date, time, timedelta
+from decimal import Decimal
+from enum import Enum
+from pathlib import PurePath
 from typing import Any
+from uuid import UUID
 
+from .batch_outputs import is_table, records
+from .errors import ModelFailed
 from .sounds import is_sound, wav
 
 
@@ -18,14 +27,15 @@ def to_json(value: Any) -> bytes:
 
     Numbers and arrays of numpy and torch become numbers and lists; NaN and infinity become null;
     an image becomes base64 PNG, sound base64 WAV beside its rate, bytes base64, a dataclass an
-    object, and anything else its text.
+    object, a date its ISO text. Raises `ModelFailed` for what has no such form: its repr would be
+    no answer.
     """
-    value = _with_files(value)
     try:
-        text = _ENCODER.encode(value)
-    except (ValueError, TypeError):
-        # A NaN, or keys that are no strings: rare enough to look at every value only then.
-        text = json.dumps(_clean(value), ensure_ascii=False, allow_nan=False)
+        text = _text(_with_files(value))
+    except RecursionError:
+        raise ModelFailed("the model's answer contains itself, or is nested too deep") from None
+    except Exception as error:
+        raise ModelFailed(f"the model's answer cannot be sent as JSON: {error}") from error
     try:
         return text.encode("utf-8")
     except UnicodeEncodeError:
@@ -33,24 +43,114 @@ def to_json(value: Any) -> bytes:
         return json.dumps(json.loads(text)).encode("ascii")
 
 
+def _text(value: Any) -> str:
+    with contextlib.suppress(ValueError, TypeError):
+        return _ENCODER.encode(value)
+    # A NaN, or keys that are no strings: rare enough to look at every value only then.
+    return json.dumps(_clean(value), ensure_ascii=False, allow_nan=False)
+
+
 def plain(value: Any) -> Any:
-    """A value that JSON does not know as one that it knows (`json.dumps`'s ``default``)."""
-    if hasattr(value, "detach"):
-        value = value.detach().cpu()
-        return (value.double() if value.is_floating_point() else value).tolist()
+    """Return a value that JSON does not know as one that it knows (`json.dumps`'s ``default``).
+
+    Raises `TypeError` for an object that has no such form.
+    """
     if isinstance(value, (bytes, bytearray, memoryview)):
         return base64.b64encode(value).decode("ascii")
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    if hasattr(value, "save") and hasattr(value, "getbands"):
-        return plain(png(value))
     if isinstance(value, Mapping):
         return dict(value)
-    if isinstance(value, (set, frozenset)):
+    if is_table(value):
+        return records(value)
+    if isinstance(value, type):
+        raise TypeError(_no_form(value))
+    if hasattr(value, "save") and hasattr(value, "getbands"):
+        return plain(png(value))
+    if any(hasattr(value, name) for name in ("dtype", "tolist", "to_pylist", "__array__")):
+        return _plain_array(value)
+    if isinstance(value, (Set, Sequence, ValuesView)):
         return list(value)
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+    fields = _fields(value)
+    return _plain_scalar(value) if fields is None else fields
+
+
+def _plain_array(value: Any) -> Any:
+    """Return an array, a tensor, a series, or one number of such, as lists and numbers."""
+    if hasattr(value, "detach"):
+        return _plain_tensor(value.detach().cpu())
+    if getattr(getattr(value, "index", None), "inferred_type", "") == "string":
+        return value.to_dict()  # a row of a table, by its columns
+    dtype = getattr(value, "dtype", None)
+    if names := getattr(dtype, "names", None):
+        return _plain_records(value, names)
+    if getattr(dtype, "kind", "") in ("m", "M"):
+        return _plain_times(value)
+    for method in ("to_pylist", "tolist", "to_list"):
+        if hasattr(value, method):
+            return getattr(value, method)()
+    if hasattr(value, "__array__"):
+        import numpy as np
+
+        return np.asarray(value).tolist()
+    raise TypeError(_no_form(value))
+
+
+def _plain_tensor(tensor: Any) -> Any:
+    if tensor.layout is not sys.modules["torch"].strided:
+        tensor = tensor.to_dense()
+    return (tensor.double() if tensor.is_floating_point() else tensor).tolist()
+
+
+def _plain_records(value: Any, names: Sequence[str]) -> Any:
+    """Return an array with named fields as dicts, one for each place."""
+    if getattr(value, "shape", ()) == ():
+        return {name: value[name] for name in names}
+    return [_plain_records(item, names) for item in value]
+
+
+def _plain_times(value: Any) -> Any:
+    """Return times of numpy as ISO texts, and spans of time in seconds."""
+    import numpy as np
+
+    times: Any = np.asarray(value)
+    if times.dtype.kind == "O":  # with a time zone
+        return times.tolist()
+    if times.dtype.kind == "m":
+        return (times / np.timedelta64(1, "s")).tolist()
+    missing: Any = None
+    return np.where(np.isnat(times), missing, np.datetime_as_string(times).astype(object)).tolist()
+
+
+def _fields(value: Any) -> dict[str, Any] | None:
+    """Return what an object is made of, where its class says that."""
+    if dataclasses.is_dataclass(value):
         return {item.name: getattr(value, item.name) for item in dataclasses.fields(value)}
-    return str(value)
+    if callable(getattr(value, "model_dump", None)):
+        return dict(value.model_dump())
+    if hasattr(value, "__attrs_attrs__"):
+        return {item.name: getattr(value, item.name) for item in value.__attrs_attrs__}
+    return None
+
+
+def _plain_scalar(value: Any) -> Any:
+    if isinstance(value, Enum):
+        return value.value
+    if hasattr(value, "as_py"):  # a value of pyarrow
+        return value.as_py()
+    if type(value).__name__ in ("NaTType", "NAType"):  # what is missing in a table
+        return None
+    if isinstance(value, (date, time)):
+        return value.isoformat()
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, (Decimal, UUID, PurePath)):
+        return str(value)
+    raise TypeError(_no_form(value))
+
+
+def _no_form(value: Any) -> str:
+    kind = type(value).__name__
+    what = f"the class {value.__name__}" if isinstance(value, type) else f"an object of {kind}"
+    return f"it holds {what}; return numbers, strings, lists, dicts or arrays"
 
 
 def png(image: Any) -> bytes:

@@ -16,14 +16,17 @@ from .engine import Answer, Engine
 from .engines import FIRST, Engines
 from .errors import NotReady, OptionError
 from .extras import require
+from .fixed_attributes import FixedAttributes
 from .jobs import BatchRecord, PolicyChange, RequestRecord
 from .log import Batches, Requests
 from .models import ServedModel
 from .overheads import with_overheads
-from .policies import Policy, label
+from .policies import Policy, PolicyLike, label
+from .policy_kinds import as_policy
 from .replay import replay
 from .report import Report
 from .stats import Queue, Stats
+from .tracebacks import entry_point
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -34,7 +37,7 @@ if TYPE_CHECKING:
 LOOK_UP = 0.5
 
 
-class Endpoint:
+class Endpoint(FixedAttributes):
     """A model with a queue, a worker and a policy of its own, at ``/models/{name}`` of a server.
 
     ``server.add(name, model)`` makes one and ``server[name]`` gives it.
@@ -72,6 +75,7 @@ class Endpoint:
             raise NotReady("the model is not loaded yet; wait_ready() waits for it")
         return ServedModel.of(self._engine.model)
 
+    @entry_point
     def wait_ready(self, timeout: float | None = None, progress: bool | None = None) -> None:
         """Wait until the model is loaded, at most `timeout` seconds.
 
@@ -83,6 +87,7 @@ class Endpoint:
 
     # -- asking -------------------------------------------------------------------------
 
+    @entry_point
     def predict(self, inputs: Any, *, timeout: float | None = None, **parameters: Any) -> Any:
         """Ask through the same queue, without HTTP; returns what ``pipe(inputs)`` would.
 
@@ -100,6 +105,7 @@ class Endpoint:
                     future.cancel()  # if the cell was interrupted, or an item has failed
         return values if many else values[0]
 
+    @entry_point
     async def apredict(
         self, inputs: Any, *, timeout: float | None = None, **parameters: Any
     ) -> Any:
@@ -141,7 +147,8 @@ class Endpoint:
         return self._engine.policy
 
     @policy.setter
-    def policy(self, policy: Policy) -> None:
+    @entry_point
+    def policy(self, policy: PolicyLike) -> None:
         self._engine.policy = checked_policy(policy)
 
     def pause(self) -> None:
@@ -172,6 +179,7 @@ class Endpoint:
         """What waits now, oldest first."""
         return self._engine.queue()
 
+    @entry_point
     def dashboard(self) -> Dashboard:
         """What happens just now, live in a cell, with controls; ``GET /`` is the same as a page.
 
@@ -196,6 +204,7 @@ class Endpoint:
             "replicas": engine.workers,
         }
 
+    @entry_point
     def fit_cost(self) -> CostModel:
         """What a batch costs, fitted to the newest that ran; says its own error and doubts.
 
@@ -206,7 +215,10 @@ class Endpoint:
         batches = [batch for batch in self.batches() if not batch.retries]
         return with_overheads(CostModel.fit(batches), self.records(), batches)
 
-    def what_if(self, policy: Policy, *, cost: CostModel | None = None, **options: Any) -> Report:
+    @entry_point
+    def what_if(
+        self, policy: PolicyLike, *, cost: CostModel | None = None, **options: Any
+    ) -> Report:
         """The requests just served (the newest 10,000), simulated under another policy.
 
         They arrive when they did and are as long as they were, and batches take what `cost` says,
@@ -270,11 +282,10 @@ def endpoints_table(endpoints: Sequence[Endpoint]) -> Table:
     return Table.of("", HEADS, endpoints, row)
 
 
-def checked_policy(policy: Policy) -> Policy:
-    """`policy`, or `OptionError` if it is none."""
-    if isinstance(policy, type) or not callable(getattr(policy, "decide", None)):
-        raise OptionError(f"a policy is an object with decide(waiting, now), not {policy!r}")
-    return policy
+def checked_policy(policy: PolicyLike) -> Policy:
+    """Return the policy, of which its class or its text will do. Raises `OptionError`."""
+    chosen: Policy = as_policy(policy)
+    return chosen
 
 
 def _wait(future: Future[Answer]) -> Answer:

@@ -24,15 +24,39 @@ ServeError                    500  the root: catch this to catch them all
 │   ├── PortTaken             500  somebody else listens on the port that was asked for
 │   └── LoaderFailed          500  the loader raised; the cause is chained
 ├── OptionError               500  raised in the cell: an option makes no sense (a ValueError too)
+│   ├── WrongCall             500  an unknown option, or too many arguments (a TypeError too)
+│   └── UnknownAttribute      500  an unknown attribute was set (an AttributeError too)
+│       └── FrozenPolicy      500  an option of a policy was set; set another policy instead
 └── PolicyError               500  a policy broke its contract; the queue goes on under ``Greedy``
 """
 
 from __future__ import annotations
 
+import sys
+import traceback
+from dataclasses import FrozenInstanceError
+from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
     from .jobs import RequestRecord
+
+#: where the frames lie that are no concern of a caller
+PACKAGE = str(Path(__file__).parent)
+
+
+def callers_frames(trace: TracebackType | None) -> TracebackType | None:
+    """Return `trace` without the frames of this package; as it is where it has no others."""
+    frames = []
+    while trace is not None:
+        frames.append(trace)
+        trace = trace.tb_next
+    kept: TracebackType | None = None
+    for frame in reversed(frames):
+        if not frame.tb_frame.f_code.co_filename.startswith(PACKAGE):
+            kept = TracebackType(kept, frame.tb_frame, frame.tb_lasti, frame.tb_lineno)
+    return kept or (frames[0] if frames else None)
 
 
 class ServeError(Exception):
@@ -49,6 +73,18 @@ class ServeError(Exception):
     def message(self) -> str:
         """The sentence that the client reads."""
         return str(self.args[0]) if self.args else type(self).__name__
+
+    def _render_traceback_(self) -> list[str]:
+        """Return the lines that IPython shows: the caller's own frames, and the sentence.
+
+        The exception keeps all of its frames, for ``%debug`` and for a log.
+        """
+        trace = callers_frames(self.__traceback__)
+        shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+        if shell is None:
+            return traceback.format_exception(type(self), self, trace)
+        lines: list[str] = shell.InteractiveTB.structured_traceback(type(self), self, trace)
+        return lines
 
 
 class RequestError(ServeError):
@@ -176,6 +212,18 @@ class LoaderFailed(StartError):
 
 class OptionError(ServeError, ValueError):
     """An option makes no sense; raised in the cell that gave it."""
+
+
+class WrongCall(OptionError, TypeError):
+    """A call has an option that does not exist, or too many or too few arguments."""
+
+
+class UnknownAttribute(OptionError, AttributeError):
+    """An attribute that does not exist, or cannot be changed, was set."""
+
+
+class FrozenPolicy(UnknownAttribute, FrozenInstanceError):
+    """An option of a policy was set; policies cannot be changed, but replaced."""
 
 
 class PolicyError(ServeError):

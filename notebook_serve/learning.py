@@ -13,6 +13,7 @@ from .errors import OptionError
 from .jobs import BatchRecord, Decision, Job
 from .law import Law
 from .policies import LengthAware, in_a_cell, why_released
+from .policy_kinds import built_in
 from .waiting import by_length
 
 #: how many are looked at, by length, on either side of the oldest request, or a full batch if that
@@ -25,6 +26,7 @@ LATER = 0.5
 TRIES = 3
 
 
+@built_in
 @dataclass
 class CostAware:
     """Cut the queue, sorted by length, into the batches of least total cost; run the oldest's.
@@ -80,6 +82,7 @@ class CostAware:
         return slice_around(waiting[0], waiting, cost, self.max_batch_size, self.max_tokens)
 
 
+@built_in
 @dataclass
 class Adaptive:
     """Hold a latency objective at the highest load: batches as large as the most urgent can bear.

@@ -26,6 +26,7 @@ from .server import Server
 from .simulator import RETRY
 from .stats import KEEP_BATCHES, Distribution
 from .targets import CLIENT, QueueTarget, Reply, Target, UrlTarget
+from .tracebacks import entry_point
 from .traffic import TINY, ClosedLoop, Traffic, bounded
 
 #: seconds of traffic where neither it nor the caller says when to end
@@ -43,6 +44,7 @@ LATE, LATE_SHARE = 0.010, 0.1
 BUSY = 0.8
 
 
+@entry_point
 def load_test(
     target: Server | Endpoint | str,
     inputs: Sequence[Any],
@@ -119,6 +121,7 @@ def load_test(
     return run_sync(_until_interrupted(load), share_loop)
 
 
+@entry_point
 async def aload_test(
     target: Server | Endpoint | str,
     inputs: Sequence[Any],

@@ -6,11 +6,14 @@ import contextlib
 import inspect
 import itertools
 import json
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
+from .batch_functions import check_batch_function
+from .batch_outputs import one_per_input
 from .display import Table
+from .each import Each
 from .errors import InvalidInput, OptionError
 from .parameters import Parameters
 
@@ -143,8 +146,11 @@ class FunctionModel:
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.name = str(getattr(function, "__name__", type(function).__name__))
-        _refuse_coroutines(function, self.name)
-        self._function = function
+        if isinstance(function, Each):
+            self.why = "each: the items of a batch run one after another"
+        else:
+            check_batch_function(function, self.name)
+        self._function = function.outcomes if isinstance(function, Each) else function
         self._length: Callable[[Any], int] | None = getattr(function, "length", None)
         if self._length is not None and not callable(self._length):
             raise OptionError(f"{self.name}.length is a function from one input to a whole number")
@@ -173,17 +179,7 @@ class FunctionModel:
     def run(self, items: Sequence[Prepared]) -> list[Any]:
         """Call the function once; it must return as many outputs as it was given inputs."""
         outputs = self._function([item.inputs for item in items], **items[0].parameters)
-        # Something in order, of which each part is an answer: a list, a tuple, an array.
-        wrong = isinstance(outputs, (str, bytes, bytearray, Mapping, Set))
-        if wrong or not hasattr(outputs, "__len__"):
-            kind = type(outputs).__name__
-            raise TypeError(f"{self.name} returned a {kind}, not a list of one output per input")
-        if len(outputs) != len(items):
-            raise ValueError(
-                f"{self.name} returned {len(outputs)} outputs for {len(items)} inputs; "
-                "it must return one per input, in order"
-            )
-        return list(outputs)
+        return one_per_input(outputs, len(items), self.name)
 
     def finish(self, item: Prepared, output: Any) -> Any:
         """The output as it is."""
@@ -192,14 +188,6 @@ class FunctionModel:
 
 def _anything(value: Any) -> str:
     return ""
-
-
-def _refuse_coroutines(function: Callable[..., Any], name: str) -> None:
-    call = getattr(function, "__call__", None)  # noqa: B004 - an object's own, maybe async
-    if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call):
-        raise OptionError(
-            f"{name} is a coroutine function; the worker is a thread, so give it a plain one"
-        )
 
 
 def _keywords(function: Callable[..., Any]) -> dict[str, bool]:

@@ -19,6 +19,7 @@ from starlette.routing import Route
 
 from .asking import Call, Calls, Stream
 from .bodies import body_of, json_value
+from .encoder_model import EncoderModel
 from .engine import Answer
 from .engines import FIRST
 from .errors import InvalidInput, ServeError
@@ -173,10 +174,15 @@ class OpenAIApi:
     async def embed(self, request: Request) -> Response:
         """A vector for each text."""
         call, given = await self._asked(request, EMBEDDING)
-        if call.model.task != "feature-extraction":
-            raise InvalidInput(f"embeddings are of feature-extraction, not of {call.model.task}")
+        if call.model.task not in ("feature-extraction", EncoderModel.task):
+            raise InvalidInput(
+                "/v1/embeddings needs a feature-extraction pipeline or a SentenceTransformer; "
+                f"this model is for {call.model.task}"
+            )
+        features = call.model.task == "feature-extraction"
         inputs = [given["input"]] if isinstance(given["input"], str) else given["input"]
-        answers = await call.ask(inputs, {"return_tensors": True}, many=len(inputs) > 1)
+        parameters = {"return_tensors": True} if features else {}
+        answers = await call.ask(inputs, parameters, many=len(inputs) > 1)
         encode = _as_base64 if given.get("encoding_format") == "base64" else _as_numbers
         data, tokens = await asyncio.to_thread(_embeddings, answers, encode)
         content = {
@@ -373,7 +379,7 @@ def _embeddings(
     made, count = [], 0
     for index, answer in enumerate(answers):
         vector, tokens = pooled(answer.value)
-        count += tokens
+        count += tokens if len(answer.value.shape) > 1 else answer.record.length
         made.append({"object": "embedding", "index": index, "embedding": encode(vector)})
     return made, count
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from .collation import Chunk, as_chunk, collation_for, in_lists
 from .copies import is_message, private_copy, rejecting, resolve
+from .encoder_model import EncoderModel, is_encoder
 from .errors import InvalidInput, OptionError
 from .generation import Decode, Prompt, Watch, Written, written
 from .models import FunctionModel, Model, Prepared, next_alone
@@ -26,6 +27,7 @@ from .parameters import parameters_of
 from .single import AnyPipeline
 from .stacked import StackedPipeline
 from .tasks import TASKS
+from .unservable import why_unservable
 
 #: the pipelines that run through preprocess, collate, forward and postprocess, by class
 TEXT_PIPELINES = {
@@ -71,21 +73,30 @@ def as_model(model: Any) -> Model:
     if isinstance(model, Model):
         return model
     if is_pipeline(model):
-        model.model.eval()  # made from a bare model, a pipeline is left in training mode
-        if not _is_their_own(type(model)):
-            return AnyPipeline(model)
-        if type(model).__name__ in TEXT_PIPELINES:
-            return TextPipeline(model)
-        if StackedPipeline.fits(model):
-            return StackedPipeline(model)
-        known = TASKS.get(model.task)
-        return AnyPipeline(model, known.why) if known else AnyPipeline(model)
+        return _of_pipeline(model)
+    if is_encoder(model):
+        return EncoderModel(model)
+    wrong = why_unservable(model)
+    if wrong:
+        raise OptionError(wrong)
     if callable(model):
         return FunctionModel(model)
     raise OptionError(
         f"{type(model).__name__} is neither a transformers pipeline nor a callable from a list of "
-        "inputs to a list of outputs"
+        "inputs to a list of outputs; write serve(pipe) or serve(function)"
     )
+
+
+def _of_pipeline(pipe: Any) -> Model:
+    pipe.model.eval()  # made from a bare model, a pipeline is left in training mode
+    if not _is_their_own(type(pipe)):
+        return AnyPipeline(pipe)
+    if type(pipe).__name__ in TEXT_PIPELINES:
+        return TextPipeline(pipe)
+    if StackedPipeline.fits(pipe):
+        return StackedPipeline(pipe)
+    known = TASKS.get(pipe.task)
+    return AnyPipeline(pipe, known.why) if known else AnyPipeline(pipe)
 
 
 def is_pipeline(model: Any) -> bool:

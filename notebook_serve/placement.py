@@ -32,7 +32,7 @@ class Placement:
     @classmethod
     def of(cls, worker: Kind, workers: int | None, devices: Sequence[str] | None) -> Placement:
         """The same, from what a person says. Raises `OptionError` if it makes no sense."""
-        if worker not in get_args(Kind):
+        if not isinstance(worker, str) or worker not in get_args(Kind):
             raise OptionError(f"worker is 'thread' or 'process', not {worker!r}")
         if worker == "process" and sys.platform == "win32":
             raise OptionError("worker='process' runs on Linux and macOS; Windows has threads only")
@@ -43,9 +43,12 @@ class Placement:
             raise OptionError(f"workers is a number from 1 to {MOST_WORKERS}, not {workers}")
         if devices is None:
             return cls(worker, ("",) * (workers or 1))
-        named = not isinstance(devices, str) and all(isinstance(d, str) and d for d in devices)
-        if not named or not devices:
-            raise OptionError(f"devices is a list such as ['cuda:0', 'cuda:1'], not {devices!r}")
+        several = isinstance(devices, Sequence) and not isinstance(devices, str)
+        if not several or not devices or not all(isinstance(d, str) and d for d in devices):
+            hint = f"; write devices=[{devices!r}]" if isinstance(devices, str) and devices else ""
+            raise OptionError(
+                f"devices is a list such as ['cuda:0', 'cuda:1'], not {devices!r}{hint}"
+            )
         if workers not in (None, len(devices)):
             raise OptionError(f"{workers} workers cannot be on {len(devices)} devices, one each")
         return cls(worker, tuple(devices))

@@ -13,11 +13,12 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice, takewhile
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from .display import described, without_addresses
 from .errors import OptionError
 from .jobs import BatchRecord, Decision, Job
+from .policy_kinds import as_policy, built_in
 from .waiting import by_length, mates
 
 
@@ -38,6 +39,10 @@ class Policy(Protocol):
         """
 
 
+#: what may be given where a policy is wanted: one, its class, or its text, such as ``"Greedy(8)"``
+PolicyLike: TypeAlias = Policy | type[Policy] | str
+
+
 def label(policy: Policy) -> str:
     """What a policy is called in a table or a figure: its repr, but never an address."""
     return without_addresses(repr(policy))
@@ -49,6 +54,7 @@ def in_a_cell(policy: Policy, *more: str, **options: Any) -> dict[str, str]:
     return described(label(policy), said, *more)
 
 
+@built_in
 @dataclass(frozen=True)
 class NoBatching:
     """One request at a time, in the order of arrival."""
@@ -60,6 +66,7 @@ class NoBatching:
     _repr_mimebundle_ = in_a_cell
 
 
+@built_in
 @dataclass(frozen=True)
 class ResettingWindow:
     """The familiar tutorial's loop, kept for its faults: no limit, and a wait that restarts.
@@ -82,6 +89,7 @@ class ResettingWindow:
     _repr_mimebundle_ = in_a_cell
 
 
+@built_in
 @dataclass(frozen=True)
 class Window:
     """Wait for a full batch, but at most `max_wait` seconds from the oldest's arrival.
@@ -109,6 +117,7 @@ class Window:
     _repr_mimebundle_ = in_a_cell
 
 
+@built_in
 @dataclass(frozen=True)
 class Greedy:
     """Take what is there, up to `max_batch_size`, and never wait."""
@@ -126,6 +135,7 @@ class Greedy:
     _repr_mimebundle_ = in_a_cell
 
 
+@built_in
 @dataclass(frozen=True)
 class LengthAware:
     """Take the oldest and the requests nearest to it in length, so that little is padding.
@@ -180,6 +190,7 @@ class LengthAware:
     _repr_mimebundle_ = in_a_cell
 
 
+@built_in
 @dataclass
 class CoDel:
     """Another policy, and under lasting overload a refusal of what has waited too long.
@@ -204,8 +215,7 @@ class CoDel:
     _late_since: float | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.policy, Policy) or isinstance(self.policy, type):
-            raise OptionError(f"policy is an object with `decide`, not {self.policy!r}")
+        self.policy = as_policy(self.policy)
         _check_number(self, "target", math.inf, "a number of seconds from 0 up")
         _check_number(self, "interval", math.inf, "a number of seconds from 0 up")
 

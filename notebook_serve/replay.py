@@ -10,15 +10,17 @@ from .cost import CostModel
 from .errors import OptionError
 from .jobs import RequestRecord
 from .noise import Noise
-from .policies import Policy
+from .policies import PolicyLike
 from .report import Report
 from .simulator import simulate
+from .tracebacks import entry_point
 from .traffic import Trace
 
 
+@entry_point
 def replay(
     records: Iterable[RequestRecord],
-    policy: Policy,
+    policy: PolicyLike,
     cost: CostModel,
     *,
     noise: float | Noise | None = None,

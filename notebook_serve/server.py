@@ -9,7 +9,7 @@ import math
 import re
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .clients import Clients
@@ -20,16 +20,19 @@ from .engine import Engine
 from .engines import FIRST, Engines
 from .errors import OptionError
 from .extras import require
+from .fixed_attributes import FixedAttributes
 from .jobs import BatchRecord, PolicyChange, RequestRecord
 from .learning import CostAware
 from .models import ServedModel
+from .pipeline_builder import choose_model
 from .pipelines import as_model
 from .placement import Kind, Placement
-from .policies import Policy, label
+from .policies import Policy, PolicyLike, label
 from .progress import packing_bar
 from .report import Report
 from .sockets import is_loopback, listen
 from .stats import Queue, Stats
+from .tracebacks import entry_point
 
 if TYPE_CHECKING:
     from httpx import AsyncClient, Client
@@ -45,15 +48,21 @@ AT_EXIT = 1.0
 #: what a model may be called: it stands in a path
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
+#: letters of a server's name
+LONGEST_NAME = 100
+
 _running: dict[str, Server] = {}
 _running_lock = threading.Lock()
 
 
+@entry_point
 def serve(
-    model: Any = None,
+    served: Any = None,
+    /,
     *,
+    model: Any = None,
     loader: Callable[[], Any] | None = None,
-    policy: Policy | None = None,
+    policy: PolicyLike | None = None,
     worker: Kind = "thread",
     workers: int | None = None,
     devices: Sequence[str] | None = None,
@@ -74,12 +83,16 @@ def serve(
     """Put a web server around a model; returns once it answers.
 
     Args:
-        model: A transformers pipeline, or any callable that takes a list of inputs and returns a
-            list of as many outputs.
+        served: A transformers pipeline, a SentenceTransformer, or any callable that takes a list of
+            inputs and returns a list of as many outputs (`each` makes one of a function of one
+            input). Or the name of a task, such as ``"fill-mask"``, with a `model`.
+        model: The folder or the name on the hub of the model for the task. Without a task it is the
+            same as `served`.
         loader: Instead of `model`: a callable of no arguments that returns one. It runs once, in
             the worker (and again in each process that replaces one); until it is done requests are
             refused with 503, and `wait_ready` waits for it.
-        policy: Which requests run next, and when; ``CostAware()`` if not given.
+        policy: Which requests run next, and when, such as ``Greedy(8)``; ``CostAware()`` if not
+            given.
         worker: Where the model runs: on a ``thread`` of this process, or in a ``process`` of its
             own. A cell that computes in pure Python takes the interpreter from a thread; a process
             has its own, and is replaced when it dies, while a thread takes the notebook with it.
@@ -117,8 +130,9 @@ def serve(
         PortTaken: The port that was asked for is in use.
         StartError: The server could not start for another reason.
     """
+    given, loader = choose_model(served, model, loader, worker)
     server = Server(
-        model,
+        given,
         loader=loader,
         policy=policy,
         worker=worker,
@@ -142,7 +156,7 @@ def serve(
     return server
 
 
-class Server:
+class Server(FixedAttributes):
     """A model behind a queue and a web server; made by `serve`, which explains the options.
 
     It may have more models, which `add` adds; ``server[name]`` is one of them. Then `start`,
@@ -150,12 +164,13 @@ class Server:
     asks a model or looks at its queue is of the first.
     """
 
+    @entry_point
     def __init__(
         self,
         model: Any = None,
         *,
         loader: Callable[[], Any] | None = None,
-        policy: Policy | None = None,
+        policy: PolicyLike | None = None,
         worker: Kind = "thread",
         workers: int | None = None,
         devices: Sequence[str] | None = None,
@@ -172,17 +187,19 @@ class Server:
         allow_origins: Sequence[str] = (),
         name: str = "default",
     ) -> None:
+        _check_name(name)
         _check_whole("max_body_size", max_body_size, 1, 2**40)
         if port is not None:
             _check_whole("port", port, 0, 65535)
-        if token is not None and not (isinstance(token, str) and token):
-            raise OptionError("token is a string that is not empty")
+        _check_token(token)
+        _check_flags(refuse_late=refuse_late, expose_errors=expose_errors)
+        _check_host(host)
         if not is_loopback(host) and token is None:
             raise OptionError(
                 f"{host} can be reached by others; give token='...', and clients send it as "
                 "Authorization: Bearer ..."
             )
-        self.name = name
+        self._name = name
         self._host, self._port = host, port
         self._token, self._max_body_size = token, max_body_size
         self._expose_errors = is_loopback(host) if expose_errors is None else expose_errors
@@ -207,8 +224,14 @@ class Server:
         self._address: tuple[str, int] | None = None
         self._life = threading.RLock()
 
+    @property
+    def name(self) -> str:
+        """What it is called; a new server of the same name takes its place."""
+        return self._name
+
     # -- life ---------------------------------------------------------------------------
 
+    @entry_point
     def start(self) -> Server:
         """Listen and answer; returns at once if it does already.
 
@@ -261,6 +284,7 @@ class Server:
                     if _running.get(self.name) is self:
                         del _running[self.name]
 
+    @entry_point
     def wait_ready(self, timeout: float | None = None, progress: bool | None = None) -> None:
         """Wait until the model is loaded, at most `timeout` seconds; of several models, every one.
 
@@ -287,13 +311,15 @@ class Server:
 
     # -- several models -----------------------------------------------------------------
 
+    @entry_point
     def add(
         self,
         name: str,
-        model: Any = None,
+        served: Any = None,
         *,
+        model: Any = None,
         loader: Callable[[], Any] | None = None,
-        policy: Policy | None = None,
+        policy: PolicyLike | None = None,
         max_queue_size: int | None = None,
         refuse_late: bool | None = None,
         timeout: float | None = None,
@@ -309,7 +335,8 @@ class Server:
 
         Args:
             name: Letters, digits, dots, dashes and underscores.
-            model: A pipeline or a batch function, as for `serve`.
+            served: A pipeline, a batch function or a task, as for `serve`.
+            model: The model of a task, as for `serve`.
             loader: Instead of `model`: a callable of no arguments that returns one.
             policy: Which of its requests run next; ``CostAware()`` if not given.
             max_queue_size: How many of its requests may wait; the server's if not given.
@@ -330,8 +357,9 @@ class Server:
         if name in (FIRST, self.name):
             raise OptionError(f"{name!r} is the model that the server was made with")
         own = self._engine
+        given, loader = choose_model(served, model, loader, worker)
         engine = _checked_engine(
-            model,
+            given,
             loader,
             policy,
             placement=_checked_placement(worker, workers, devices, overtime),
@@ -346,6 +374,7 @@ class Server:
             replaced.stop()
         return self._endpoint(engine)
 
+    @entry_point
     def remove(self, name: str, drain: bool = True, timeout: float = 10.0) -> None:
         """Serve the model `name` no more; what it had accepted is answered as by `stop`.
 
@@ -355,6 +384,7 @@ class Server:
             raise OptionError(f"{name!r} is the model that the server was made with; see stop()")
         self._engines.remove(name).stop(drain, timeout)
 
+    @entry_point
     def __getitem__(self, name: str) -> Endpoint:
         """The model of this name; the first one is ``default`` as well. Raises `NoSuchModel`."""
         return self._endpoint(self._engines[name])
@@ -372,6 +402,7 @@ class Server:
 
     # -- asking -------------------------------------------------------------------------
 
+    @entry_point
     def predict(self, inputs: Any, *, timeout: float | None = None, **parameters: Any) -> Any:
         """Ask through the same queue, without HTTP; returns what ``pipe(inputs)`` would.
 
@@ -380,6 +411,7 @@ class Server:
         """
         return self._first.predict(inputs, timeout=timeout, **parameters)
 
+    @entry_point
     async def apredict(
         self, inputs: Any, *, timeout: float | None = None, **parameters: Any
     ) -> Any:
@@ -462,7 +494,8 @@ class Server:
         return self._first.policy
 
     @policy.setter
-    def policy(self, policy: Policy) -> None:
+    @entry_point
+    def policy(self, policy: PolicyLike) -> None:
         self._first.policy = policy
 
     def pause(self) -> None:
@@ -498,6 +531,7 @@ class Server:
         """What waits now, oldest first."""
         return self._first.queue()
 
+    @entry_point
     def trace(self, provider: TracerProvider | None = None) -> None:
         """Make OpenTelemetry spans from now on: one for each request and one for each batch.
 
@@ -511,6 +545,7 @@ class Server:
 
         self._engines.tracing = Tracing(provider)
 
+    @entry_point
     def dashboard(self) -> Dashboard:
         """What happens just now, live in a cell, with controls; ``GET /`` is the same as a page.
 
@@ -527,6 +562,7 @@ class Server:
         """Whom the server refuses and when it gives up, as options of `simulate`."""
         return self._first.limits
 
+    @entry_point
     def fit_cost(self) -> CostModel:
         """What a batch costs, fitted to the newest that ran; says its own error and doubts.
 
@@ -536,7 +572,10 @@ class Server:
         """
         return self._first.fit_cost()
 
-    def what_if(self, policy: Policy, *, cost: CostModel | None = None, **options: Any) -> Report:
+    @entry_point
+    def what_if(
+        self, policy: PolicyLike, *, cost: CostModel | None = None, **options: Any
+    ) -> Report:
         """The requests just served (the newest 10,000), simulated under another policy.
 
         They arrive when they did and are as long as they were, and batches take what `cost` says,
@@ -622,7 +661,7 @@ def _stop_quietly() -> None:
 def _checked_engine(
     model: Any,
     loader: Callable[[], Any] | None,
-    policy: Policy | None,
+    policy: PolicyLike | None,
     *,
     placement: Placement,
     overtime: float | None,
@@ -639,6 +678,7 @@ def _checked_engine(
     _check_whole("max_queue_size", max_queue_size, 1, 10_000_000)
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout > 0:
         raise OptionError(f"timeout is a positive number of seconds, not {timeout!r}")
+    _check_flags(refuse_late=refuse_late)
     made = None if model is None else as_model(model)
     return Engine(
         made,
@@ -653,9 +693,45 @@ def _checked_engine(
     )
 
 
+def _check_name(name: Any) -> None:
+    """Raise `OptionError` for a server's name that cannot stand in a path or a line of a log."""
+    if not isinstance(name, str) or not name.strip():
+        raise OptionError(f"name must be a text that is not empty, got {name!r}")
+    wrong = [letter for letter in name if letter in "/\\?#%" or not letter.isprintable()]
+    if wrong:
+        raise OptionError(
+            f"name must not have {wrong[0]!r} in it, because it is part of an address; got {name!r}"
+        )
+    if len(name) > LONGEST_NAME:
+        raise OptionError(f"name must have at most {LONGEST_NAME} letters, got {len(name)}")
+
+
+def _check_host(host: Any) -> None:
+    if not isinstance(host, str) or not host.strip():
+        hint = f"; write port={host}" if isinstance(host, int) else ", such as '127.0.0.1'"
+        raise OptionError(f"host must be an address as a text, got {host!r}{hint}")
+    if "://" in host:
+        raise OptionError(f"host must be an address without a scheme, got {host!r}")
+
+
+def _check_token(token: Any) -> None:
+    # Its value is a secret, and not repeated.
+    if token is not None and not (isinstance(token, str) and token):
+        said = "an empty one" if token == "" else type(token).__name__
+        raise OptionError(f"token is a string that is not empty, got {said}")
+
+
+def _check_flags(**flags: Any) -> None:
+    for name, value in flags.items():
+        if not (value is None or isinstance(value, bool)):
+            raise OptionError(f"{name} must be True or False, got {value!r}")
+
+
 def _checked_texts(name: str, values: Sequence[str]) -> tuple[str, ...]:
-    if isinstance(values, str) or not all(isinstance(value, str) for value in values):
-        raise OptionError(f"{name} is a list of strings, not {values!r}")
+    several = isinstance(values, Iterable) and not isinstance(values, (str, bytes, Mapping))
+    if not several or not all(isinstance(value, str) for value in values):
+        hint = f"; write {name}=[{values!r}]" if isinstance(values, str) else ""
+        raise OptionError(f"{name} is a list of strings, not {values!r}{hint}")
     return tuple(values)
 
 

@@ -18,9 +18,11 @@ from .errors import OptionError
 from .jobs import Batch, Job, Outcome
 from .log import BatchLog, RequestLog
 from .noise import Factors, Noise
-from .policies import Greedy, NoBatching, Policy, label
+from .policies import Greedy, NoBatching, Policy, PolicyLike, label
+from .policy_kinds import as_policy
 from .report import Report
 from .scheduler import Scheduler
+from .tracebacks import entry_point
 from .traffic import ClosedLoop, Lengths, Traffic, as_lengths, bounded
 
 #: to which queue an arrival goes, where there are several replicas
@@ -42,8 +44,9 @@ RANGES = {
 }
 
 
+@entry_point
 def simulate(
-    policy: Policy,
+    policy: PolicyLike,
     traffic: Traffic | Sequence[float] | ClosedLoop,
     cost: Callable[[Sequence[int]], float],
     *,
@@ -100,8 +103,7 @@ def simulate(
         warmup: The share of the duration that the report's statistics leave out.
         seed: Of everything random here; traffic and lengths have seeds of their own.
     """
-    if isinstance(policy, type) or not isinstance(policy, Policy):
-        raise OptionError(f"a policy is an object with decide(waiting, now), not {policy!r}")
+    chosen: Policy = as_policy(policy)
     kinds = get_args(Dispatch)
     if dispatch not in kinds:
         raise OptionError(f"dispatch is one of {', '.join(kinds)}, not {dispatch!r}")
@@ -116,7 +118,7 @@ def simulate(
         noise = Noise(noise)
     shared = dispatch == "shared"
     lanes = [
-        Lane(copy.deepcopy(policy), replicas if shared else 1)
+        Lane(copy.deepcopy(chosen), replicas if shared else 1)
         for _ in range(1 if shared else replicas)
     ]
     simulation = Simulation(lanes, cost, dispatch, seed)
@@ -134,15 +136,15 @@ def simulate(
     else:
         arrivals, duration = bounded(traffic, duration, DURATION)
         unlimited = math.inf == max_queue_size == timeout == patience
-        if unlimited and replicas == 1 and not groups and type(policy) in (NoBatching, Greedy):
-            simulation.run_in_order(arrivals, getattr(policy, "max_batch_size", 1))
+        if unlimited and replicas == 1 and not groups and type(chosen) in (NoBatching, Greedy):
+            simulation.run_in_order(arrivals, getattr(chosen, "max_batch_size", 1))
         else:
             simulation.run(arrivals)
     return Report(
         records=simulation.log(),
         batches=simulation.batches,
         duration=duration,
-        policy=label(policy),
+        policy=label(chosen),
         source="simulated",
         deadline=timeout if deadline is None else deadline,
         warmup=warmup,

@@ -509,7 +509,7 @@ def test_a_client_that_leaves_is_not_computed(make: Make, client: httpx.Client) 
 
 def test_pages_about_the_server(make: Make, client: httpx.Client) -> None:
     """/stats is JSON, and the page is HTML, with what is user's text escaped."""
-    server = make(echo, name="<b>bold</b>")
+    server = make(echo, name="<b>bold<b>")
     client.post(server.url, content="x")
     stats = client.get(server.url + "/stats").json()
     assert stats["outcomes"]["ok"] == 1

@@ -1,20 +1,28 @@
 from __future__ import annotations
 
 import base64
+import collections
 import dataclasses
+import datetime as dt
+import decimal
 import enum
 import io
 import json
 import math
+import pathlib
 import types
-from typing import Any
+import uuid
+from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
+import pydantic
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from notebook_serve.encoding import plain, to_json
+from notebook_serve.errors import ModelFailed
 
 from .same import called
 
@@ -223,6 +231,22 @@ class Colour(enum.Enum):
     RED = 1
 
 
+class Pair(NamedTuple):
+    """A tuple with names."""
+
+    a: Any
+    b: Any
+
+
+class Row(pydantic.BaseModel):
+    """A model of pydantic."""
+
+    model_config = pydantic.ConfigDict(arbitrary_types_allowed=True)
+
+    label: str
+    score: Any
+
+
 class Opaque:
     """Something that JSON cannot know."""
 
@@ -242,18 +266,102 @@ class Opaque:
         (types.MappingProxyType({"a": {1}}), {"a": [1]}),
         (Point(1, Point(np.float32(2), {3})), {"x": 1, "y": {"x": 2.0, "y": [3]}}),
         (Point(np.array([math.nan]), b"abc"), {"x": [None], "y": "YWJj"}),
-        (Point, str(Point)),
-        (Colour.RED, "Colour.RED"),
-        (1 + 2j, "(1+2j)"),
-        (Opaque(), "opaque"),
-        ([math.nan, Opaque(), {5}, b"abc"], [None, "opaque", [5], "YWJj"]),
+        (Colour.RED, 1),
+        (Pair(1, {2}), [1, [2]]),
+        (range(3), [0, 1, 2]),
+        (collections.deque([1, {2}]), [1, [2]]),
+        ({"a": 1}.values(), [1]),
+        (collections.UserDict(a={5}), {"a": [5]}),
+        (dt.datetime(2026, 1, 2, 3, 4, 5, tzinfo=dt.timezone.utc), "2026-01-02T03:04:05+00:00"),
+        (dt.date(2026, 1, 2), "2026-01-02"),
+        (dt.time(3, 4), "03:04:00"),
+        (dt.timedelta(minutes=1.5), 90.0),
+        (decimal.Decimal("0.10"), "0.10"),
+        (uuid.UUID(int=1), "00000000-0000-0000-0000-000000000001"),
+        (pathlib.PurePosixPath("a/b"), "a/b"),
+        (Row(label="x", score=np.float32(0.5)), {"label": "x", "score": 0.5}),
+        ([math.nan, {5}, b"abc"], [None, [5], "YWJj"]),
     ],
     ids=called,
 )
-def test_anything_has_a_json_form(value: Any, expected: Any) -> None:
-    """Bytes are base64, sets lists, dataclasses objects, and the unknown is its own text."""
+def test_usual_objects_have_a_json_form(value: Any, expected: Any) -> None:
+    """Bytes are base64, sets lists, dataclasses and models of pydantic objects, dates ISO texts."""
     assert loaded(value) == expected
     assert loaded({"a": [value]}) == {"a": [expected]}
+
+
+SELF: list[Any] = []
+SELF.append(SELF)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (Opaque(), "an object of Opaque"),
+        (object(), "an object of object"),
+        (Point, "the class Point"),
+        (1 + 2j, "an object of complex"),
+        (np.array([1j]), "an object of complex"),
+        ((item for item in "ab"), "an object of generator"),
+        (iter([1]), "an object of list_iterator"),
+        (len, "an object of builtin_function_or_method"),
+        (math, "an object of module"),
+        (ValueError("x"), "an object of ValueError"),
+        (np.array([Opaque()], dtype=object), "an object of Opaque"),
+        (SELF, "contains itself"),
+    ],
+    ids=called,
+)
+@pytest.mark.parametrize("around", [0, math.nan], ids=["plain", "NaN beside it"])
+def test_what_has_no_json_form_is_an_error(value: Any, said: str, around: Any) -> None:
+    """The sentence names the type; a repr with an address would be no answer."""
+    for answer in (value, {"a": [value, around]}, [Point(value)]):
+        with pytest.raises(ModelFailed, match=said):
+            to_json(answer)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (np.array([(1, 0.5)], dtype=[("id", int), ("score", float)]), [{"id": 1, "score": 0.5}]),
+        (np.array([(1, 0.5)], dtype=[("id", int), ("score", float)])[0], {"id": 1, "score": 0.5}),
+        (np.datetime64("2026-01-02T03:04:05", "ns"), "2026-01-02T03:04:05.000000000"),
+        (np.array(["2026-01-02", "NaT"], dtype="datetime64[D]"), ["2026-01-02", None]),
+        (np.timedelta64(1500, "ms"), 1.5),
+        (np.ma.array([1, 2], mask=[True, False]), [None, 2]),
+        (pd.DataFrame({"a": [1, 2], "b": ["x", None]}), [{"a": 1, "b": "x"}, {"a": 2, "b": None}]),
+        (pd.Series([1.5, math.nan]), [1.5, None]),
+        (pd.Series({"label": "x", "score": 0.5}), {"label": "x", "score": 0.5}),
+        (pd.Index(["a", "b"]), ["a", "b"]),
+        (pd.Categorical(["a", "b", "a"]), ["a", "b", "a"]),
+        (pd.Timestamp("2026-01-02 03:04"), "2026-01-02T03:04:00"),
+        (pd.Timedelta(minutes=1), 60.0),
+        ([pd.NaT, pd.NA], [None, None]),
+        (pd.Series(pd.to_datetime(["2026-01-02"])), ["2026-01-02T00:00:00.000000"]),
+        (pd.Series(pd.to_datetime(["2026-01-02"], utc=True)), ["2026-01-02T00:00:00+00:00"]),
+    ],
+    ids=called,
+)
+def test_tables_and_times_become_plain(value: Any, expected: Any) -> None:
+    """Rows are objects by column, also in an array with fields; times are ISO texts."""
+    assert loaded(value) == expected
+    assert loaded({"a": [value]}) == {"a": [expected]}
+
+
+def test_a_sparse_tensor_becomes_plain() -> None:
+    """A tensor is written as its numbers, however it keeps them."""
+    import torch
+
+    dense = torch.tensor([[0.0, 2.0], [0.0, 0.0]])
+    assert loaded(dense.to_sparse()) == dense.tolist()
+
+
+def test_a_picture_that_has_no_png_is_an_error() -> None:
+    """Some kinds of pixels fit into no PNG; the sentence says so."""
+    image = pytest.importorskip("PIL.Image")
+
+    with pytest.raises(ModelFailed, match="cannot write mode HSV as PNG"):
+        to_json(image.new("HSV", (2, 2)))
 
 
 def test_a_set_keeps_its_members() -> None:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -123,10 +123,16 @@ def test_a_coroutine_function_is_refused(function: Any, name: str) -> None:
         FunctionModel(function)
 
 
-def test_an_asynchronous_generator_gives_no_list() -> None:
-    """Where it is not seen before, it is seen by what it returns."""
-    with pytest.raises(TypeError, match="stream returned a async_generator, not a list"):
-        answers(FunctionModel(stream), [1])
+def generator(inputs: list[Any]) -> Iterator[Any]:
+    """Answers one by one, of which nobody would ask for the second."""
+    yield from inputs
+
+
+@pytest.mark.parametrize("function", [stream, generator])
+def test_a_generator_function_is_refused(function: Any) -> None:
+    """It returns at once, and no list; so it is refused in the cell."""
+    with pytest.raises(OptionError, match="is a generator function; return a list"):
+        FunctionModel(function)
 
 
 # -- what it must return ------------------------------------------------------------------
@@ -319,7 +325,7 @@ def test_parameters_reach_the_function(
 def test_a_parameter_without_default_is_required() -> None:
     """A request that lacks it is refused at the door, and not blamed on the model."""
 
-    def needs(inputs: list[int], factor: int) -> list[int]:
+    def needs(inputs: list[int], *, factor: int) -> list[int]:
         return scaled(inputs, factor)
 
     with pytest.raises(InvalidInput, match="needs the parameter 'factor'"):

@@ -1,0 +1,565 @@
+"""Calls that are wrong are refused where they are made, with what to write instead."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import inspect
+import pickle
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from notebook_serve import (
+    Adaptive,
+    CoDel,
+    CostAware,
+    CostModel,
+    Decision,
+    Greedy,
+    Job,
+    LengthAware,
+    NoBatching,
+    OptionError,
+    Policy,
+    ResettingWindow,
+    Server,
+    Window,
+    WrongCall,
+    capacity,
+    compare,
+    demo,
+    load_test,
+    plan,
+    replay,
+    serve,
+    servers,
+    simulate,
+)
+from notebook_serve.errors import FrozenPolicy, LoaderFailed, UnknownAttribute
+from notebook_serve.live import steer
+from notebook_serve.option_hints import LOAD, POLICY, SERVER, SIMULATION, unknown_option
+from notebook_serve.pipelines import as_model
+from notebook_serve.policy_kinds import KINDS, options_of
+from notebook_serve.traffic import Poisson
+
+from .same import called
+
+Make = Callable[..., Server]
+
+COST = CostModel(fixed=0.01)
+
+
+def echo(inputs: list[Any]) -> list[Any]:
+    """Return the inputs."""
+    return inputs
+
+
+# -- options that do not exist ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "hint"),
+    [
+        ({"batch_size": 8}, r"write policy=Greedy\(max_batch_size=8\)"),
+        ({"max_batch": 8}, r"write policy=Greedy\(max_batch_size=8\)"),
+        ({"max_batch_size": 8}, r"write policy=Greedy\(max_batch_size=8\)"),
+        ({"max_wait_ms": 5}, r"write policy=Window\(max_wait=0.005\)"),
+        ({"batch_timeout": 0.1}, r"write policy=Window\(max_wait=0.1\)"),
+        ({"max_queue": 5}, "write max_queue_size=5"),
+        ({"queue_size": 5}, "write max_queue_size=5"),
+        ({"workers_per_device": 2}, "write workers=2"),
+        ({"device": "cuda:0"}, r"write devices=\['cuda:0'\]"),
+        ({"api_key": "secret"}, r"write token='...'$"),
+        ({"ssl_keyfile": "k"}, "a proxy for https"),
+        ({"timeout_ms": 500}, "write timeout=0.5"),
+        ({"tokenizer": 3}, r"serve\(pipeline\('TASK', ..., tokenizer=...\)\)"),
+        ({"timout": 5}, "did you mean `timeout`"),
+        ({"polcy": 5}, "did you mean `policy`"),
+        ({"foo": 5}, "its options are allow_hosts, allow_origins"),
+    ],
+    ids=called,
+)
+def test_an_unknown_option_of_serve_says_what_to_write(options: Any, hint: str) -> None:
+    """A name that another tool has, a misspelling, or all options; `add` says the same."""
+    (name,) = options
+    for call in (serve, Server, serve(echo, start=False).add):
+        arguments = ("more", echo) if getattr(call, "__name__", "") == "add" else (echo,)
+        with pytest.raises(WrongCall, match=f"has no option `{name}`") as caught:
+            call(*arguments, **options)
+        assert "secret" not in str(caught.value)
+        if call is serve:
+            assert caught.match(hint)
+    assert servers() == []
+
+
+@pytest.mark.parametrize("table", [SERVER, LOAD, SIMULATION, POLICY])
+def test_every_hint_can_be_written(table: dict[str, str]) -> None:
+    """Whatever the value, also one that is no number or is very long."""
+    for name in table:
+        for value in (8, None, "x" * 1000, object()):
+            for caller in ("serve", "load_test", "simulate"):
+                sentence = unknown_option(caller, name, value, ["timeout"])
+                assert name in sentence
+                assert len(sentence) < 250
+                assert " at 0x" not in sentence
+
+
+def test_no_hint_is_for_an_option_that_exists() -> None:
+    """A name in the table of a function is none of its options, so that it can be reached."""
+    for function, table in ((serve, SERVER), (load_test, LOAD), (simulate, SIMULATION)):
+        own = set(inspect.signature(function).parameters)
+        assert not (own & set(table)) - {"workers"}, function
+    assert "policy" in inspect.signature(serve).parameters
+
+
+def test_the_signature_is_as_it_was() -> None:
+    """Shift-Tab shows the options, and not what checks them."""
+    shown = str(inspect.signature(serve))
+    assert shown.startswith("(served: 'Any' = None, /, *, model: 'Any' = None, loader:")
+    assert "unknown" not in shown
+    assert str(inspect.signature(Greedy)).startswith("(max_batch_size: 'int' = 16)")
+
+
+def test_other_functions_hint_too() -> None:
+    """A load test's clients are its concurrency, a simulation's workers its replicas."""
+    with pytest.raises(WrongCall, match="write concurrency=3"):
+        load_test("http://localhost", ["x"], users=3)  # type: ignore[call-arg]
+    with pytest.raises(WrongCall, match=r"traffic=Poisson\(30\)"):
+        load_test("http://localhost", ["x"], rps=30)  # type: ignore[call-arg]
+    for call in (
+        lambda: simulate(Greedy(), Poisson(5), COST, workers=3),  # type: ignore[call-arg]
+        lambda: capacity(Greedy(), COST, 0.1, workers=3),
+        lambda: compare([Greedy()], cost=COST, workers=3),
+    ):
+        with pytest.raises(WrongCall, match="write replicas=3"):
+            call()
+
+
+def test_options_by_place_are_refused_with_a_hint() -> None:
+    """A policy after the model is a common slip."""
+    with pytest.raises(WrongCall, match="give options by name, such as policy="):
+        serve(echo, Greedy(8))  # type: ignore[call-arg]
+
+
+# -- policies ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("make", "hint"),
+    [
+        (lambda: Greedy(batch_size=8), r"write Greedy\(max_batch_size=8\)"),  # type: ignore[call-arg]
+        (lambda: Greedy(max_wait=1), r"Window have it, such as Window\(max_wait=1\)"),  # type: ignore[call-arg]
+        (lambda: Window(max_wait_ms=5), r"write Window\(max_wait=0.005\)"),  # type: ignore[call-arg]
+        (lambda: Window(max_bacth_size=5), "did you mean `max_batch_size`"),  # type: ignore[call-arg]
+        (lambda: LengthAware(foo=5), "its options are max_batch_size, max_padding"),  # type: ignore[call-arg]
+        (lambda: CostAware(slo=5), r"Adaptive has it, such as Adaptive\(objective=5\)"),  # type: ignore[call-arg]
+        (lambda: NoBatching(8), "too many arguments, 1; it has no options"),  # type: ignore[call-arg]
+        (lambda: Greedy(1, 2), "its options are max_batch_size"),  # type: ignore[call-arg]
+    ],
+    ids=str,
+)
+def test_an_unknown_option_of_a_policy_says_what_to_write(make: Any, hint: str) -> None:
+    """The right name where this policy has it, else the policy that does."""
+    with pytest.raises(WrongCall, match=hint):
+        make()
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=lambda kind: kind.__name__)
+def test_a_policy_cannot_be_changed_in_place(kind: Any) -> None:
+    """The error says which to set instead; a policy that is copied or sent is the same."""
+    policy = kind()
+    for name in options_of(kind):
+        value = getattr(policy, name)
+        with pytest.raises(FrozenPolicy, match=r"server.policy = \w+\(") as caught:
+            setattr(policy, name, value)
+        assert isinstance(caught.value, dataclasses.FrozenInstanceError)
+    with pytest.raises(UnknownAttribute, match=f"{kind.__name__} has no option `max_bach_size`"):
+        policy.max_bach_size = 3
+    for same in (copy.deepcopy(policy), pickle.loads(pickle.dumps(policy)), copy.copy(policy)):
+        assert same == policy
+        assert repr(same) == repr(policy)
+        with pytest.raises(AttributeError):
+            same.something = 1
+
+
+def test_a_wrong_value_is_refused_when_it_is_set() -> None:
+    """The sentence is that of the value, and not how to set it."""
+    with pytest.raises(OptionError, match="whole number from 1 up, not 0"):
+        Greedy().max_batch_size = 0  # type: ignore[misc]
+
+
+def test_a_policy_of_ones_own_may_do_as_it_likes() -> None:
+    """Subclasses of those that ship have options and attributes of their own."""
+
+    @dataclasses.dataclass
+    class Counting(CostAware):
+        calls: int = 0
+
+        def decide(self, waiting: Sequence[Job], now: float) -> Decision:
+            self.calls += 1
+            self.note = "mine"
+            return super().decide(waiting, now)
+
+    policy = Counting(max_batch_size=3, calls=1)
+    policy.decide([Job(1, 0.0, 5)], 0.0)
+    policy.max_batch_size = 9
+    assert (policy.calls, policy.max_batch_size) == (2, 9)
+
+
+class Own:
+    """A policy of somebody's, made without arguments."""
+
+    def decide(self, waiting: Sequence[Job], now: float) -> Decision:
+        """Take the oldest."""
+        return Decision((waiting[0],), reason="own")
+
+    def __repr__(self) -> str:
+        return "Own()"
+
+
+class Needs(Own):
+    """One that needs arguments."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+
+def ways_to_set() -> dict[str, Callable[[Any], str]]:
+    """Return each way to give a policy, and what the policy then reads as."""
+
+    def setter(given: Any) -> str:
+        server = serve(echo, start=False)
+        server.policy = given
+        return repr(server.policy)
+
+    def endpoint(given: Any) -> str:
+        added = serve(echo, start=False).add("more", echo)
+        added.policy = given
+        return repr(added.policy)
+
+    def what_if(given: Any) -> str:
+        with serve(echo, port=0, name="what if") as server:
+            server.predict(list(range(30)))
+            return server.what_if(given, cost=COST).policy
+
+    def replayed(given: Any) -> str:
+        with serve(echo, port=0, name="replay") as server:
+            server.predict([1])
+            return replay(server.records(), given, COST).policy
+
+    return {
+        "serve": lambda given: repr(serve(echo, policy=given, start=False).policy),
+        "Server": lambda given: repr(Server(echo, policy=given).policy),
+        "add": lambda given: repr(serve(echo, start=False).add("x", echo, policy=given).policy),
+        "setter": setter,
+        "endpoint": endpoint,
+        "what_if": what_if,
+        "replay": replayed,
+        "simulate": lambda given: simulate(given, Poisson(9), COST, duration=2).policy,
+        "compare": lambda given: compare([given], cost=COST, rates=[9], duration=2).rows()[0][
+            "policy"
+        ],
+        "capacity": lambda given: "" if capacity(given, COST, 0.1, requests=50) else "none",
+        "plan": lambda given: plan(given, COST, 9, 0.1, requests=50).report.policy,
+        "CoDel": lambda given: repr(CoDel(given).policy),
+    }
+
+
+@pytest.mark.parametrize("way", ways_to_set())
+def test_a_class_or_a_text_is_a_policy_everywhere(way: str) -> None:
+    """``Greedy`` and ``"Greedy(8)"`` do what they say, whoever is given them."""
+    take = ways_to_set()[way]
+    for given, expected in [
+        (Greedy, "Greedy(max_batch_size=16)"),
+        ("Greedy(8)", "Greedy(max_batch_size=8)"),
+        ("Greedy", "Greedy(max_batch_size=16)"),
+        (Greedy(8), "Greedy(max_batch_size=8)"),
+        (Own, "Own()"),
+    ]:
+        assert take(given) in (expected, "")
+
+
+@pytest.mark.parametrize("way", ways_to_set())
+def test_what_is_no_policy_is_refused_with_what_to_write(way: str) -> None:
+    """A class that needs arguments, a text of nothing, a function, an object."""
+    take = ways_to_set()[way]
+    for given, said in [
+        (Needs, r"needs arguments; write Needs\(size=...\)"),
+        ("Gredy(8)", "did you mean `Greedy`"),
+        ("Greedy(batch_size=8)", r"write Greedy\(max_batch_size=8\)"),
+        (echo, "a policy is an object with decide"),
+        (object, "a policy is an object with decide"),
+        (3, r"not 3; write one such as Greedy\(max_batch_size=8\)"),
+        (object(), "not <object>"),
+    ]:
+        with pytest.raises(OptionError, match=said):
+            take(given)
+
+
+def test_a_list_of_policies_is_a_list() -> None:
+    """One policy alone is not gone through, nor are the letters of a text."""
+    for given in (Greedy(), Greedy, "Greedy"):
+        with pytest.raises(OptionError, match=r"policies must be a list"):
+            compare(given, cost=COST)  # type: ignore[arg-type]
+
+
+def test_a_control_of_the_page_reads_a_policy_as_all_do(make: Make) -> None:
+    """Its errors are the same sentences."""
+    server = make(echo)
+    steer(server._engine, {"do": "policy", "policy": "Window"})
+    assert server.policy == Window()
+    with pytest.raises(OptionError, match="did you mean `Greedy`"):
+        steer(server._engine, {"do": "policy", "policy": "Gredy(8)"})
+
+
+@pytest.mark.parametrize("policy", [Adaptive(), CoDel(), CostAware(), ResettingWindow()])
+def test_the_policies_that_ship_are_policies(policy: Any) -> None:
+    """To be chosen by name costs them nothing."""
+    assert dataclasses.replace(policy) == policy
+    assert isinstance(policy, Policy)
+
+
+# -- attributes -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("polcy", Greedy(), "did you mean `policy`"),
+        ("max_batch_size", 4, r".policy = Greedy\(max_batch_size=4\)"),
+        ("max_wait_ms", 5, r".policy = Window\(max_wait=0.005\)"),
+        ("timeout", 5, r"\(..., timeout=5\)"),
+        ("max_queue_size", 5, r"\(..., max_queue_size=5\)"),
+        ("queue_size", 5, r"\(..., max_queue_size=5\)"),
+        ("token", "secret", r"\(..., token='...'\)"),
+        ("stats", 3, "it is what the"),
+        ("url", "x", "it is what the"),
+        ("predict", echo, "it is what the"),
+        ("foo", 3, "what can be set is its policy"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["server", "endpoint"])
+def test_an_attribute_that_is_none_cannot_be_set(
+    name: str, value: Any, said: str, kind: str
+) -> None:
+    """Python would keep it and nothing would read it; the sentence says what to write."""
+    server = serve(echo, start=False)
+    target: Any = server if kind == "server" else server.add("more", echo)
+    with pytest.raises(UnknownAttribute, match=said) as caught:
+        setattr(target, name, value)
+    assert str(caught.value).startswith(f"`{kind}.{name}` cannot be set")
+    assert "secret" not in str(caught.value)
+
+
+# -- values that make no sense ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"host": 8000}, "write port=8000"),
+        ({"host": ""}, "host must be an address"),
+        ({"host": None}, "host must be an address"),
+        ({"host": "http://localhost"}, "without a scheme"),
+        ({"name": "a/b"}, "name must not have '/' in it"),
+        ({"name": "a\\b"}, "name must not have"),
+        ({"name": "a?b"}, "name must not have"),
+        ({"name": "a\nb"}, "name must not have"),
+        ({"name": ""}, "name must be a text that is not empty"),
+        ({"name": " "}, "name must be a text that is not empty"),
+        ({"name": None}, "name must be a text that is not empty"),
+        ({"name": 3}, "name must be a text that is not empty"),
+        ({"name": "x" * 101}, "at most 100 letters, got 101"),
+        ({"port": "8000"}, "port is a whole number"),
+        ({"port": True}, "port is a whole number"),
+        ({"port": -1}, "port is a whole number"),
+        ({"token": 123}, "token is a string that is not empty, got int"),
+        ({"token": ""}, "token is a string that is not empty"),
+        ({"timeout": "5"}, "timeout is a positive number"),
+        ({"timeout": None}, "timeout is a positive number"),
+        ({"timeout": float("nan")}, "timeout is a positive number"),
+        ({"max_queue_size": 1.5}, "max_queue_size is a whole number"),
+        ({"workers": 0}, "workers is a number from 1"),
+        ({"workers": "2"}, "workers is a whole number"),
+        ({"devices": "cuda"}, r"write devices=\['cuda'\]"),
+        ({"devices": 0}, "devices is a list"),
+        ({"devices": [0]}, "devices is a list"),
+        ({"devices": []}, "devices is a list"),
+        ({"allow_origins": "https://x"}, r"write allow_origins=\['https://x'\]"),
+        ({"allow_origins": 3}, "allow_origins is a list"),
+        ({"allow_hosts": None}, "allow_hosts is a list"),
+        ({"allow_hosts": b"x"}, "allow_hosts is a list"),
+        ({"worker": "processes"}, "worker is 'thread' or 'process'"),
+        ({"worker": ["thread"]}, "worker is 'thread' or 'process'"),
+        ({"refuse_late": "no"}, "refuse_late must be True or False"),
+        ({"expose_errors": 1}, "expose_errors must be True or False"),
+        ({"overtime": "3"}, "overtime goes with worker='process'"),
+    ],
+    ids=called,
+)
+def test_a_value_that_makes_no_sense_is_refused(options: Any, said: str) -> None:
+    """The sentence has the option, the value and what to write; nothing is started."""
+    with pytest.raises(OptionError, match=said):
+        serve(echo, **options)
+    assert servers() == []
+
+
+@pytest.mark.parametrize("name", ["command line", "über", "a.b-c_d", "<i>", "日本", "x & y"])
+def test_a_name_is_any_text_that_fits_into_an_address(name: str) -> None:
+    """Blanks and letters of any script are fine."""
+    assert serve(echo, name=name, start=False).name == name
+
+
+# -- what is served ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def pipe() -> Any:
+    """The pipeline that ships."""
+    return demo.pipeline()
+
+
+def test_the_parts_of_a_pipeline_are_refused_with_the_line_that_works(pipe: Any) -> None:
+    """A model, a tokenizer or a configuration alone would fail every request."""
+    for part, line in [
+        (pipe.model, r"serve\(pipeline\('fill-mask', model=model, tokenizer=tokenizer\)\)"),
+        (pipe.tokenizer, "tokenizer=tokenizer"),
+        (pipe.tokenizer._tokenizer, "tokenizer=tokenizer"),
+        (pipe.model.config, r"serve\(pipeline\("),
+        (type(pipe), r"write serve\(pipeline\('TASK', model=...\)\), which makes one"),
+        (type(pipe.model), "is a class"),
+    ]:
+        with pytest.raises(OptionError, match=line):
+            serve(part)
+
+
+def test_objects_of_other_libraries_are_refused_with_the_line_that_works(make: Make) -> None:
+    """Modules of torch, estimators, data sets, modules of Python, servers."""
+    import numpy as np
+    import torch
+
+    linear_model: Any = pytest.importorskip("sklearn.linear_model")
+    estimator = linear_model.LogisticRegression()
+    for thing, line in [
+        (torch.nn.Linear(2, 2), r"serve\(lambda inputs: model\(torch.tensor\(inputs\)\)\)"),
+        (torch.nn.Sequential(), "takes a tensor and not a list"),
+        (torch.utils.data.TensorDataset(torch.ones(2)), "holds inputs"),
+        (estimator, r"write serve\(model.predict\)"),
+        (
+            linear_model.LogisticRegression,
+            r"give an object of it: serve\(LogisticRegression\(...\)\)",
+        ),
+        (np, "is a Python module"),
+        (serve(echo, start=False), "serves already"),
+        ([1], "neither a transformers pipeline nor a callable"),
+    ]:
+        with pytest.raises(OptionError, match=line):
+            serve(thing)
+    estimator.fit([[0.0], [1.0], [2.0], [3.0]], [0, 0, 1, 1])
+    server = make(estimator.predict)
+    assert server.predict([[0.0], [3.0]]) == [0, 1]
+
+
+def test_processors_are_refused() -> None:
+    """They prepare pictures and sound, and answer nothing."""
+    from transformers import ViTImageProcessorPil, Wav2Vec2FeatureExtractor
+
+    with pytest.raises(OptionError, match="image_processor=image_processor"):
+        as_model(ViTImageProcessorPil())
+    with pytest.raises(OptionError, match="processor=processor"):
+        as_model(Wav2Vec2FeatureExtractor())
+
+
+def test_a_module_of_torch_that_a_loader_makes_is_refused_there() -> None:
+    """The state is failed, with the sentence; not ready."""
+    import torch
+
+    server = serve(loader=lambda: torch.nn.Linear(2, 2), port=0, name="linear")
+    with pytest.raises(LoaderFailed, match="takes a tensor and not a list"):
+        server.wait_ready(30)
+    assert server.state == "failed"
+
+
+# -- tasks ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def no_pipeline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fail a test that makes a pipeline, which could fetch one."""
+
+    def refuse(*arguments: Any, **options: Any) -> Any:
+        raise AssertionError("a pipeline was made")
+
+    monkeypatch.setattr("transformers.pipeline", refuse)
+
+
+@pytest.mark.usefixtures("no_pipeline")
+@pytest.mark.parametrize(
+    ("given", "options", "said"),
+    [
+        ("text-classification", {}, r"serve\('text-classification', model='distilbert/distil"),
+        ("sentiment-analysis", {}, r"serve\('sentiment-analysis', model='distilbert/distil"),
+        ("fillmask", {}, "did you mean fill-mask"),
+        ("fillmask", {"model": "x"}, "did you mean fill-mask"),
+        ("google/bert", {}, r"serve\('TASK', model='google/bert'\)"),
+        ("bert-base-uncased", {}, r"serve\(pipeline\('TASK', model='bert-base-uncased'\)\)"),
+        (None, {"model": "google/bert"}, r"serve\('TASK', model='google/bert'\)"),
+        ("fill-mask", {"model": "./nowhere"}, "there is no folder './nowhere'"),
+        ("fill-mask", {"model": Path("/no/such/folder")}, "there is no folder"),
+        ("fill-mask", {"model": ""}, "got an empty text"),
+        ("fill-mask", {"model": echo}, r"serve\(pipeline\('fill-mask', model=model, tokenizer"),
+        ("fill-mask", {"loader": echo}, "and not both"),
+        (echo, {"model": echo}, "give one model"),
+        ("", {}, "is no task"),
+    ],
+    ids=called,
+)
+def test_a_task_without_a_model_fetches_nothing(given: Any, options: Any, said: str) -> None:
+    """What is not named is not downloaded; the sentence has the line to write."""
+    for call in (serve, lambda *a, **k: serve(echo, start=False).add("more", *a, **k)):
+        with pytest.raises(OptionError, match=said):
+            call(*([] if given is None else [given]), **options)
+
+
+def folder() -> str:
+    """Return where the model that ships lies."""
+    return str(Path(demo.__file__).parent / "model")
+
+
+def test_a_task_and_a_folder_are_served(make: Make, capsys: Any, pipe: Any) -> None:
+    """The pipeline is made as on the command line, and the cell reads what was loaded."""
+    with demo.no_progress_bars():
+        server = make("fill-mask", model=Path(folder()))
+        more = server.add("more", "fill-mask", model=folder())
+    assert f"loaded fill-mask: BertForMaskedLM from {folder()}" in capsys.readouterr().out
+    expected = pipe("raise a [MASK]")[0]["token_str"]
+    assert server.predict("raise a [MASK]")[0]["token_str"] == expected
+    assert more.predict("raise a [MASK]")[0]["token_str"] == expected
+
+
+def test_a_task_is_loaded_in_the_workers_process(make: Make, capsys: Any) -> None:
+    """There are no weights in the notebook's process then."""
+    server = make("demo", worker="process")
+    server.wait_ready(100)
+    assert "the worker loads demo" in capsys.readouterr().out
+    assert len(server.predict("raise a [MASK]")) == 5
+
+
+def test_a_folder_alone_is_told_its_task() -> None:
+    """It is read off the configuration in the folder."""
+    with pytest.raises(OptionError, match="'fill-mask', model="):
+        serve(folder())
+
+
+def test_a_folder_without_a_model_is_an_error_of_loading(tmp_path: Path) -> None:
+    """What the library says of it is in the sentence."""
+    with pytest.raises(LoaderFailed, match="no pipeline for fill-mask could be made of"):
+        serve("fill-mask", model=tmp_path)
+
+
+def test_the_model_may_be_given_by_name(make: Make) -> None:
+    """``serve(model=f)`` is ``serve(f)``."""
+    assert make(model=echo).predict(1) == 1
