@@ -16,8 +16,8 @@ from .engine import Answer, Engine
 from .engines import FIRST, Engines
 from .errors import NotReady, OptionError
 from .extras import require
-from .jobs import BatchRecord, PolicyChange, RequestRecord
-from .log import Batches, Requests
+from .jobs import PolicyChange
+from .log import Batches, Errors, Requests
 from .models import ServedModel
 from .overheads import with_overheads
 from .policies import Policy, label
@@ -59,7 +59,7 @@ class Endpoint:
 
     @property
     def state(self) -> str:
-        """``new, loading, ready, paused, stopping, stopped, failed`` or ``dead``."""
+        """``new, loading, ready, failing, paused, stopping, stopped, failed`` or ``dead``."""
         return self._engine.state
 
     @property
@@ -154,13 +154,20 @@ class Endpoint:
         """Statistics since the start: a table in a cell, a frozen object in code."""
         return self._engine.stats()
 
-    def records(self) -> list[RequestRecord]:
+    def records(self) -> Requests:
         """What became of each of the newest requests, oldest first."""
         return Requests(self._engine.records())
 
-    def batches(self) -> list[BatchRecord]:
+    def batches(self) -> Batches:
         """The newest batches that ran, oldest first."""
         return Batches(self._engine.batches())
+
+    def errors(self) -> Errors:
+        """The newest errors since the start, newest first: a list, and a table in a cell.
+
+        Has the failures of the model and of the policy, not inputs that were rejected.
+        """
+        return Errors(self._engine.errors())
 
     def policy_changes(self) -> list[PolicyChange]:
         """The policies that took effect since the start, the oldest first."""

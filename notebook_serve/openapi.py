@@ -279,9 +279,23 @@ WORKER = _object(
         "requests": COUNT,
         "utilisation": {"type": "number", "minimum": 0, "maximum": 1},
         "restarts": COUNTS,
+        "busy": {"type": "number", "minimum": 0},
     },
     additionalProperties=False,
 )
+LAST_ERROR = _object(
+    {
+        "model": TEXT,
+        "type": TEXT,
+        "message": TEXT,
+        "ago": {"type": "number", "minimum": 0},
+        "times": COUNT,
+        "request": TEXT,
+        "next": TEXT,
+    },
+    additionalProperties=False,
+)
+MAY_FAIL: Json = {"anyOf": [LAST_ERROR, {"type": "null"}]}
 STATS = _object(
     {
         "state": STATES,
@@ -309,6 +323,13 @@ STATS = _object(
             "type": "object",
             "additionalProperties": {"$ref": "#/components/schemas/Stats"},
         },
+        "queue_limit": {"type": ["integer", "null"]},
+        "active": FIGURE,
+        "active_throughput": FIGURE,
+        "active_utilisation": FIGURE,
+        "failing": MAY_FAIL,
+        "last_error": MAY_FAIL,
+        "warnings": {"type": "array", "items": TEXT},
     },
     additionalProperties=False,
 )

@@ -20,8 +20,9 @@ from .engine import Engine
 from .engines import FIRST, Engines
 from .errors import OptionError
 from .extras import require
-from .jobs import BatchRecord, PolicyChange, RequestRecord
+from .jobs import PolicyChange
 from .learning import CostAware
+from .log import Batches, Errors, Requests
 from .models import ServedModel
 from .pipelines import as_model
 from .placement import Kind, Placement
@@ -29,7 +30,20 @@ from .policies import Policy, label
 from .progress import packing_bar
 from .report import Report
 from .sockets import is_loopback, listen
-from .stats import Queue, Stats
+from .stats import (
+    LAST,
+    NOW,
+    NOW_AND_PEAK,
+    SINCE,
+    LastError,
+    Queue,
+    Row,
+    Stats,
+    active_in_words,
+    counts_in_words,
+    queue_in_words,
+    span_of_times,
+)
 
 if TYPE_CHECKING:
     from httpx import AsyncClient, Client
@@ -440,9 +454,11 @@ class Server:
 
     @property
     def state(self) -> str:
-        """``new, loading, ready, paused, stopping, stopped, failed`` or ``dead``.
+        """``new, loading, ready, failing, paused, stopping, stopped, failed`` or ``dead``.
 
-        Of several models it is the state of the one that needs most attention.
+        A model is ``failing`` when its newest 3 requests failed, or all of them where fewer ran;
+        `stats` and `errors` have the error. Of several models it is the state of the one that
+        needs most attention.
         """
         return self._engines.state
 
@@ -480,13 +496,20 @@ class Server:
         """
         return self._engines.stats()
 
-    def records(self) -> list[RequestRecord]:
+    def records(self) -> Requests:
         """What became of each of the newest requests, oldest first."""
         return self._first.records()
 
-    def batches(self) -> list[BatchRecord]:
+    def batches(self) -> Batches:
         """The newest batches that ran, oldest first."""
         return self._first.batches()
+
+    def errors(self) -> Errors:
+        """The newest errors since the start, newest first: a list, and a table in a cell.
+
+        Has the failures of the model and of the policy, not inputs that were rejected.
+        """
+        return self._first.errors()
 
     def policy_changes(self) -> list[PolicyChange]:
         """The policies that took effect since the start, the oldest first."""
@@ -564,22 +587,16 @@ class Server:
 
     def _card(self) -> Card:
         stats = self.stats()
-        rows = [
-            ("model", stats.model),
-            ("policy", stats.policy),
-            ("queue", f"{stats.queue_depth} waiting, {stats.queue_peak} at most"),
-            ("throughput", per_second(stats.throughput)),
-            ("answered", stats.outcomes["ok"]),
-            ("latency p50", duration(stats.latency.p50)),
-        ]
-        if stats.error:
-            rows.append(("error", stats.error))
+        errors = [_failing(stats, error) for error in stats.all_failing]
         return Card(
             self.name,
             stats.state,
             self.url if self._answers() else "",
-            Table("", ("", ""), rows),
+            Table("", ("", "", ""), _figures(stats)),
             Table("", ("", ""), self._settings()),
+            at=time.strftime("%H:%M:%S (%Y-%m-%d)"),
+            errors=(*errors, stats.error) if stats.error else tuple(errors),
+            warnings=stats.warnings,
         )
 
     def _settings(self) -> list[tuple[str, object]]:
@@ -593,6 +610,27 @@ class Server:
             ("token", "none" if self._token is None else "needed; a browser opens /?token=..."),
             ("errors", "told in full" if self._expose_errors else "told in general words"),
         ]
+
+
+def _figures(stats: Stats) -> list[Row]:
+    """The figures of a card: name, span of time, and value."""
+    rows: list[Row] = [
+        ("model", NOW, stats.model),
+        ("policy", NOW, stats.policy),
+        ("queue", NOW_AND_PEAK, queue_in_words(stats)),
+        ("throughput", LAST, per_second(stats.throughput)),
+        ("throughput while active", SINCE, active_in_words(stats)),
+        ("requests", SINCE, counts_in_words(stats.outcomes)),
+        ("latency p50", span_of_times(stats), duration(stats.latency.p50)),
+    ]
+    if stats.last_error and not stats.failing:
+        rows.append(("last error", SINCE, str(stats.last_error)))
+    return rows
+
+
+def _failing(stats: Stats, error: LastError) -> str:
+    """What is told of a model that is failing; of several models, which one."""
+    return f"{error.model} · {error}. {error.next}" if stats.models else f"{error}. {error.next}"
 
 
 def servers() -> list[Server]:

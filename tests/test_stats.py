@@ -279,10 +279,10 @@ def test_every_outcome_is_counted_and_answers_are_timed() -> None:
 def test_the_queue_has_a_depth_and_a_peak() -> None:
     """The peak is the most that ever waited, also after the queue has emptied."""
     made = Recorder(0.0)
-    made.enqueued(3)
-    made.enqueued(2)
+    made.enqueued(3, 0.0)
+    made.enqueued(2, 0.0)
     made.depth -= 4
-    made.enqueued(1)
+    made.enqueued(1, 0.0)
     stats = made.stats(1.0, running_since=None, **ABOUT)
 
     assert (stats.queue_depth, stats.queue_peak) == (2, 5)
@@ -306,12 +306,12 @@ def test_a_copy_stays_as_it_was() -> None:
     """Nothing that is recorded later shows in a copy."""
     made = recorder(0.0, 1.0)
     made.batch(ran(0.0, 1.0, 2, 4))
-    made.enqueued(1)
+    made.enqueued(1, 0.0)
     copy = made.copy()
     before = copy.stats(5.0, running_since=None, **ABOUT)
     made.request(ended(2.0))
     made.batch(ran(2.0, 1.0, 9, reason="idle"))
-    made.enqueued(3)
+    made.enqueued(3, 0.0)
 
     assert copy.stats(5.0, running_since=None, **ABOUT) == before
     assert (before.outcomes["ok"], before.throughput) == (1, 0.2)

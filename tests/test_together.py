@@ -17,7 +17,7 @@ from notebook_serve.together import URGENCY, state_of, together
 def recorder(latencies: list[float], lengths: tuple[int, ...], born: float = 0.0) -> Recorder:
     """What answered requests, all of one batch, and was born then."""
     made = Recorder(born)
-    made.enqueued(len(latencies))
+    made.enqueued(len(latencies), born)
     for n, latency in enumerate(latencies):
         made.request(RequestRecord(n, 10.0 - latency, 10.0, 10.0, "ok", 1, len(latencies)))
     made.batch(BatchRecord(1, "full", lengths, 10.0, 0.5))
