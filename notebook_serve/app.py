@@ -160,12 +160,12 @@ class Handlers:
         balancer that sent none could not find out that it answers again, and three bad inputs of
         one client would take the server from all. It is 503 while a circuit breaker is open.
         """
-        state = {"state": self._engines.state, **self._failing()}
+        failing = self._failing()
         for engine in self._engines.values():
             refusal = engine.closed()
             if refusal is not None:
-                return error_response(request, refusal, self.told(request, refusal), state)
-        return json_response(state)
+                return error_response(request, refusal, self.told(request, refusal), failing)
+        return json_response({"state": self._engines.state, **failing})
 
     def _failing(self) -> dict[str, Any]:
         """The error of each model that is failing, by its name."""

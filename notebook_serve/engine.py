@@ -160,7 +160,7 @@ class Engine:
         self._fault: PolicyFault | None = None
         self._changes: deque[PolicyChange] = deque(maxlen=KEEP_CHANGES)
         self._streak = FailureStreak()
-        self._errors = NewestErrors()
+        self._errors = NewestErrors(self.name)
         self._cause: ServeError | None = None
         self._state: State = "new"
         self._paused = False
@@ -237,7 +237,7 @@ class Engine:
             self.breaker = Breaker()
             self._recorder = Recorder(time.monotonic())
             self._changes.clear()
-            self._streak, self._errors = FailureStreak(), NewestErrors()
+            self._streak, self._errors = FailureStreak(), NewestErrors(self.name)
             self._note_policy("start")
             self._backlog = Backlog()
             self._loading = {n for n, one in enumerate(self._executors) if not one.ready}
@@ -861,7 +861,7 @@ class Engine:
     def last_error(self) -> LastError | None:
         """The newest error since the start, if there was any."""
         newest = self._errors.last
-        return None if newest is None else LastError.of(newest, self.name, time.monotonic())
+        return None if newest is None else LastError.of(newest, time.monotonic())
 
     @property
     def failing(self) -> LastError | None:

@@ -62,14 +62,16 @@ class FailureStreak:
 
 @dataclass
 class NewestErrors:
-    """The newest `keep` errors; one that repeats the last is counted with it."""
+    """The newest `keep` errors of a model; one that repeats the last is counted with it."""
 
+    model: str
     keep: int = KEEP_ERRORS
     _errors: deque[ErrorRecord] = field(default_factory=deque)
 
     def add(self, error: BaseException, at: float, when: float, request: str = "") -> None:
         """Note an error, its time on the monotonic and on the wall clock, and its request."""
-        made = ErrorRecord(type(error).__name__, message_of(error), at, when, 1, request)
+        kind, message = type(error).__name__, message_of(error)
+        made = ErrorRecord(kind, message, at, when, 1, request, self.model)
         last = self._errors[-1] if self._errors else None
         if last and (last.type, last.message) == (made.type, made.message):
             self._errors[-1] = replace(made, times=last.times + 1)

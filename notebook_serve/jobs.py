@@ -196,6 +196,8 @@ class ErrorRecord:
     times: int = 1
     #: the id of the newest request that failed; empty where no request was concerned
     request: str = ""
+    #: the name of the model
+    model: str = ""
 
 
 #: numbers of a tuple that a record's repr shows

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from itertools import count
+from itertools import count, groupby
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, SupportsIndex, TypeVar, overload
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: requests of a batch that a table names
-MOST_MATES = 8
+#: runs of ids that a table names of the requests in a batch
+MOST_RUNS = 4
 
 
 def _fields(*names: str) -> dict[str, Callable[[Any], Any]]:
@@ -189,7 +189,7 @@ class Batches(Shown[BatchRecord]):
 
 
 class Errors(Shown[ErrorRecord]):
-    """The newest errors of a model, newest first: a list, and a table in a cell.
+    """The newest errors of a server or a model, newest first: a list, and a table in a cell.
 
     Equal errors in a row are one record, which counts them. A message is cut to 500 characters.
     """
@@ -209,13 +209,13 @@ class Errors(Shown[ErrorRecord]):
 
 REQUEST_HEADS = (
     *("id", "arrived", "queue_time", "inference_time", "latency"),
-    *("outcome", "batch", "size", "batch mates", "length", "parameters", "client"),
+    *("outcome", "batch", "size", "length", "parameters", "client", "batch mates"),
 )
 BATCH_HEADS = (
     *("id", "started", "seconds", "reason", "size", "longest", "padding", "waiting"),
     *("worker", "requests"),
 )
-ERROR_HEADS = ("when", "type", "message", "times", "request")
+ERROR_HEADS = ("when", "model", "type", "message", "times", "request")
 
 
 def requests_table(records: Sequence[RequestRecord]) -> Table:
@@ -233,10 +233,10 @@ def requests_table(records: Sequence[RequestRecord]) -> Table:
             record.outcome,
             record.batch_id,
             record.batch_size or None,
-            _listed([mate for mate in mates.get(record.batch_id, ()) if mate != record.id]),
             record.length,
             record.group or "default",
             record.client,
+            _listed([mate for mate in mates.get(record.batch_id, ()) if mate != record.id]),
         )
 
     return Table.of(_counted(len(records), "request"), REQUEST_HEADS, records, row)
@@ -261,10 +261,13 @@ def _batch_ids(records: Sequence[RequestRecord]) -> Iterable[tuple[int | None, i
 
 
 def _listed(numbers: Sequence[int]) -> str:
-    """Return some numbers as text: ``3, 4, 7``, the first few of many, a dash for none."""
-    rest = len(numbers) - MOST_MATES
-    more = f" and {rest} more" if rest > 0 else ""
-    return ", ".join(map(str, numbers[:MOST_MATES])) + more or "–"
+    """Return some ids as text: ``3, 5–9``, the first few of many, a dash for none."""
+    ordered = enumerate(sorted(numbers))
+    runs = [[n for _, n in run] for _, run in groupby(ordered, lambda pair: pair[1] - pair[0])]
+    spans = [f"{run[0]}–{run[-1]}" if run[1:] else str(run[0]) for run in runs]
+    rest = sum(map(len, runs[MOST_RUNS:]))
+    more = f" and {rest} more" if rest else ""
+    return ", ".join(spans[:MOST_RUNS]) + more or "–"
 
 
 def _counted(count: int, thing: str, plural: str = "s") -> str:
@@ -299,6 +302,7 @@ def errors_table(errors: Sequence[ErrorRecord]) -> Table:
         when = datetime.fromtimestamp(error.when, timezone.utc).astimezone()
         return (
             f"{when:%Y-%m-%d %H:%M:%S}",
+            error.model,
             error.type,
             error.message,
             error.times,
@@ -310,7 +314,7 @@ def errors_table(errors: Sequence[ErrorRecord]) -> Table:
 
 # -- as data frames -----------------------------------------------------------------------
 
-ERROR_COLUMNS = _fields("when", "type", "message", "times", "request")
+ERROR_COLUMNS = _fields("when", "model", "type", "message", "times", "request")
 BATCH_COLUMNS = {
     **_fields("id", "started", "seconds", "reason", "size"),
     "longest": lambda batch: max(batch.lengths, default=0),

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from .clients import Clients
 from .cost import CostModel
-from .display import Card, Table, duration, per_second
+from .display import Card, Table, duration
 from .endpoint import Endpoint, Endpoints, checked_policy
 from .engine import Engine
 from .engines import FIRST, Engines
@@ -31,17 +31,14 @@ from .progress import packing_bar
 from .report import Report
 from .sockets import is_loopback, listen
 from .stats import (
-    LAST,
-    NOW,
-    NOW_AND_PEAK,
     SINCE,
     LastError,
     Queue,
     Row,
     Stats,
-    active_in_words,
     counts_in_words,
-    queue_in_words,
+    queue_rows,
+    rate_rows,
     span_of_times,
 )
 
@@ -507,9 +504,9 @@ class Server:
     def errors(self) -> Errors:
         """The newest errors since the start, newest first: a list, and a table in a cell.
 
-        Has the failures of the model and of the policy, not inputs that were rejected.
+        Has the failures of all models and policies, not inputs that were rejected.
         """
-        return self._first.errors()
+        return self._engines.errors()
 
     def policy_changes(self) -> list[PolicyChange]:
         """The policies that took effect since the start, the oldest first."""
@@ -605,21 +602,20 @@ class Server:
             ("workers", str(self._placement)),
             ("queue limit", f"{engine.max_queue_size} requests"),
             ("time-out", "none" if endless else duration(engine.timeout)),
-            ("who would be late", "refused at once" if engine.refuse_late else "may wait"),
+            ("late requests", "rejected at once" if engine.refuse_late else "may wait"),
             ("body limit", f"{self._max_body_size:,} bytes"),
             ("token", "none" if self._token is None else "needed; a browser opens /?token=..."),
-            ("errors", "told in full" if self._expose_errors else "told in general words"),
+            ("error details", "shown to clients" if self._expose_errors else "hidden from clients"),
         ]
 
 
 def _figures(stats: Stats) -> list[Row]:
     """The figures of a card: name, span of time, and value."""
     rows: list[Row] = [
-        ("model", NOW, stats.model),
-        ("policy", NOW, stats.policy),
-        ("queue", NOW_AND_PEAK, queue_in_words(stats)),
-        ("throughput", LAST, per_second(stats.throughput)),
-        ("throughput while active", SINCE, active_in_words(stats)),
+        ("model", "", stats.model),
+        ("policy", "", stats.policy),
+        *queue_rows(stats),
+        *rate_rows(stats),
         ("requests", SINCE, counts_in_words(stats.outcomes)),
         ("latency p50", span_of_times(stats), duration(stats.latency.p50)),
     ]

@@ -27,7 +27,6 @@ KEEP_BATCHES = 5_000
 WINDOW = 10.0
 #: the spans of time that figures are over, in words
 NOW, LAST, SINCE = "now", f"last {WINDOW:g} s", "since the start"
-NOW_AND_PEAK = f"{NOW}; peak {SINCE}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +97,10 @@ class LastError:
     next: str = ""
 
     @classmethod
-    def of(cls, error: ErrorRecord, model: str, now: float) -> LastError:
+    def of(cls, error: ErrorRecord, now: float) -> LastError:
         """Return what is told of an error at time `now`."""
         ago = max(0.0, now - error.at)
-        return cls(model, error.type, error.message, ago, error.times, error.request)
+        return cls(error.model, error.type, error.message, ago, error.times, error.request)
 
     def told(self, said: Callable[[str], str]) -> LastError:
         """Return the same for a client, which reads of the message what `said` makes of it."""
@@ -221,10 +220,9 @@ class Stats:
             ("policy", NOW, self.policy),
             ("uptime", NOW, duration(self.uptime)),
             ("requests", SINCE, counts_in_words(self.outcomes)),
-            ("throughput", LAST, per_second(self.throughput)),
-            ("throughput while active", SINCE, active_in_words(self)),
+            *rate_rows(self),
             *((name, span_of_times(self), _percentiles(getattr(self, name))) for name in TIMES),
-            ("queue", NOW_AND_PEAK, queue_in_words(self)),
+            *queue_rows(self),
             ("batch sizes", SINCE, counts_in_words(dict(sorted(self.batch_sizes.items())))),
             ("mean batch size", SINCE, self.mean_batch_size),
             ("released because", SINCE, counts_in_words(self.reasons)),
@@ -284,16 +282,27 @@ Row = tuple[str, str, object]
 TIMES = ("latency", "queue_time", "inference_time")
 
 
-def queue_in_words(stats: Stats) -> str:
-    """Return how many requests wait, the most that ever did, and the most that may."""
+def queue_rows(stats: Stats) -> list[Row]:
+    """The queue: how many wait, the most that may, and the most that ever did."""
     limit = "" if stats.queue_limit is None else f" · limit {stats.queue_limit}"
-    return f"{stats.queue_depth} waiting · peak {stats.queue_peak}{limit}"
+    return [
+        ("queue", NOW, f"{stats.queue_depth} waiting{limit}"),
+        ("queue peak", SINCE, stats.queue_peak),
+    ]
 
 
-def active_in_words(stats: Stats) -> str:
+def rate_rows(stats: Stats) -> list[Row]:
+    """The throughput: lately, and while there were requests."""
+    return [
+        ("throughput", LAST, per_second(stats.throughput)),
+        ("throughput while active", SINCE, _active_in_words(stats)),
+    ]
+
+
+def _active_in_words(stats: Stats) -> str:
     """Return the throughput while active, and the seconds that it is over."""
     if math.isnan(stats.active_throughput):
-        return "–"
+        return "see each model" if stats.models else "–"
     return f"{per_second(stats.active_throughput)} in {duration(stats.active)} with requests"
 
 
