@@ -179,7 +179,7 @@ class PolicyChange:
 
 @dataclass(frozen=True, slots=True)
 class ErrorRecord:
-    """An error of the model, or of the server around it; equal ones in a row are counted together.
+    """An error of the model, or of the server around it; equal neighbours are counted together.
 
     A rejected input is no error of the server, and neither is a request that timed out.
     """
@@ -192,7 +192,7 @@ class ErrorRecord:
     at: float
     #: the same moment in seconds since 1970
     when: float
-    #: how often it happened in a row
+    #: how often it happened before another error did; there may have been answers in between
     times: int = 1
     #: the id of the newest request that failed; empty where no request was concerned
     request: str = ""

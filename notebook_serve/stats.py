@@ -23,6 +23,8 @@ T = TypeVar("T")
 #: how many of the newest records are kept
 KEEP_REQUESTS = 10_000
 KEEP_BATCHES = 5_000
+#: characters of an error's message in a sentence; `errors` has more of it
+MOST_TOLD = 200
 #: seconds over which `throughput` and `utilisation` are taken
 WINDOW = 10.0
 #: the spans of time that figures are over, in words
@@ -89,7 +91,7 @@ class LastError:
     message: str
     #: seconds since it last happened
     ago: float
-    #: how often in a row: equal errors, or of a failing model the failures since its last answer
+    #: how many equal errors came one after another; of a failing model, the failures in a row
     times: int
     #: the id of the newest request that failed; empty where no request was concerned
     request: str = ""
@@ -107,9 +109,10 @@ class LastError:
         return replace(self, message=said(self.message))
 
     def __str__(self) -> str:
-        what = f"{self.type}: {self.message}" if self.message else self.type
+        cut = "…" if len(self.message) > MOST_TOLD else ""
+        what = f"{self.type}: {self.message[:MOST_TOLD]}{cut}" if self.message else self.type
         which = f", request {self.request}" if self.request else ""
-        times = f"{self.times} times in a row, last " if self.times > 1 else ""
+        times = f"{self.times} times, last " if self.times > 1 else ""
         if self.next:
             requests = f"{self.times} requests in a row" if self.times > 1 else "1 request"
             times = f"{requests} failed, last "

@@ -355,7 +355,7 @@ def test_the_log_tells_of_a_recovery(engine: MakeEngine, caplog: pytest.LogCaptu
     outcome_of(one, "ok")
     assert (one.state, one.failing) == ("ready", None)
     assert one.last_error is not None
-    assert one.last_error.times == 3
+    assert one.last_error.times == 10
 
 
 def test_a_paused_server_is_paused_although_its_model_fails(engine: MakeEngine) -> None:

@@ -250,14 +250,14 @@ def test_a_failing_model_is_in_the_picture(make: Make) -> None:
 
     assert picture["state"] == "failing"
     assert {"type", "message", "ago", "times", "next"} <= picture["failing"].keys()
-    assert (picture["failing"]["times"], picture["failing"]["type"]) == (3, "ValueError")
+    assert (picture["failing"]["times"], picture["failing"]["type"]) == (3, "RuntimeError")
     json.dumps(picture, allow_nan=False)
     server.predict("good")
     picture = live.picture()
     (error,) = picture["errors"]
     assert (picture["state"], picture["failing"]) == ("ready", None)
     assert error.keys() == {"type", "message", "ago", "times", "request"}
-    assert (error["type"], error["times"], error["request"]) == ("ValueError", 3, "3")
+    assert (error["type"], error["times"], error["request"]) == ("RuntimeError", 3, "3")
     assert error["ago"] >= 0
 
 
@@ -300,7 +300,7 @@ def test_changes_of_the_policy_are_in_the_picture(make: Make) -> None:
 def test_the_picture_says_what_the_model_takes(make: Make) -> None:
     """Its task and the kinds of input, for a form to ask it; nothing before it is loaded."""
     about = Live(make(echo)._engine).picture()
-    assert (about["task"], about["accepts"]) == ("", ["bytes", "json", "text"])
+    assert (about["task"], about["accepts"]) == ("function", ["bytes", "json", "text"])
     pipe = Live(make(small_models.pipeline("fill-mask"))._engine).picture()
     assert (pipe["task"], pipe["accepts"]) == ("fill-mask", ["json", "text"])
     unloaded = Live(make(loader=lambda: echo, start=False)._engine).picture()

@@ -16,6 +16,7 @@ from notebook_serve.jobs import OUTCOMES, BatchRecord, Job, Outcome, RequestReco
 from notebook_serve.stats import (
     KEEP_BATCHES,
     KEEP_REQUESTS,
+    MOST_TOLD,
     WINDOW,
     Distribution,
     LastError,
@@ -444,7 +445,9 @@ def test_the_last_error_is_shown_after_it_is_over() -> None:
         "KeyError: 'x' (2.50 s ago, request 17)"
     )
     twice = some_stats(last_error=replace(error, times=2, request="", message=""))
-    assert value_of(twice, "last error") == "KeyError (2 times in a row, last 2.50 s ago)"
+    long = some_stats(last_error=replace(error, message="x" * 500))
+    assert value_of(long, "last error").startswith("KeyError: " + "x" * MOST_TOLD + "… (2.50 s")
+    assert value_of(twice, "last error") == "KeyError (2 times, last 2.50 s ago)"
 
 
 def test_warnings_have_rows() -> None:
