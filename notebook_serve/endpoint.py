@@ -23,7 +23,7 @@ from .overheads import with_overheads
 from .policies import Policy, label
 from .replay import replay
 from .report import Report
-from .stats import Queue, Stats
+from .stats import SINCE, Queue, Stats
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -254,7 +254,7 @@ class Endpoints(Mapping[str, Endpoint]):
         return endpoints_table(list(self.values())).bundle()
 
 
-HEADS = ("name", "state", "model", "policy", "waiting", "answered", "latency p50")
+HEADS = ("name", "state", "model", "policy", "waiting now", "answered", "latency p50")
 
 
 def endpoints_table(endpoints: Sequence[Endpoint]) -> Table:
@@ -272,7 +272,7 @@ def endpoints_table(endpoints: Sequence[Endpoint]) -> Table:
             duration(stats.latency.p50),
         )
 
-    return Table.of("", HEADS, endpoints, row)
+    return Table.of(f"answers and their latency {SINCE}", HEADS, endpoints, row)
 
 
 def checked_policy(policy: Policy) -> Policy:

@@ -654,15 +654,15 @@ class Engine:
     ) -> None:
         """Make answers of what the model put out, and answer a batch."""
         endings = list(map(self._ending, entries, items, outputs))
-        self._tell_breaker(endings)
         self._learn(endings)
+        self._tell_breaker(endings)
         if self.tracer is not None:
             self.tracer.batch(self.name, record, [entry.trace for entry in entries])
         self._close(endings)
 
     def _tell_breaker(self, endings: Sequence[Ending]) -> None:
         if self._state != "ready":
-            return  # a process that is ended to stop says nothing of its model
+            return  # as in `_learn`
         succeeded = sum(outcome == "ok" for _, outcome, _ in endings)
         failed = sum(outcome == "failed" for _, outcome, _ in endings)
         with self._lock:
@@ -673,7 +673,7 @@ class Engine:
     def _learn(self, endings: Sequence[Ending]) -> None:
         """Note the answers and the failures of a batch, and log it when the model turns failing."""
         if self._state != "ready":
-            return  # as with the breaker
+            return  # a process that is ended to stop says nothing of its model
         failures = [(entry, result) for entry, outcome, result in endings if outcome == "failed"]
         answered = sum(outcome == "ok" for _, outcome, _ in endings)
         with self._lock:
