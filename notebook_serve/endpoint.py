@@ -151,7 +151,10 @@ class Endpoint:
         self._engine.pause(False)
 
     def stats(self) -> Stats:
-        """Statistics since the start: a table in a cell, a frozen object in code."""
+        """Statistics as of now: a table in a cell, a frozen object in code.
+
+        Each figure names its span of time: now, the last 10 s, or since the start.
+        """
         return self._engine.stats()
 
     def records(self) -> Requests:

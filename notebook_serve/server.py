@@ -487,7 +487,9 @@ class Server:
             engine.pause(False)
 
     def stats(self) -> Stats:
-        """Statistics since the start: a table in a cell, a frozen object in code.
+        """Statistics as of now: a table in a cell, a frozen object in code.
+
+        Each figure names its span of time: now, the last 10 s, or since the start.
 
         Of several models they are of the whole, and have those of each as ``models``.
         """
