@@ -39,7 +39,15 @@ from .errors import (
     WorkerDead,
     WrongCall,
 )
-from .jobs import Batch, BatchRecord, Decision, Job, PolicyChange, RequestRecord
+from .jobs import (
+    Batch,
+    BatchRecord,
+    Decision,
+    ErrorRecord,
+    Job,
+    PolicyChange,
+    RequestRecord,
+)
 from .learning import Adaptive, CostAware
 from .loadtest import aload_test, load_test
 from .models import ServedModel
@@ -59,7 +67,7 @@ from .report import Report
 from .scheduler import Scheduler
 from .server import Server, serve, servers, stop_all
 from .simulator import simulate
-from .stats import Distribution, Queue, Stats, WorkerStats
+from .stats import Distribution, LastError, Queue, Stats, WorkerStats
 from .waiting import by_length, mates
 
 __version__ = "0.1.0"
@@ -81,11 +89,13 @@ __all__ = [
     "Distribution",
     "Endpoint",
     "Endpoints",
+    "ErrorRecord",
     "Forbidden",
     "Greedy",
     "InvalidInput",
     "Job",
     "JsonLines",
+    "LastError",
     "LengthAware",
     "LoaderFailed",
     "ModelFailed",

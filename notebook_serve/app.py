@@ -9,8 +9,8 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -40,7 +40,6 @@ from .replies import (
     request_id,
     without_places,
 )
-from .stats import Stats
 from .traced import Traced
 
 if TYPE_CHECKING:
@@ -155,19 +154,31 @@ class Handlers:
         return json_response({"state": self._engines.state})
 
     async def ready(self, request: Request) -> Response:
-        """Whether every model is loaded and requests are accepted."""
+        """Whether every model is loaded and requests are accepted.
+
+        A model that is failing still takes requests, so this is 200, and says what failed: a load
+        balancer that sent none could not find out that it answers again, and three bad inputs of
+        one client would take the server from all. It is 503 while a circuit breaker is open.
+        """
+        failing = self._failing()
         for engine in self._engines.values():
             refusal = engine.closed()
             if refusal is not None:
-                raise refusal
-        return json_response({"state": self._engines.state})
+                return error_response(request, refusal, self.told(request, refusal), failing)
+        return json_response({"state": self._engines.state, **failing})
+
+    def _failing(self) -> dict[str, Any]:
+        """The error of each model that is failing, by its name."""
+        errors = [engine.failing for engine in self._engines.values()]
+        told = {error.model: asdict(error.told(self._said)) for error in errors if error}
+        return {"failing": told} if told else {}
 
     async def stats(self, request: Request) -> Response:
         """The statistics as JSON: of the whole, or of one model."""
         engine = chosen(request, self._engines)
         # Sorting thousands of records is not for the event loop.
         stats = await asyncio.to_thread(self._engines.stats if engine is None else engine.stats)
-        return json_response(self._told(stats).to_dict())
+        return json_response(stats.told(self._said).to_dict())
 
     async def metrics(self, request: Request) -> Response:
         """The statistics of all models for Prometheus."""
@@ -184,10 +195,6 @@ class Handlers:
         """What there is at which path, as an OpenAPI document."""
         names = list(dict.fromkeys([*self._engines, FIRST]))
         return json_response(document(names, token=self._options.token is not None))
-
-    def _told(self, stats: Stats) -> Stats:
-        models = {name: self._told(each) for name, each in stats.models.items()}
-        return replace(stats, error=self._said(stats.error), models=models)
 
     def _said(self, error: str) -> str:
         """What a client may read of what is wrong with the server."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -53,3 +54,18 @@ class Breaker:
                 self._wait = min(self.longest, max(self.cool_off, 2 * self._wait))
                 self._until = now + self._wait
         return self.state != before
+
+    def outlook(self, now: float) -> str:
+        """Return in a sentence what happens next to requests for a model that fails."""
+        wait = self.refuses(now)
+        if self.state == "closed":
+            if not self.failures:
+                return "An answer ends this."
+            so_far = f"{self.failures} of {self.threshold} failures in a row so far"
+            return f"An answer ends this; otherwise the circuit breaker opens ({so_far})."
+        if wait is None:
+            return "The next request tries the model again; an answer ends this."
+        seconds = max(1, math.ceil(wait))
+        if self.state == "probing":
+            return f"One request tries the model; others are rejected for at most {seconds} s."
+        return f"Requests are rejected (circuit breaker); one is tried again in {seconds} s."

@@ -105,17 +105,27 @@ class Card:
     """A server at one moment: what it is about, its figures, and its settings to be unfolded."""
 
     name: str
-    #: ``new, loading, ready, paused, stopping, stopped, failed`` or ``dead``
+    #: ``new, loading, ready, failing, paused, stopping, stopped, failed`` or ``dead``
     state: str
     #: where it answers; empty where it does not
     url: str
     figures: Table
     settings: Table
+    #: when it was made, in local time: a notebook is read long after
+    at: str = ""
+    #: sentences about what is broken, and about what slows the server down
+    errors: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         where = f" · {self.url}" if self.url else ""
         _, is_so, hint = STATES[self.state]
-        return f"{self.name} {is_so}{where}{hint}\n{self.figures}\n\nsettings\n{self.settings}"
+        head = f"{self.name} {is_so}{where}{hint}{self._as_of()}"
+        notes = map(cell, (*self.errors, *self.warnings))
+        return "\n".join([head, *notes, str(self.figures)]) + f"\n\nsettings\n{self.settings}"
+
+    def _as_of(self) -> str:
+        return f" · as of {self.at}" if self.at else ""
 
     def markup(self) -> Markup:
         """As HTML."""
@@ -127,7 +137,8 @@ class Card:
             name=self.name,
             is_so=is_so,
             where=link,
-            hint=hint,
+            hint=hint + self._as_of(),
+            notes=Markup(_notes(self.errors, BAD) + _notes(self.warnings, BUSY)),
             figures=self.figures.markup(),
             settings=self.settings.markup(),
         )
@@ -137,6 +148,11 @@ class Card:
         return {"text/plain": str(self), "text/html": self.markup()}
 
 
+def _notes(sentences: Iterable[str], colour: str) -> Markup:
+    notes = (render("note.html", colour=colour, sentence=cell(one)) for one in sentences)
+    return Markup("".join(notes))
+
+
 GOOD, BUSY = "var(--jp-success-color1, #43a047)", "var(--jp-warn-color1, #f9a825)"
 BAD, OFF = "var(--jp-error-color1, #e53935)", "var(--jp-ui-font-color3, #9e9e9e)"
 #: how a state is shown: its colour, in words, and what can be done about it
@@ -144,6 +160,7 @@ STATES = {
     "new": (OFF, "is new", " · start() starts it"),
     "loading": (BUSY, "is loading", ""),
     "ready": (GOOD, "is ready", ""),
+    "failing": (BAD, "is failing", " · errors() lists what failed"),
     "paused": (BUSY, "is paused", " · resume() lets it go on"),
     "stopping": (BUSY, "is stopping", ""),
     "stopped": (OFF, "is stopped", " · start() starts it again"),

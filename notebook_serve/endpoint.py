@@ -17,15 +17,15 @@ from .engines import FIRST, Engines
 from .errors import NotReady, OptionError
 from .extras import require
 from .fixed_attributes import FixedAttributes
-from .jobs import BatchRecord, PolicyChange, RequestRecord
-from .log import Batches, Requests
+from .jobs import PolicyChange
+from .log import Batches, Errors, Requests
 from .models import ServedModel
 from .overheads import with_overheads
 from .policies import Policy, PolicyLike, label
 from .policy_kinds import as_policy
 from .replay import replay
 from .report import Report
-from .stats import Queue, Stats
+from .stats import SINCE, Queue, Stats
 from .tracebacks import entry_point
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Endpoint(FixedAttributes):
 
     @property
     def state(self) -> str:
-        """``new, loading, ready, paused, stopping, stopped, failed`` or ``dead``."""
+        """``new, loading, ready, failing, paused, stopping, stopped, failed`` or ``dead``."""
         return self._engine.state
 
     @property
@@ -160,16 +160,26 @@ class Endpoint(FixedAttributes):
         self._engine.pause(False)
 
     def stats(self) -> Stats:
-        """Statistics since the start: a table in a cell, a frozen object in code."""
+        """Statistics as of now: a table in a cell, a frozen object in code.
+
+        Each figure names its span of time: now, the last 10 s, or since the start.
+        """
         return self._engine.stats()
 
-    def records(self) -> list[RequestRecord]:
+    def records(self) -> Requests:
         """What became of each of the newest requests, oldest first."""
         return Requests(self._engine.records())
 
-    def batches(self) -> list[BatchRecord]:
+    def batches(self) -> Batches:
         """The newest batches that ran, oldest first."""
         return Batches(self._engine.batches())
+
+    def errors(self) -> Errors:
+        """The newest errors since the start, newest first: a list, and a table in a cell.
+
+        Has the failures of the model and of the policy, not inputs that were rejected.
+        """
+        return Errors(self._engine.errors())
 
     def policy_changes(self) -> list[PolicyChange]:
         """The policies that took effect since the start, the oldest first."""
@@ -261,7 +271,7 @@ class Endpoints(Mapping[str, Endpoint]):
         return endpoints_table(list(self.values())).bundle()
 
 
-HEADS = ("name", "state", "model", "policy", "waiting", "answered", "latency p50")
+HEADS = ("name", "state", "model", "policy", "waiting now", "answered", "latency p50")
 
 
 def endpoints_table(endpoints: Sequence[Endpoint]) -> Table:
@@ -279,7 +289,7 @@ def endpoints_table(endpoints: Sequence[Endpoint]) -> Table:
             duration(stats.latency.p50),
         )
 
-    return Table.of("", HEADS, endpoints, row)
+    return Table.of(f"answers and their latency {SINCE}", HEADS, endpoints, row)
 
 
 def checked_policy(policy: PolicyLike) -> Policy:

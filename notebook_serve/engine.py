@@ -19,10 +19,10 @@ import math
 import threading
 import time
 import traceback
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, InvalidStateError
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal, Protocol
 
@@ -46,16 +46,25 @@ from .errors import (
     WorkerDead,
 )
 from .executors import Executor, ThreadExecutor
+from .failures import FailureStreak, NewestErrors
 from .interpreter import COLLECTING
 from .isolation import Failure, run_isolated
-from .jobs import Batch, BatchRecord, Job, Outcome, PolicyChange, RequestRecord
+from .jobs import (
+    Batch,
+    BatchRecord,
+    ErrorRecord,
+    Job,
+    Outcome,
+    PolicyChange,
+    RequestRecord,
+)
 from .memory import Ceiling, free_memory, is_out_of_memory
 from .models import Model, Prepared
 from .pipelines import as_model
 from .policies import Policy, label
 from .progress import TICK, work_bar
 from .scheduler import FALLBACK, PolicyFault
-from .stats import News, Queue, Recorder, Stats, Unfinished, WorkerStats
+from .stats import LastError, News, Queue, Recorder, Stats, Unfinished, WorkerStats
 from .worker import Worker
 
 logger = logging.getLogger("notebook_serve")
@@ -151,6 +160,8 @@ class Engine:
         self._policy = policy
         self._fault: PolicyFault | None = None
         self._changes: deque[PolicyChange] = deque(maxlen=KEEP_CHANGES)
+        self._streak = FailureStreak()
+        self._errors = NewestErrors(self.name)
         self._cause: ServeError | None = None
         self._state: State = "new"
         self._paused = False
@@ -174,8 +185,15 @@ class Engine:
 
     @property
     def state(self) -> str:
-        """``new, loading, ready, paused, stopping, stopped, failed`` or ``dead``."""
-        return "paused" if self._paused and self._state == "ready" else self._state
+        """``new, loading, ready, failing, paused, stopping, stopped, failed`` or ``dead``.
+
+        ``failing`` is ``ready`` with a model whose newest requests all failed; see `failing`.
+        """
+        if self._state != "ready":
+            return self._state
+        if self._paused:
+            return "paused"
+        return "failing" if self._streak.failing else "ready"
 
     @property
     def cause(self) -> ServeError | None:
@@ -220,6 +238,7 @@ class Engine:
             self.breaker = Breaker()
             self._recorder = Recorder(time.monotonic())
             self._changes.clear()
+            self._streak, self._errors = FailureStreak(), NewestErrors(self.name)
             self._note_policy("start")
             self._backlog = Backlog()
             self._loading = {n for n, one in enumerate(self._executors) if not one.ready}
@@ -350,7 +369,7 @@ class Engine:
                 for entry in entries:
                     self._record(entry, "rejected", now)
                 raise refusal
-            self._recorder.enqueued(len(entries))
+            self._recorder.enqueued(len(entries), now)
             self.breaker.taken(now)
             for entry in entries:
                 self._open[entry.id] = entry
@@ -450,7 +469,9 @@ class Engine:
             prepared = self.model.prepare(entry.inputs, entry.parameters)
             job = Job(entry.id, entry.arrived, prepared.length, entry.deadline, prepared.group)
         except Exception as error:
-            self._close([self._failed(entry, error)])
+            ending = self._failed(entry, error)
+            self._learn([ending])
+            self._close([ending])
             return
         with self._lock:
             if entry.id not in self._open:
@@ -505,6 +526,7 @@ class Engine:
             for entry, _, _ in closed:
                 if entry.started is None:
                     self._left_queue(entry)
+            self._recorder.closed(len(closed), now)
             if not self._open:
                 self._changed.notify_all()
         self._deadlines.discard(*(entry.id for entry, _, _ in closed))
@@ -564,6 +586,8 @@ class Engine:
             error = LoaderFailed(f"the loader raised {type(cause).__name__}: {cause}")
             error.__cause__ = cause
         with self._changed:
+            if error is not None:
+                self._note_error(error.__cause__ or error)
             self._loading.discard(number)
             if self._state == "loading" and (error is not None or not self._loading):
                 self._cause = error
@@ -588,7 +612,15 @@ class Engine:
         )
         seconds = time.monotonic() - started
         record = BatchRecord(
-            batch.id, batch.reason, lengths, started, seconds, batch.waiting, retries, number
+            id=batch.id,
+            reason=batch.reason,
+            lengths=lengths,
+            started=started,
+            seconds=seconds,
+            waiting=batch.waiting,
+            retries=retries,
+            worker=number,
+            requests=tuple(entry.id for entry in entries),
         )
         with self._lock:
             self._running.pop(number, None)
@@ -633,6 +665,7 @@ class Engine:
     ) -> None:
         """Make answers of what the model put out, and answer a batch."""
         endings = list(map(self._ending, entries, items, outputs))
+        self._learn(endings)
         self._tell_breaker(endings)
         if self.tracer is not None:
             self.tracer.batch(self.name, record, [entry.trace for entry in entries])
@@ -640,13 +673,37 @@ class Engine:
 
     def _tell_breaker(self, endings: Sequence[Ending]) -> None:
         if self._state != "ready":
-            return  # a process that is ended to stop says nothing of its model
+            return  # as in `_learn`
         succeeded = sum(outcome == "ok" for _, outcome, _ in endings)
         failed = sum(outcome == "failed" for _, outcome, _ in endings)
         with self._lock:
             changed = self.breaker.ran(succeeded, failed, time.monotonic())
         if changed:
             logger.warning("%s: the circuit breaker is %s", self.name, self.breaker.state)
+
+    def _learn(self, endings: Sequence[Ending]) -> None:
+        """Note the answers and the failures of a batch, and log it when the model turns failing."""
+        if self._state != "ready":
+            return  # a process that is ended to stop says nothing of its model
+        failures = [(entry, result) for entry, outcome, result in endings if outcome == "failed"]
+        answered = sum(outcome == "ok" for _, outcome, _ in endings)
+        with self._lock:
+            for entry, error in failures:
+                self._note_error(error.__cause__ or error, str(entry.id))
+            turn = self._streak.ran(answered, len(failures))
+        if turn == "failing":
+            entry, error = failures[-1]
+            said = (
+                "%s: the model failed on %d requests in a row; the newest (request %d) raised this"
+            )
+            cause = error.__cause__ or error
+            logger.error(said, self.name, self._streak.count, entry.id, exc_info=cause)
+        elif turn == "recovered":
+            logger.info("%s: the model answers again", self.name)
+
+    def _note_error(self, error: BaseException, request: str = "") -> None:
+        """Keep an error to be looked at; the lock is held."""
+        self._errors.add(error, time.monotonic(), time.time(), request)
 
     def _run_failed(self, executor: Executor, error: Exception, items: Sequence[Prepared]) -> bool:
         """Where memory ran out, free some before the halves are tried, and learn from it.
@@ -705,6 +762,7 @@ class Engine:
         logger.error("%s: %s", self.name, fault, exc_info=fault.error)
         with self._lock:
             self._fault = fault
+            self._note_error(fault.error)
             self._note_policy("fault")
 
     def died(self, error: BaseException) -> None:
@@ -715,6 +773,7 @@ class Engine:
         with self._changed:
             self._running.clear()
             self._cause = cause
+            self._note_error(error)
             if self._state != "stopping":
                 self._set_state("dead")
         refuse = partial(self._refuse_all, lambda: WorkerDead(str(cause), MOST_RETRY_AFTER))
@@ -788,6 +847,10 @@ class Engine:
             breaker=self.breaker.state,
             memory_ceiling=None if self.ceiling.limit == math.inf else int(self.ceiling.limit),
             error=self.error,
+            queue_limit=self.max_queue_size,
+            failing=self.failing,
+            last_error=self.last_error,
+            warnings=tuple(self.warnings),
         )
 
     def _worker_stats(
@@ -802,7 +865,56 @@ class Engine:
             requests=recorder.worker_requests[number],
             utilisation=recorder.utilisation(now, since, number),
             restarts=executor.restarts(),
+            busy=recorder.worker_seconds.get(number, 0.0) + (0.0 if since is None else now - since),
         )
+
+    @property
+    def last_error(self) -> LastError | None:
+        """The newest error since the start, if there was any."""
+        newest = self._errors.last
+        return None if newest is None else LastError.of(newest, time.monotonic())
+
+    @property
+    def failing(self) -> LastError | None:
+        """The newest error, and what happens next, while the model is failing; else None.
+
+        It is failing when its newest 3 requests that ran all failed, or all of them where fewer
+        ran. See `FailureStreak`.
+        """
+        error = self.last_error
+        if self._state != "ready" or not self._streak.failing or error is None:
+            return None
+        outlook = self.breaker.outlook(time.monotonic())
+        return replace(error, times=self._streak.count, next=outlook)
+
+    def errors(self) -> list[ErrorRecord]:
+        """The newest errors since the start, newest first."""
+        with self._lock:
+            return self._errors.newest_first()
+
+    @property
+    def warnings(self) -> list[str]:
+        """Sentences about what slows the server down; empty when all is well.
+
+        What is broken is in `error` and `failing`.
+        """
+        found = [self._memory_warning(), self._restart_warning()]
+        return [sentence for sentence in found if sentence]
+
+    def _memory_warning(self) -> str:
+        if self.ceiling.limit == math.inf:
+            return ""
+        tokens = int(self.ceiling.limit)
+        return f"A batch ran out of memory: batches are limited to {tokens:,} padded tokens."
+
+    def _restart_warning(self) -> str:
+        reasons: Counter[str] = Counter()
+        for executor in self._executors:
+            reasons.update(executor.restarts())
+        if not reasons:
+            return ""
+        said = ", ".join(f"{reason}: {count}" for reason, count in reasons.items())
+        return f"A worker process ended and was started again ({said})."
 
     @property
     def error(self) -> str:

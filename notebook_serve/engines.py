@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .engine import Engine
 from .errors import NoSuchModel
+from .log import Errors
 from .policies import label
 from .stats import Stats
 from .together import state_of, together
@@ -140,6 +141,11 @@ class Engines:
         recorders = {name: engine.recorded() for name, engine in table.items()}
         each = {name: engine.stats(recorders[name]) for name, engine in table.items()}
         return together(each, list(recorders.values()))
+
+    def errors(self) -> Errors:
+        """The newest errors of all models, newest first."""
+        every = (error for engine in self._table.values() for error in engine.errors())
+        return Errors(sorted(every, key=lambda error: error.at, reverse=True))
 
     def overview(self) -> list[dict[str, Any]]:
         """What each model is and does just now, as plain JSON values, the first one first."""

@@ -96,6 +96,22 @@ class RequestRecord:
         """Seconds from arrival to answer."""
         return self.finished - self.arrived
 
+    def __repr__(self) -> str:
+        # Clock times mean nothing by themselves, so the repr has the three durations.
+        return _described(
+            self,
+            id=self.id,
+            outcome=self.outcome,
+            queue_time=self.queue_time,
+            inference_time=self.inference_time,
+            latency=self.latency,
+            length=self.length,
+            batch_id=self.batch_id,
+            batch_size=self.batch_size,
+            group=self.group,
+            client=self.client,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class BatchRecord:
@@ -114,6 +130,8 @@ class BatchRecord:
     retries: int = 0
     #: the number of the worker that ran it
     worker: int = 0
+    #: the ids of the requests that shared it, in the order of `lengths`; empty if not recorded
+    requests: tuple[int, ...] = ()
 
     @property
     def size(self) -> int:
@@ -131,6 +149,21 @@ class BatchRecord:
         padded = self.padded_tokens
         return 1 - sum(self.lengths) / padded if padded else 0.0
 
+    def __repr__(self) -> str:
+        return _described(
+            self,
+            id=self.id,
+            reason=self.reason,
+            size=self.size,
+            requests=self.requests,
+            lengths=self.lengths,
+            padding=self.padding,
+            seconds=self.seconds,
+            waiting=self.waiting,
+            retries=self.retries,
+            worker=self.worker,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class PolicyChange:
@@ -142,3 +175,45 @@ class PolicyChange:
     policy: str
     #: why it took effect: ``start``, ``set`` (by the owner) or ``fault`` (the one before failed)
     reason: str = "set"
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorRecord:
+    """An error of the model, or of the server around it; equal neighbours are counted together.
+
+    A rejected input is no error of the server, and neither is a request that timed out.
+    """
+
+    #: the class of the exception
+    type: str
+    #: what the exception says, cut to `failures.MOST_MESSAGE` characters
+    message: str
+    #: when it last happened, on the monotonic clock, as in records
+    at: float
+    #: the same moment in seconds since 1970
+    when: float
+    #: how often it happened before another error did; there may have been answers in between
+    times: int = 1
+    #: the id of the newest request that failed; empty where no request was concerned
+    request: str = ""
+    #: the name of the model
+    model: str = ""
+
+
+#: numbers of a tuple that a record's repr shows
+MOST_NUMBERS = 16
+
+
+def _described(record: object, **values: object) -> str:
+    """Return the repr of a record: its class and `values`, without those that are empty."""
+    shown = (f"{name}={_short(value)}" for name, value in values.items() if value not in ("", ()))
+    return f"{type(record).__name__}({', '.join(shown)})"
+
+
+def _short(value: object) -> str:
+    """Return the repr of a value: floats with four digits, long tuples cut."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, tuple) and len(value) > MOST_NUMBERS:
+        return f"({', '.join(map(repr, value[:MOST_NUMBERS]))}, … {len(value)} in all)"
+    return repr(value)

@@ -6,7 +6,7 @@ import math
 import threading
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import accumulate, islice
 from typing import Any
@@ -17,10 +17,13 @@ from .errors import OptionError
 from .jobs import BatchRecord, RequestRecord
 from .parsing import BUILT_IN, parse_policy
 from .policies import Policy, label
-from .stats import WINDOW, Distribution, News, Unfinished
+from .stats import LAST, NOW, WINDOW, Distribution, News, Unfinished
 
 #: seconds that a picture reaches back
 SPAN = 60
+SHOWN = "last minute"
+#: the newest errors that a picture has
+MOST_ERRORS = 10
 #: the newest answers of that time that say how long answers take
 MOST_ANSWERS = 2000
 #: requests that the time line shows
@@ -73,6 +76,9 @@ class Live:
                 # So that no picture equals the last: an idle server would seem to be gone.
                 "at": now,
                 "tiles": self._tiles(news.unfinished, times["latency"], math.floor(now)),
+                "failing": _failing(self.engine),
+                "errors": _errors(self.engine, now),
+                "changes": _changes(self.engine, now),
                 "history": self._history(news.unfinished, math.floor(now)),
                 "times": {name: _percentiles(spread) for name, spread in times.items()},
                 "batch_sizes": _counts(batch.size for batch in self._batches),
@@ -111,23 +117,36 @@ class Live:
 
     def _tiles(
         self, unfinished: Sequence[Unfinished], latency: Distribution, end: int
-    ) -> list[tuple[str, str]]:
-        """The figures that are read first, each under its name."""
-        last = (self._seconds.get(at) for at in range(end - int(WINDOW), end))
-        answered = sum(second.answered for second in last if second)
+    ) -> list[tuple[str, str, str]]:
+        """The figures that are read first: name, value, and the span of time that it is over."""
+        begin = end - WINDOW
+        last = [second for at, second in self._seconds.items() if begin <= at < end]
+        arrived = sum(second.arrived for second in last)
+        arrived += sum(begin <= request.arrived < end for request in unfinished)
+        answered = sum(second.answered for second in last)
         waiting = sum(request.started is None for request in unfinished)
         sizes = [batch.size for batch in self._batches]
         tokens = sum(sum(batch.lengths) for batch in self._batches)
         padded = sum(batch.padded_tokens for batch in self._batches)
         return [
-            ("answers", per_second(answered / WINDOW)),
-            ("waiting", str(waiting)),
-            ("running", str(len(unfinished) - waiting)),
-            ("latency p50", duration(latency.p50)),
-            ("latency p99", duration(latency.p99)),
-            ("batch size", f"{sum(sizes) / len(sizes):.3g}" if sizes else "–"),
-            ("padding", percent(1 - tokens / padded if padded else math.nan)),
+            ("arrivals", per_second(arrived / WINDOW), LAST),
+            ("answers", per_second(answered / WINDOW), LAST),
+            ("busy", percent(self._busy(unfinished, begin, end)), LAST),
+            ("waiting", str(waiting), NOW),
+            ("running", str(len(unfinished) - waiting), NOW),
+            ("latency p50", duration(latency.p50), SHOWN),
+            ("latency p99", duration(latency.p99), SHOWN),
+            ("batch size", f"{sum(sizes) / len(sizes):.3g}" if sizes else "–", SHOWN),
+            ("padding", percent(1 - tokens / padded if padded else math.nan), SHOWN),
         ]
+
+    def _busy(self, unfinished: Sequence[Unfinished], begin: float, end: float) -> float:
+        """The share of the time from `begin` to `end` in which a worker ran; the mean of all."""
+        spans = [(batch.started, batch.started + batch.seconds) for batch in self._batches]
+        running = {one.batch_id: one.started for one in unfinished if one.started is not None}
+        spans += [(started, end) for started in running.values()]
+        busy = sum(max(0.0, min(last, end) - max(first, begin)) for first, last in spans)
+        return min(1.0, busy / ((end - begin) * self.engine.workers))
 
     def _times(self) -> dict[str, Distribution]:
         """How long the newest answers took: the wait, the run, and both together."""
@@ -192,8 +211,51 @@ def about(engine: Engine) -> dict[str, Any]:
             "options": options(policy),
         },
         "policies": {name: options(kind()) for name, kind in sorted(BUILT_IN.items())},
+        "task": "" if engine.model is None else engine.model.task or "",
+        "accepts": [] if engine.model is None else sorted(engine.model.accepts),
         "error": engine.error,
+        "warnings": engine.warnings,
         "span": SPAN,
+    }
+
+
+def _failing(engine: Engine) -> dict[str, Any] | None:
+    """The error of a failing model, as `LastError` has it."""
+    error = engine.failing
+    return None if error is None else asdict(error)
+
+
+def _errors(engine: Engine, now: float) -> list[dict[str, Any]]:
+    """The newest errors, newest first."""
+    return [
+        {
+            "type": error.type,
+            "message": error.message,
+            "ago": max(0.0, now - error.at),
+            "times": error.times,
+            "request": error.request,
+        }
+        for error in engine.errors()[:MOST_ERRORS]
+    ]
+
+
+def _changes(engine: Engine, now: float) -> list[dict[str, Any]]:
+    """The policies that took effect within the time that the picture shows, oldest first."""
+    return [
+        {"ago": max(0.0, now - change.at), "policy": change.policy, "reason": change.reason}
+        for change in engine.policy_changes()
+        if now - change.at <= SPAN
+    ]
+
+
+def told(picture: dict[str, Any], said: Callable[[str], str]) -> dict[str, Any]:
+    """A picture for a client, which reads of errors what `said` makes of their messages."""
+    failing = picture["failing"]
+    return {
+        **picture,
+        "error": said(picture["error"]),
+        "failing": failing and {**failing, "message": said(failing["message"])},
+        "errors": [{**error, "message": said(error["message"])} for error in picture["errors"]],
     }
 
 

@@ -330,8 +330,9 @@ class Load:
         if self.server is None:
             return [], True
         kept = self.server.batches()
+        # Its ids are the server's; the records of a report have their own, and name their batch.
         ran = [
-            replace(batch, started=batch.started - self.origin)
+            replace(batch, started=batch.started - self.origin, requests=())
             for batch in kept
             if batch.started >= self.origin
         ]

@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import count
-from typing import Any, overload
+from datetime import datetime, timezone
+from itertools import count, groupby
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, SupportsIndex, TypeVar, overload
 
-from .display import Table, duration, percent
-from .jobs import BatchRecord, Outcome, RequestRecord
+from .display import MOST_ROWS, Table, duration, percent
+from .extras import require
+from .jobs import BatchRecord, ErrorRecord, Outcome, RequestRecord
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+T = TypeVar("T")
+
+#: runs of ids that a table names of the requests in a batch
+MOST_RUNS = 4
+
+
+def _fields(*names: str) -> dict[str, Callable[[Any], Any]]:
+    """Return how to read each field of a record, by its name."""
+    return {name: attrgetter(name) for name in names}
 
 
 @dataclass(eq=False)
@@ -56,6 +73,10 @@ class RequestLog(Sequence[RequestRecord]):
     def __iter__(self) -> Iterator[RequestRecord]:
         return map(RequestRecord, *(getattr(self, name) for name in self.columns()))
 
+    def to_frame(self) -> DataFrame:
+        """One row for each request; see `Requests.to_frame`."""
+        return requests_frame(self)
+
     def __repr__(self) -> str:
         return f"<RequestLog: {len(self)} requests>"
 
@@ -89,10 +110,10 @@ class BatchLog(Sequence[BatchRecord]):
     @overload
     def __getitem__(self, index: int) -> BatchRecord: ...
     @overload
-    def __getitem__(self, index: slice) -> list[BatchRecord]: ...
-    def __getitem__(self, index: int | slice) -> BatchRecord | list[BatchRecord]:
+    def __getitem__(self, index: slice) -> Batches: ...
+    def __getitem__(self, index: int | slice) -> BatchRecord | Batches:
         if isinstance(index, slice):
-            return [self[n] for n in range(*index.indices(len(self)))]
+            return Batches(self[n] for n in range(*index.indices(len(self))))
         number = range(len(self))[index]
         return BatchRecord(number, *(column[number] for column in self.columns))
 
@@ -104,6 +125,10 @@ class BatchLog(Sequence[BatchRecord]):
         """What is kept of the batches, in the order of `add`."""
         return self.reason, self.lengths, self.started, self.seconds, self.waiting
 
+    def to_frame(self) -> DataFrame:
+        """One row for each batch; see `Batches.to_frame`."""
+        return batches_frame(self)
+
     def __repr__(self) -> str:
         return f"<BatchLog: {len(self)} batches>"
 
@@ -111,41 +136,92 @@ class BatchLog(Sequence[BatchRecord]):
         return batches_table(self).bundle()
 
 
-class Requests(list[RequestRecord]):
-    """A list that reads as a table."""
+class Shown(list[T]):
+    """A list that reads as a table, and so does each part of it."""
+
+    def table(self) -> Table:
+        """Return what a cell shows."""
+        raise NotImplementedError
+
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> T: ...
+    @overload
+    def __getitem__(self, index: slice) -> Shown[T]: ...
+    def __getitem__(self, index: SupportsIndex | slice) -> T | Shown[T]:
+        found = super().__getitem__(index)
+        return type(self)(found) if isinstance(index, slice) else found  # type: ignore[arg-type,return-value]
 
     def __repr__(self) -> str:
-        return str(requests_table(self))
+        return str(self.table())
 
     def _repr_html_(self) -> str:
-        return requests_table(self).markup()
+        return self.table().markup()
 
 
-class Batches(list[BatchRecord]):
-    """A list that reads as a table."""
+class Requests(Shown[RequestRecord]):
+    """The records of requests, oldest first: a list, and a table in a cell."""
 
-    def __repr__(self) -> str:
-        return str(batches_table(self))
+    def table(self) -> Table:
+        """Return what a cell shows: a row for each request."""
+        return requests_table(self)
 
-    def _repr_html_(self) -> str:
-        return batches_table(self).markup()
+    def to_frame(self) -> DataFrame:
+        """One row for each request: its record, and its three times in seconds.
+
+        Requests with the same ``batch_id`` shared a batch. Raises `MissingExtra` without pandas.
+        """
+        return requests_frame(self)
+
+
+class Batches(Shown[BatchRecord]):
+    """The records of batches, oldest first: a list, and a table in a cell."""
+
+    def table(self) -> Table:
+        """Return what a cell shows: a row for each batch."""
+        return batches_table(self)
+
+    def to_frame(self) -> DataFrame:
+        """One row for each batch: its record, its size and its padding (a share from 0 to 1).
+
+        ``requests`` has the ids of the requests in it. Raises `MissingExtra` without pandas.
+        """
+        return batches_frame(self)
+
+
+class Errors(Shown[ErrorRecord]):
+    """The newest errors of a server or a model, newest first: a list, and a table in a cell.
+
+    Equal errors in a row are one record, which counts them. A message is cut to 500 characters.
+    """
+
+    def table(self) -> Table:
+        """Return what a cell shows: a row for each error."""
+        return errors_table(self)
+
+    def to_frame(self) -> DataFrame:
+        """One row for each error. Raises `MissingExtra` without pandas."""
+        frame = _frame(self, ERROR_COLUMNS)
+        pandas = require("pandas", "notebook")
+        return frame.assign(when=pandas.to_datetime(frame["when"], unit="s", utc=True))
 
 
 # -- as tables ----------------------------------------------------------------------------
 
 REQUEST_HEADS = (
     *("id", "arrived", "queue_time", "inference_time", "latency"),
-    *("outcome", "batch", "size", "length", "parameters", "client"),
+    *("outcome", "batch", "size", "length", "parameters", "client", "batch mates"),
 )
 BATCH_HEADS = (
     *("id", "started", "seconds", "reason", "size", "longest", "padding", "waiting"),
-    "worker",
+    *("worker", "requests"),
 )
+ERROR_HEADS = ("when", "model", "type", "message", "times", "request")
 
 
 def requests_table(records: Sequence[RequestRecord]) -> Table:
     """What became of each request; arrivals count from the first one's."""
     first = records[0].arrived if records else 0.0
+    mates = _mates(records)
 
     def row(record: RequestRecord) -> tuple[Any, ...]:
         return (
@@ -160,9 +236,42 @@ def requests_table(records: Sequence[RequestRecord]) -> Table:
             record.length,
             record.group or "default",
             record.client,
+            _listed([mate for mate in mates.get(record.batch_id, ()) if mate != record.id]),
         )
 
-    return Table.of(f"{len(records)} requests", REQUEST_HEADS, records, row)
+    return Table.of(_counted(len(records), "request"), REQUEST_HEADS, records, row)
+
+
+def _mates(records: Sequence[RequestRecord]) -> Mapping[int | None, list[int]]:
+    """Return the ids of the requests in each batch of which a table shows a request."""
+    ends = [*records[: MOST_ROWS // 2], *records[-MOST_ROWS:]]
+    shown = {record.batch_id for record in ends if record.batch_size > 1}
+    mates: defaultdict[int | None, list[int]] = defaultdict(list)
+    for batch_id, number in _batch_ids(records) if shown else ():
+        if batch_id in shown:
+            mates[batch_id].append(number)
+    return mates
+
+
+def _batch_ids(records: Sequence[RequestRecord]) -> Iterable[tuple[int | None, int]]:
+    """Return the batch and the id of each request; of a log without making its records."""
+    if isinstance(records, RequestLog):
+        return zip(records.batch_id, records.id, strict=True)
+    return map(attrgetter("batch_id", "id"), records)
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    """Return some ids as text: ``3, 5–9``, the first few of many, a dash for none."""
+    ordered = enumerate(sorted(numbers))
+    runs = [[n for _, n in run] for _, run in groupby(ordered, lambda pair: pair[1] - pair[0])]
+    spans = [f"{run[0]}–{run[-1]}" if run[1:] else str(run[0]) for run in runs]
+    rest = sum(map(len, runs[MOST_RUNS:]))
+    more = f" and {rest} more" if rest else ""
+    return ", ".join(spans[:MOST_RUNS]) + more or "–"
+
+
+def _counted(count: int, thing: str, plural: str = "s") -> str:
+    return f"{count} {thing}{plural if count != 1 else ''}"
 
 
 def batches_table(batches: Sequence[BatchRecord]) -> Table:
@@ -180,6 +289,65 @@ def batches_table(batches: Sequence[BatchRecord]) -> Table:
             percent(batch.padding),
             batch.waiting,
             batch.worker,
+            _listed(batch.requests),
         )
 
-    return Table.of(f"{len(batches)} batches", BATCH_HEADS, batches, row)
+    return Table.of(_counted(len(batches), "batch", "es"), BATCH_HEADS, batches, row)
+
+
+def errors_table(errors: Sequence[ErrorRecord]) -> Table:
+    """Each error, and when it last happened in local time."""
+
+    def row(error: ErrorRecord) -> tuple[Any, ...]:
+        when = datetime.fromtimestamp(error.when, timezone.utc).astimezone()
+        return (
+            f"{when:%Y-%m-%d %H:%M:%S}",
+            error.model,
+            error.type,
+            error.message,
+            error.times,
+            error.request or "–",
+        )
+
+    return Table.of(_counted(len(errors), "error"), ERROR_HEADS, errors, row)
+
+
+# -- as data frames -----------------------------------------------------------------------
+
+ERROR_COLUMNS = _fields("when", "model", "type", "message", "times", "request")
+BATCH_COLUMNS = {
+    **_fields("id", "started", "seconds", "reason", "size"),
+    "longest": lambda batch: max(batch.lengths, default=0),
+    **_fields("padding", "padded_tokens", "waiting", "retries", "worker", "requests", "lengths"),
+}
+
+
+def _frame(items: Iterable[Any], columns: Mapping[str, Callable[[Any], Any]]) -> DataFrame:
+    """A data frame with a row for each of `items`."""
+    pandas = require("pandas", "notebook")
+    rows = list(items)
+    return pandas.DataFrame({name: list(map(read, rows)) for name, read in columns.items()})
+
+
+def batches_frame(batches: Iterable[BatchRecord]) -> DataFrame:
+    """One row for each batch: its record, its size and its padding."""
+    return _frame(batches, BATCH_COLUMNS)
+
+
+def requests_frame(records: Iterable[RequestRecord]) -> DataFrame:
+    """One row for each request: its record, and its three times in seconds.
+
+    A time that is not known is missing. Raises `MissingExtra` without pandas.
+    """
+    pandas = require("pandas", "notebook")
+    log = RequestLog.of(records)
+    columns = {name: getattr(log, name) for name in RequestLog.columns()}
+    times = dict.fromkeys(("arrived", "started", "finished"), float)
+    frame = pandas.DataFrame(columns).astype({**times, "batch_id": "Int64"})
+    known = frame["started"].notna() | (frame["outcome"] != "ok")
+    left = frame["started"].fillna(frame["finished"])
+    return frame.assign(
+        queue_time=(left - frame["arrived"]).where(known),
+        inference_time=(frame["finished"] - left).where(known),
+        latency=frame["finished"] - frame["arrived"],
+    )

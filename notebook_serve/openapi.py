@@ -95,7 +95,7 @@ def document(models: Sequence[str], *, token: bool) -> Json:
             "/health": {
                 "get": {**_looking("Whether it lives.", STATE, more=[503]), "security": []}
             },
-            "/ready": {"get": _looking("Whether requests are taken.", STATE, more=[503])},
+            "/ready": {"get": _looking("Whether requests are taken.", _json(READY), more=[503])},
             "/live": {
                 "get": _looking("What the dashboard shows.", LIVE, parameters=[of_one], more=[404])
             },
@@ -250,6 +250,21 @@ ERROR = _object(
     description="What is wrong, in a sentence and in a word; of a list, with which item.",
 )
 ERROR["properties"]["index"] = COUNT
+LAST_ERROR = _object(
+    {
+        "model": TEXT,
+        "type": TEXT,
+        "message": TEXT,
+        "ago": {"type": "number", "minimum": 0},
+        "times": COUNT,
+        "request": TEXT,
+        "next": TEXT,
+    },
+    additionalProperties=False,
+)
+#: the models that are failing, by name
+FAILING: Json = {"type": "object", "additionalProperties": LAST_ERROR}
+ERROR["properties"]["failing"] = FAILING
 #: the same as OpenAI's clients read it
 V1_ERROR = _object({"error": _object(dict.fromkeys(("message", "type", "code"), TEXT))})
 QUESTION: Json = {
@@ -279,9 +294,11 @@ WORKER = _object(
         "requests": COUNT,
         "utilisation": {"type": "number", "minimum": 0, "maximum": 1},
         "restarts": COUNTS,
+        "busy": {"type": "number", "minimum": 0},
     },
     additionalProperties=False,
 )
+MAY_FAIL: Json = {"anyOf": [LAST_ERROR, {"type": "null"}]}
 STATS = _object(
     {
         "state": STATES,
@@ -309,6 +326,13 @@ STATS = _object(
             "type": "object",
             "additionalProperties": {"$ref": "#/components/schemas/Stats"},
         },
+        "queue_limit": {"type": ["integer", "null"]},
+        "active": FIGURE,
+        "active_throughput": FIGURE,
+        "active_utilisation": FIGURE,
+        "failing": MAY_FAIL,
+        "last_error": MAY_FAIL,
+        "warnings": {"type": "array", "items": TEXT},
     },
     additionalProperties=False,
 )
@@ -345,7 +369,27 @@ V1: dict[str, tuple[str, Json]] = {
 }
 MODELS = _object({"models": {"type": "array", "items": MODEL, "minItems": 1}})
 STATE = _json(_object({"state": STATES}))
-LIVE = _json(_object({"name": TEXT, "state": STATES, "steers": {"type": "boolean"}}))
+READY = _object({"state": STATES}, description="A server that is failing takes requests too.")
+READY["properties"]["failing"] = FAILING
+NULL: Json = {"type": "null"}
+TROUBLE: Json = {"type": TEXT, "message": TEXT, "ago": FIGURE, "times": COUNT}
+CHANGE = _object({"ago": FIGURE, "policy": TEXT, "reason": TEXT})
+LIVE = _json(
+    _object(
+        {
+            "name": TEXT,
+            "state": STATES,
+            "steers": {"type": "boolean"},
+            "task": TEXT,
+            "accepts": {"type": "array", "items": {"enum": ["bytes", "json", "text"]}},
+            "tiles": {"type": "array", "items": {"type": "array", "items": TEXT}},
+            "failing": {"anyOf": [_object({**TROUBLE, "next": TEXT}), NULL]},
+            "errors": {"type": "array", "items": _object({**TROUBLE, "request": TEXT})},
+            "changes": {"type": "array", "items": CHANGE},
+            "warnings": {"type": "array", "items": TEXT},
+        }
+    )
+)
 HTML: Json = {"text/html": {"schema": TEXT}}
 METRICS: Json = {
     "text/plain": {"schema": TEXT},

@@ -21,7 +21,7 @@ from .engine import Engine
 from .engines import Engines
 from .errors import BadRequest, Forbidden, InvalidInput, OptionError
 from .headers import header, is_own_page
-from .live import steer
+from .live import steer, told
 from .lives import Lives
 from .replies import json_response
 
@@ -99,8 +99,7 @@ class Page:
     async def _picture(self, request: Request) -> dict[str, Any]:
         # The first has ten thousand records to go through, which is not for the event loop.
         picture = await asyncio.to_thread(self._lives.picture, self._chosen(request).name)
-        error = self._said(picture["error"])
-        return {**picture, "error": error, "steers": self._may_steer(request)}
+        return {**told(picture, self._said), "steers": self._may_steer(request)}
 
     def _chosen(self, request: Request) -> Engine:
         return chosen(request, self._engines) or self._engines.first

@@ -129,8 +129,13 @@ def error_content(request: Request, status: int, kind: str, message: str) -> dic
     return {"error": {"message": message, "type": whose, "code": kind}}
 
 
-def error_response(request: Request, error: ServeError, message: str = "") -> Response:
-    """An error of ours as JSON, with what its kind asks for; `message` in place of its own."""
+def error_response(
+    request: Request, error: ServeError, message: str = "", more: Mapping[str, Any] | None = None
+) -> Response:
+    """An error of ours as JSON, with what its kind asks for; `message` in place of its own.
+
+    `more` is put beside it.
+    """
     said = without_places(message or error.message)
     content = error_content(request, error.status, type(error).__name__, said)
     if error.index is not None and isinstance(content["error"], str):
@@ -140,4 +145,4 @@ def error_response(request: Request, error: ServeError, message: str = "") -> Re
         headers["Retry-After"] = str(error.retry_after)
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    return json_response(content, error.status, headers)
+    return json_response({**content, **(more or {})}, error.status, headers)

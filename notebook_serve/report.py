@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from . import figures
 from .display import Table, duration, per_second, percent
 from .errors import OptionError
-from .extras import require
 from .jobs import OUTCOMES, BatchRecord
 from .log import RequestLog
 from .stats import Distribution
@@ -327,17 +326,7 @@ class Report:
 
         What is not known is missing. Raises `MissingExtra` without pandas.
         """
-        pandas = require("pandas", "notebook")
-        columns = {name: getattr(self.records, name) for name in RequestLog.columns()}
-        times = dict.fromkeys(("arrived", "started", "finished"), float)
-        frame = pandas.DataFrame(columns).astype({**times, "batch_id": "Int64"})
-        known = frame["started"].notna() | (frame["outcome"] != "ok")
-        left = frame["started"].fillna(frame["finished"])
-        return frame.assign(
-            queue_time=(left - frame["arrived"]).where(known),
-            inference_time=(frame["finished"] - left).where(known),
-            latency=frame["finished"] - frame["arrived"],
-        )
+        return self.records.to_frame()
 
     def to_json(self) -> str:
         """All of it as JSON, records and batches by columns; `from_json` reads it."""
@@ -464,7 +453,9 @@ def _revived(values: dict[str, Any]) -> dict[str, Any]:
     log["started"] = [None if value is None else float(value) for value in log["started"]]
     for name in ("outcome", "group", "client"):  # a million times the same text, kept once
         log[name] = list(map(sys.intern, log[name]))
-    ran["lengths"] = map(tuple, ran["lengths"])
+    ran["lengths"] = list(map(tuple, ran["lengths"]))
+    # A report of an earlier version does not say which requests shared a batch.
+    ran["requests"] = list(map(tuple, ran.get("requests") or [()] * len(ran["lengths"])))
     return {
         **values,
         "records": RequestLog(**log),

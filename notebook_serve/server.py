@@ -14,15 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 from .clients import Clients
 from .cost import CostModel
-from .display import Card, Table, duration, per_second
+from .display import Card, Table, duration
 from .endpoint import Endpoint, Endpoints, checked_policy
 from .engine import Engine
 from .engines import FIRST, Engines
 from .errors import OptionError
 from .extras import require
 from .fixed_attributes import FixedAttributes
-from .jobs import BatchRecord, PolicyChange, RequestRecord
+from .jobs import PolicyChange
 from .learning import CostAware
+from .log import Batches, Errors, Requests
 from .models import ServedModel
 from .pipeline_builder import choose_model
 from .pipelines import as_model
@@ -31,7 +32,17 @@ from .policies import Policy, PolicyLike, label
 from .progress import packing_bar
 from .report import Report
 from .sockets import is_loopback, listen
-from .stats import Queue, Stats
+from .stats import (
+    SINCE,
+    LastError,
+    Queue,
+    Row,
+    Stats,
+    counts_in_words,
+    queue_rows,
+    rate_rows,
+    span_of_times,
+)
 from .tracebacks import entry_point
 
 if TYPE_CHECKING:
@@ -474,9 +485,11 @@ class Server(FixedAttributes):
 
     @property
     def state(self) -> str:
-        """``new, loading, ready, paused, stopping, stopped, failed`` or ``dead``.
+        """``new, loading, ready, failing, paused, stopping, stopped, failed`` or ``dead``.
 
-        Of several models it is the state of the one that needs most attention.
+        A model is ``failing`` when its newest 3 requests failed, or all of them where fewer ran;
+        `stats` and `errors` have the error. Of several models it is the state of the one that
+        needs most attention.
         """
         return self._engines.state
 
@@ -509,19 +522,28 @@ class Server(FixedAttributes):
             engine.pause(False)
 
     def stats(self) -> Stats:
-        """Statistics since the start: a table in a cell, a frozen object in code.
+        """Statistics as of now: a table in a cell, a frozen object in code.
+
+        Each figure names its span of time: now, the last 10 s, or since the start.
 
         Of several models they are of the whole, and have those of each as ``models``.
         """
         return self._engines.stats()
 
-    def records(self) -> list[RequestRecord]:
+    def records(self) -> Requests:
         """What became of each of the newest requests, oldest first."""
         return self._first.records()
 
-    def batches(self) -> list[BatchRecord]:
+    def batches(self) -> Batches:
         """The newest batches that ran, oldest first."""
         return self._first.batches()
+
+    def errors(self) -> Errors:
+        """The newest errors since the start, newest first: a list, and a table in a cell.
+
+        Has the failures of all models and policies, not inputs that were rejected.
+        """
+        return self._engines.errors()
 
     def policy_changes(self) -> list[PolicyChange]:
         """The policies that took effect since the start, the oldest first."""
@@ -605,22 +627,16 @@ class Server(FixedAttributes):
 
     def _card(self) -> Card:
         stats = self.stats()
-        rows = [
-            ("model", stats.model),
-            ("policy", stats.policy),
-            ("queue", f"{stats.queue_depth} waiting, {stats.queue_peak} at most"),
-            ("throughput", per_second(stats.throughput)),
-            ("answered", stats.outcomes["ok"]),
-            ("latency p50", duration(stats.latency.p50)),
-        ]
-        if stats.error:
-            rows.append(("error", stats.error))
+        errors = [_failing(stats, error) for error in stats.all_failing]
         return Card(
             self.name,
             stats.state,
             self.url if self._answers() else "",
-            Table("", ("", ""), rows),
+            Table("", ("", "", ""), _figures(stats)),
             Table("", ("", ""), self._settings()),
+            at=time.strftime("%H:%M:%S (%Y-%m-%d)"),
+            errors=(*errors, stats.error) if stats.error else tuple(errors),
+            warnings=stats.warnings,
         )
 
     def _settings(self) -> list[tuple[str, object]]:
@@ -629,11 +645,31 @@ class Server(FixedAttributes):
             ("workers", str(self._placement)),
             ("queue limit", f"{engine.max_queue_size} requests"),
             ("time-out", "none" if endless else duration(engine.timeout)),
-            ("who would be late", "refused at once" if engine.refuse_late else "may wait"),
+            ("late requests", "rejected at once" if engine.refuse_late else "may wait"),
             ("body limit", f"{self._max_body_size:,} bytes"),
             ("token", "none" if self._token is None else "needed; a browser opens /?token=..."),
-            ("errors", "told in full" if self._expose_errors else "told in general words"),
+            ("error details", "shown to clients" if self._expose_errors else "hidden from clients"),
         ]
+
+
+def _figures(stats: Stats) -> list[Row]:
+    """The figures of a card: name, span of time, and value."""
+    rows: list[Row] = [
+        ("model", "", stats.model),
+        ("policy", "", stats.policy),
+        *queue_rows(stats),
+        *rate_rows(stats),
+        ("requests", SINCE, counts_in_words(stats.outcomes)),
+        ("latency p50", span_of_times(stats), duration(stats.latency.p50)),
+    ]
+    if stats.last_error and not stats.failing:
+        rows.append(("last error", SINCE, str(stats.last_error)))
+    return rows
+
+
+def _failing(stats: Stats, error: LastError) -> str:
+    """What is told of a model that is failing; of several models, which one."""
+    return f"{error.model} · {error}. {error.next}" if stats.models else f"{error}. {error.next}"
 
 
 def servers() -> list[Server]:

@@ -8,19 +8,27 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice, takewhile
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from .display import Table, duration, percent
+from .display import Table, duration, per_second, percent
+from .extras import require
 from .histogram import SECONDS, SHARES, SIZES, Histogram
-from .jobs import OUTCOMES, BatchRecord, Job, RequestRecord
+from .jobs import OUTCOMES, BatchRecord, ErrorRecord, Job, RequestRecord
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 T = TypeVar("T")
 
 #: how many of the newest records are kept
 KEEP_REQUESTS = 10_000
 KEEP_BATCHES = 5_000
-#: seconds that "now" means for throughput and utilisation
+#: characters of an error's message in a sentence; `errors` has more of it
+MOST_TOLD = 200
+#: seconds over which `throughput` and `utilisation` are taken
 WINDOW = 10.0
+#: the spans of time that figures are over, in words
+NOW, LAST, SINCE = "now", f"last {WINDOW:g} s", "since the start"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,40 +65,92 @@ class WorkerStats:
     #: how many batches it ran, and requests in them
     batches: int
     requests: int
-    #: the share of time that it was running a batch, from 0 to 1
+    #: the share of the last `WINDOW` seconds in which it ran a batch, from 0 to 1
     utilisation: float
     #: how often its process was started anew, by what the one before ended of
     restarts: Mapping[str, int]
+    #: seconds that it ran batches since the start
+    busy: float = 0.0
 
     def __str__(self) -> str:
         what = self.kind if self.pid is None else f"{self.kind} {self.pid}"
         where = f" on {self.device}" if self.device else ""
-        return f"{what}{where}, {self.batches} batches, {percent(self.utilisation)} busy"
+        ran = f"{self.batches} batches in {duration(self.busy)}"
+        return f"{what}{where}; {ran}; {percent(self.utilisation)} busy in the {LAST}"
+
+
+@dataclass(frozen=True, slots=True)
+class LastError:
+    """The newest error of a model at the moment of a `Stats`."""
+
+    #: the name of the model
+    model: str
+    #: the class of the exception
+    type: str
+    #: what it says, cut where it is long
+    message: str
+    #: seconds since it last happened
+    ago: float
+    #: how many equal errors came one after another; of a failing model, the failures in a row
+    times: int
+    #: the id of the newest request that failed; empty where no request was concerned
+    request: str = ""
+    #: what happens next, while the model is failing
+    next: str = ""
+
+    @classmethod
+    def of(cls, error: ErrorRecord, now: float) -> LastError:
+        """Return what is told of an error at time `now`."""
+        ago = max(0.0, now - error.at)
+        return cls(error.model, error.type, error.message, ago, error.times, error.request)
+
+    def told(self, said: Callable[[str], str]) -> LastError:
+        """Return the same for a client, which reads of the message what `said` makes of it."""
+        return replace(self, message=said(self.message))
+
+    def __str__(self) -> str:
+        cut = "…" if len(self.message) > MOST_TOLD else ""
+        what = f"{self.type}: {self.message[:MOST_TOLD]}{cut}" if self.message else self.type
+        which = f", request {self.request}" if self.request else ""
+        times = f"{self.times} times, last " if self.times > 1 else ""
+        if self.next:
+            requests = f"{self.times} requests in a row" if self.times > 1 else "1 request"
+            times = f"{requests} failed, last "
+        return f"{what} ({times}{duration(self.ago)} ago{which})"
 
 
 @dataclass(frozen=True, slots=True)
 class Stats:
     """A server at one moment. Times are seconds, rates per second.
 
-    Counts, `batch_sizes`, `reasons`, `mean_batch_size` and `padding` are over all that ran since
-    the start; the distributions over the newest answers (at most `KEEP_REQUESTS`); `throughput`
-    and `utilisation` over the last `WINDOW` seconds.
+    Each figure is over one of these spans, and the table names it:
+
+    - *now*: `state`, `queue_depth`, `breaker`, `memory_ceiling`, `failing`, `warnings`
+    - *the last* `WINDOW` *seconds*: `throughput`, `utilisation`
+    - *since the start*: `outcomes`, `queue_peak`, `batch_sizes`, `reasons`, `mean_batch_size`,
+      `padding`, `restarts`, and those that begin with ``active``
+    - *the newest* `KEEP_REQUESTS` *requests*: `latency`, `queue_time`, `inference_time`
+
+    A server is *active* while at least one request waits or runs. `active_throughput` and
+    `active_utilisation` leave out the time without requests, so they still say after a load test
+    how fast it was.
     """
 
-    #: ``new, loading, ready, paused, stopping, stopped, failed`` or ``dead``
+    #: ``new, loading, ready, failing, paused, stopping, stopped, failed`` or ``dead``
     state: str
     model: str
     policy: str
     uptime: float
     #: how many requests ended in each way
     outcomes: Mapping[str, int]
-    #: answers per second
+    #: answers per second over the last `WINDOW` seconds
     throughput: float
     latency: Distribution
     queue_time: Distribution
     inference_time: Distribution
     #: requests accepted that have not started to run
     queue_depth: int
+    #: the most that ever waited
     queue_peak: int
     #: how many batches had each size
     batch_sizes: Mapping[int, int]
@@ -99,7 +159,8 @@ class Stats:
     mean_batch_size: float
     #: the share of all computed tokens that was padding, from 0 to 1
     padding: float
-    #: the share of time that a worker was running a batch, from 0 to 1; the mean of all workers
+    #: the share of the last `WINDOW` seconds in which a worker ran a batch, from 0 to 1; the mean
+    #: of all workers
     utilisation: float
     #: each worker by itself
     workers: tuple[WorkerStats, ...] = ()
@@ -113,51 +174,104 @@ class Stats:
     error: str = ""
     #: the same of each model by its name, where the server has several; see `together`
     models: Mapping[str, Stats] = field(default_factory=dict)
+    #: how many requests may wait; None where each model has its own limit
+    queue_limit: int | None = None
+    #: seconds since the start in which at least one request waited or ran; not-a-number where
+    #: each model has its own
+    active: float = math.nan
+    #: answers per second of the time that was `active`
+    active_throughput: float = math.nan
+    #: the share of the time that was `active` in which a worker ran a batch, from 0 to 1
+    active_utilisation: float = math.nan
+    #: the newest error while the model is failing: its newest requests all failed
+    failing: LastError | None = None
+    #: the newest error since the start, whether or not requests were answered since
+    last_error: LastError | None = None
+    #: sentences about what slows it down
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def all_failing(self) -> tuple[LastError, ...]:
+        """The newest error of each model that is failing."""
+        each = [stats.failing for stats in self.models.values()] or [self.failing]
+        return tuple(error for error in each if error is not None)
+
+    def told(self, said: Callable[[str], str]) -> Stats:
+        """Return the same for a client, which reads of errors what `said` makes of them."""
+        return replace(
+            self,
+            error=said(self.error),
+            failing=self.failing and self.failing.told(said),
+            last_error=self.last_error and self.last_error.told(said),
+            models={name: stats.told(said) for name, stats in self.models.items()},
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The same as plain JSON values: what ``GET /stats`` answers."""
         values = asdict(replace(self, models={}))
         values["batch_sizes"] = {str(size): n for size, n in self.batch_sizes.items()}
         values["models"] = {name: stats.to_dict() for name, stats in self.models.items()}
-        values["workers"] = list(values["workers"])
+        values["workers"], values["warnings"] = list(values["workers"]), list(self.warnings)
         return {key: _no_nan(value) for key, value in values.items()}
 
-    def _rows(self) -> list[tuple[str, object]]:
-        rows: list[tuple[str, object]] = [
-            ("state", self.state),
-            ("model", self.model),
-            ("policy", self.policy),
-            ("uptime", duration(self.uptime)),
-            ("requests", _counts(self.outcomes)),
-            ("throughput", f"{self.throughput:.1f} per second"),
-            *((name, _percentiles(getattr(self, name))) for name in TIMES),
-            ("queue", f"{self.queue_depth} now, {self.queue_peak} at most"),
-            ("batch sizes", _counts(dict(sorted(self.batch_sizes.items())))),
-            ("mean batch size", self.mean_batch_size),
-            ("released because", _counts(self.reasons)),
-            ("padding", percent(self.padding)),
-            ("worker busy", percent(self.utilisation)),
+    def _rows(self) -> list[Row]:
+        """Each figure: its name, the span of time that it is over, and its value."""
+        return [
+            ("state", NOW, self.state),
+            *self._troubles(),
+            ("model", NOW, self.model),
+            ("policy", NOW, self.policy),
+            ("uptime", NOW, duration(self.uptime)),
+            ("requests", SINCE, counts_in_words(self.outcomes)),
+            *rate_rows(self),
+            *((name, span_of_times(self), _percentiles(getattr(self, name))) for name in TIMES),
+            *queue_rows(self),
+            ("batch sizes", SINCE, counts_in_words(dict(sorted(self.batch_sizes.items())))),
+            ("mean batch size", SINCE, self.mean_batch_size),
+            ("released because", SINCE, counts_in_words(self.reasons)),
+            ("padding", SINCE, percent(self.padding)),
+            ("worker busy", LAST, percent(self.utilisation)),
+            ("worker busy while active", SINCE, percent(self.active_utilisation)),
+            *self._unusual(),
         ]
-        if len(self.workers) > 1 or any(worker.kind != "thread" for worker in self.workers):
-            rows += [(f"worker {worker.number}", str(worker)) for worker in self.workers]
-        if self.restarts:
-            rows.append(("restarts", _counts(self.restarts)))
-        if self.breaker != "closed":
-            rows.append(("breaker", self.breaker))
-        if self.memory_ceiling is not None:
-            rows.append(("memory ceiling", f"{self.memory_ceiling} padded tokens"))
+
+    def _troubles(self) -> Iterator[Row]:
+        """The rows of what is wrong, where something is."""
+        for error in self.all_failing:
+            which = f": {error.model}" if self.models else ""
+            yield f"failing{which}", NOW, str(error)
+            yield f"next{which}", NOW, error.next
         if self.error:
-            rows.append(("error", self.error))
-        return rows
+            yield "error", NOW, self.error
+        if self.last_error and not self.failing:
+            yield "last error", SINCE, str(self.last_error)
+        for number, sentence in enumerate(self.warnings, 1):
+            yield f"warning {number}" if len(self.warnings) > 1 else "warning", NOW, sentence
+
+    def _unusual(self) -> Iterator[Row]:
+        """The rows that most servers do not have."""
+        if len(self.workers) > 1 or any(worker.kind != "thread" for worker in self.workers):
+            for worker in self.workers:
+                yield f"worker {worker.number}", SINCE, str(worker)
+        if self.restarts:
+            yield "restarts", SINCE, counts_in_words(self.restarts)
+        if self.breaker != "closed":
+            yield "breaker", NOW, self.breaker
+        if self.memory_ceiling is not None:
+            yield "memory ceiling", NOW, f"{self.memory_ceiling} padded tokens"
 
     def _table(self) -> Table:
+        rows = self._rows()
         if not self.models:
-            return Table("", ("", ""), self._rows())
-        each = [dict(stats._rows()) for stats in self.models.values()]
-        # Of the whole these two only repeat what stands beside them.
-        whole = {**dict(self._rows()), "model": None, "policy": None}
-        rows = [(name, *(row.get(name) for row in each), value) for name, value in whole.items()]
-        return Table("", ("", *self.models, "together"), rows)
+            return Table("", ("", "", ""), rows)
+        each = [{name: value for name, _, value in one._rows()} for one in self.models.values()]
+        # Of the aggregate, these two only repeat what stands beside them.
+        left_out = ("model", "policy")
+        table = [
+            (name, span, *(row.get(name) for row in each), None if name in left_out else value)
+            for name, span, value in rows
+        ]
+        return Table("", ("", "over", *self.models, "together"), table)
 
     def __repr__(self) -> str:
         return str(self._table())
@@ -166,7 +280,39 @@ class Stats:
         return self._table()._repr_html_()
 
 
+#: a figure's name, the span of time that it is over, and its value
+Row = tuple[str, str, object]
 TIMES = ("latency", "queue_time", "inference_time")
+
+
+def queue_rows(stats: Stats) -> list[Row]:
+    """The queue: how many wait, the most that may, and the most that ever did."""
+    limit = "" if stats.queue_limit is None else f" · limit {stats.queue_limit}"
+    return [
+        ("queue", NOW, f"{stats.queue_depth} waiting{limit}"),
+        ("queue peak", SINCE, stats.queue_peak),
+    ]
+
+
+def rate_rows(stats: Stats) -> list[Row]:
+    """The throughput: lately, and while there were requests."""
+    return [
+        ("throughput", LAST, per_second(stats.throughput)),
+        ("throughput while active", SINCE, _active_in_words(stats)),
+    ]
+
+
+def _active_in_words(stats: Stats) -> str:
+    """Return the throughput while active, and the seconds that it is over."""
+    if math.isnan(stats.active_throughput):
+        return "see each model" if stats.models else "–"
+    return f"{per_second(stats.active_throughput)} in {duration(stats.active)} with requests"
+
+
+def span_of_times(stats: Stats) -> str:
+    """Return the span that the distributions of times are over."""
+    every = sum(stats.outcomes.values()) <= KEEP_REQUESTS
+    return SINCE if every else f"newest {KEEP_REQUESTS:,} requests"
 
 
 def _newest(records: deque[T], count: int) -> list[T]:
@@ -178,7 +324,8 @@ def _percentiles(times: Distribution) -> str:
     return ", ".join(f"{name} {duration(getattr(times, name))}" for name in ("p50", "p90", "p99"))
 
 
-def _counts(counts: Mapping[Any, int]) -> str:
+def counts_in_words(counts: Mapping[Any, int]) -> str:
+    """Return the counts that are not 0: ``ok: 41, failed: 3``, or a dash."""
     return ", ".join(f"{key}: {n}" for key, n in counts.items() if n) or "–"
 
 
@@ -203,8 +350,27 @@ class Queue:
     def __iter__(self) -> Iterator[Job]:
         return iter(self.jobs)
 
-    def __getitem__(self, index: int) -> Job:
-        return self.jobs[index]
+    @overload
+    def __getitem__(self, index: int) -> Job: ...
+    @overload
+    def __getitem__(self, index: slice) -> Queue: ...
+    def __getitem__(self, index: int | slice) -> Job | Queue:
+        found = self.jobs[index]
+        return found if isinstance(found, Job) else Queue(found, self.now)
+
+    def to_frame(self) -> DataFrame:
+        """One row for each job: how long it waits, and how long it still may, in seconds.
+
+        Raises `MissingExtra` without pandas.
+        """
+        pandas = require("pandas", "notebook")
+        names = [name for name in Job.__dataclass_fields__ if name not in ("arrived", "deadline")]
+        columns: dict[str, list[Any]] = {
+            name: [getattr(job, name) for job in self.jobs] for name in names
+        }
+        columns["waits"] = [self.now - job.arrived for job in self.jobs]
+        columns["time_left"] = [job.deadline - self.now for job in self.jobs]
+        return pandas.DataFrame(columns)
 
     def _table(self) -> Table:
         title = f"{len(self.jobs)} waiting" + (
@@ -276,6 +442,8 @@ class Recorder:
     #: by the number of the worker
     worker_batches: Counter[int] = field(default_factory=Counter)
     worker_requests: Counter[int] = field(default_factory=Counter)
+    #: seconds that batches ran on each worker
+    worker_seconds: dict[int, float] = field(default_factory=dict)
     tokens: int = 0
     padded_tokens: int = 0
     #: seconds that batches ran
@@ -283,6 +451,12 @@ class Recorder:
     #: requests accepted that have not started to run
     depth: int = 0
     peak: int = 0
+    #: requests accepted that have not ended
+    open: int = 0
+    #: seconds in which some request was open, up to the moment when the last one ended
+    was_active: float = 0.0
+    #: since when some request is open
+    active_since: float = 0.0
     #: seconds that the requests took that were answered
     queue_times: Histogram = field(default_factory=_times)
     inference_times: Histogram = field(default_factory=_times)
@@ -305,6 +479,7 @@ class Recorder:
             paddings=self.paddings.copy(),
             worker_batches=self.worker_batches.copy(),
             worker_requests=self.worker_requests.copy(),
+            worker_seconds=self.worker_seconds.copy(),
         )
 
     def since(self, seen: tuple[int, int, float], unfinished: list[Unfinished]) -> News:
@@ -321,10 +496,23 @@ class Recorder:
             unfinished=unfinished,
         )
 
-    def enqueued(self, count: int) -> None:
-        """`count` requests were accepted."""
+    def enqueued(self, count: int, now: float) -> None:
+        """Count `count` requests that were accepted at time `now`."""
+        if not self.open:
+            self.active_since = now
+        self.open += count
         self.depth += count
         self.peak = max(self.peak, self.depth)
+
+    def closed(self, count: int, now: float) -> None:
+        """Count `count` accepted requests that ended at time `now`."""
+        self.open -= count
+        if count and not self.open:
+            self.was_active += now - self.active_since
+
+    def active(self, now: float) -> float:
+        """Seconds up to `now` in which at least one request waited or ran."""
+        return self.was_active + (now - self.active_since if self.open else 0.0)
 
     def request(self, record: RequestRecord) -> None:
         """A request ended."""
@@ -342,6 +530,8 @@ class Recorder:
         self.reasons[record.reason] += 1
         self.worker_batches[record.worker] += 1
         self.worker_requests[record.worker] += record.size
+        seconds = self.worker_seconds.get(record.worker, 0.0)
+        self.worker_seconds[record.worker] = seconds + record.seconds
         self.tokens += sum(record.lengths)
         self.padded_tokens += record.padded_tokens
         self.paddings.add(record.padding)
@@ -404,6 +594,9 @@ class Recorder:
         """Everything at time `now`; `about` is what only the engine knows."""
         latency, queue_time, inference_time = distributions(self.requests)
         shares = [worker.utilisation for worker in workers]
+        active = self.active(now)
+        # A batch may run on where no request waits for it any more.
+        busy = sum(worker.busy for worker in workers) / max(1, len(workers))
         return Stats(
             uptime=now - self.born,
             outcomes={name: self.outcomes[name] for name in OUTCOMES},
@@ -420,6 +613,9 @@ class Recorder:
             utilisation=(
                 statistics.fmean(shares) if shares else self.utilisation(now, running_since)
             ),
+            active=active,
+            active_throughput=self.outcomes["ok"] / active if active else math.nan,
+            active_utilisation=min(1.0, busy / active) if active else math.nan,
             workers=workers,
             restarts=dict(sum((Counter(one.restarts) for one in workers), Counter[str]())),
             **about,

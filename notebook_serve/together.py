@@ -7,12 +7,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import TypeVar
 
-from .stats import Recorder, Stats, distributions
+from .stats import LastError, Recorder, Stats, distributions
 
 T = TypeVar("T")
 
 #: what is most worth knowing comes first: of several models, one's state is told as the server's
-URGENCY = ("dead", "failed", "loading", "stopping", "paused", "ready", "new", "stopped")
+URGENCY = (
+    *("dead", "failed", "failing", "loading", "stopping", "paused"),
+    *("ready", "new", "stopped"),
+)
 BREAKERS = ("open", "probing", "closed")
 
 
@@ -25,8 +28,9 @@ def together(models: Mapping[str, Stats], recorders: Sequence[Recorder]) -> Stat
     """The statistics of a server with several models: one of the whole, which has all of them.
 
     Counts and rates are sums, distributions are over the newest answers of all, `utilisation` is
-    the mean of the models', and `queue_peak` the most that waited for any one of the models.
-    `recorders` are what `models` were made from.
+    the mean of the models', and `queue_peak` the most that waited for any one of the models. Each
+    model has its own queue limit and its own active time, so the whole has none. Of errors it has
+    the newest. `recorders` are what `models` were made from.
     """
     each = list(models.values())
     tokens = sum(recorder.tokens for recorder in recorders)
@@ -59,7 +63,16 @@ def together(models: Mapping[str, Stats], recorders: Sequence[Recorder]) -> Stat
         restarts=dict(_sum(stats.restarts for stats in each)),
         error=_named({name: stats.error for name, stats in models.items() if stats.error}),
         models=models,
+        failing=_newest(stats.failing for stats in each),
+        last_error=_newest(stats.last_error for stats in each),
+        warnings=tuple(
+            f"{name}: {sentence}" for name, stats in models.items() for sentence in stats.warnings
+        ),
     )
+
+
+def _newest(errors: Iterable[LastError | None]) -> LastError | None:
+    return min((error for error in errors if error), key=lambda error: error.ago, default=None)
 
 
 def _sum(counts: Iterable[Mapping[T, int]]) -> Counter[T]:

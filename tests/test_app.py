@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from notebook_serve import LoaderFailed, Server, serve, servers
 from notebook_serve.bodies import FORM
+from notebook_serve.breaker import Breaker
 
 from . import small_models
 from .gate import Gate, eventually
@@ -337,6 +338,53 @@ def test_loading_is_503_until_ready(make: Make, client: httpx.Client) -> None:
     server.wait_ready(30)
     assert client.get(server.url + "/ready").json() == {"state": "ready"}
     assert client.post(server.url, content="x").json() == "x"
+
+
+@pytest.mark.parametrize("exposed", [True, False])
+def test_a_failing_model_is_ready_and_says_what_fails(
+    make: Make, client: httpx.Client, exposed: bool
+) -> None:
+    """/ready stays 200, or no request could end it; the message is for those who may read it."""
+
+    def broken(inputs: list[Any]) -> list[Any]:
+        raise KeyError("secret")
+
+    server = make(broken, expose_errors=exposed)
+    server.add("well", echo)
+    assert client.post(server.url, content="x").status_code == 500
+    ready, health = client.get(server.url + "/ready"), client.get(server.url + "/health")
+    (error,) = ready.json()["failing"].values()
+
+    assert (ready.status_code, ready.json()["state"]) == (200, "failing")
+    assert list(ready.json()["failing"]) == ["test 0"]
+    assert (error["type"], error["times"], error["request"]) == ("KeyError", 1, "1")
+    assert error["message"] == ("'secret'" if exposed else "the server's log says what is wrong")
+    assert "An answer ends this" in error["next"]
+    assert (health.status_code, health.json()) == (200, {"state": "failing"})
+    for path in ("/stats", "/stats?model=default", "/live", "/ready", "/models"):
+        answer = client.get(server.url + path)
+        assert answer.status_code == 200
+        assert exposed or "secret" not in answer.text, path
+    assert client.get(server.url + "/stats").json()["failing"]["model"] == "test 0"
+    assert client.get(server.url + "/live").json()["failing"]["type"] == "KeyError"
+
+
+def test_an_open_breaker_is_503_and_says_what_failed(make: Make, client: httpx.Client) -> None:
+    """While requests are rejected the server is not ready."""
+
+    def broken(inputs: list[Any]) -> list[Any]:
+        raise KeyError("secret")
+
+    server = make(broken)
+    server._engine.breaker = Breaker(threshold=3, cool_off=60.0)
+    for _ in range(3):
+        assert client.post(server.url, content="x").status_code == 500
+    ready = client.get(server.url + "/ready")
+
+    assert (ready.status_code, ready.json()["type"]) == (503, "CircuitOpen")
+    assert ready.headers["retry-after"] == "60"
+    assert ready.json()["failing"]["test 0"]["times"] == 3
+    assert "tried again in 60 s" in ready.json()["failing"]["test 0"]["next"]
 
 
 def test_a_dead_worker_is_503_and_unhealthy(make: Make, client: httpx.Client) -> None:

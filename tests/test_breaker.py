@@ -61,3 +61,24 @@ def test_a_probe_that_never_tells_does_not_close_the_door() -> None:
     breaker.taken(102.0)
     assert breaker.refuses(103.9) is not None
     assert breaker.refuses(104.0) is None
+
+
+def test_it_says_what_happens_next() -> None:
+    """In a sentence for each state: how far it is, how long it is open, or that it tries."""
+    breaker = Breaker(threshold=3, cool_off=2.0)
+    said = [breaker.outlook(100.0)]
+    breaker.ran(0, 2, 100.0)
+    said.append(breaker.outlook(100.0))
+    breaker.ran(0, 1, 100.0)
+    said += [breaker.outlook(100.5), breaker.outlook(102.0)]
+    breaker.taken(102.0)
+    said.append(breaker.outlook(102.5))
+
+    assert said == [
+        "An answer ends this.",
+        "An answer ends this; otherwise the circuit breaker opens "
+        "(2 of 3 failures in a row so far).",
+        "Requests are rejected (circuit breaker); one is tried again in 2 s.",
+        "The next request tries the model again; an answer ends this.",
+        "One request tries the model; others are rejected for at most 2 s.",
+    ]

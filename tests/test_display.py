@@ -3,7 +3,9 @@ from __future__ import annotations
 import contextlib
 import inspect
 import math
+import re
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from html.parser import HTMLParser
 from typing import Any, get_args
 
@@ -35,6 +37,8 @@ from notebook_serve import (
     simulate,
 )
 from notebook_serve.display import (
+    BAD,
+    BUSY,
     MOST_ROWS,
     MOST_TEXT,
     STATES,
@@ -289,7 +293,7 @@ def test_a_text_of_many_lines_or_many_letters_keeps_the_table() -> None:
 
 def test_every_state_is_told(make: Any) -> None:
     """In words and by a colour; none is missing."""
-    assert set(STATES) == {*get_args(State), "paused"}
+    assert set(STATES) == {*get_args(State), "failing", "paused"}
     for state, (colour, is_so, hint) in STATES.items():
         card = Card("demo", state, "", Table("", ("", ""), []), Table("", ("", ""), []))
 
@@ -323,6 +327,65 @@ def test_a_card_keeps_the_token_to_itself(make: Any) -> None:
     assert "needed" in shown
 
 
+def test_a_card_says_when_it_was_made(make: Any) -> None:
+    """A notebook is opened again long after: local time and date, to the second."""
+    server = make(lambda inputs: inputs)
+    before = f"{datetime.now():%H:%M:%S (%Y-%m-%d)}"  # noqa: DTZ005
+    shown = server._repr_mimebundle_()["text/plain"].splitlines()[0]
+    after = f"{datetime.now():%H:%M:%S (%Y-%m-%d)}"  # noqa: DTZ005
+
+    assert before <= shown.split(" · as of ")[1] <= after or before > after  # past midnight
+
+
+def test_a_card_of_a_failing_server_says_why(make: Any) -> None:
+    """In red: the error, how often, and what comes next; of several models, which one."""
+
+    def broken(inputs: list[Any]) -> list[Any]:
+        raise KeyError("<b>")
+
+    server = make(broken)
+    for _ in range(2):
+        with contextlib.suppress(ServeError):
+            server.predict("x")
+    head, error = server._repr_mimebundle_()["text/plain"].splitlines()[:2]
+    assert "is failing" in head
+    assert error.startswith("KeyError: '<b>' (2 requests in a row failed, last ")
+    assert error.endswith("(2 of 10 failures in a row so far).")
+    markup = server._repr_mimebundle_()["text/html"]
+    assert f"border-left: 4px solid {BAD}" in markup
+    assert "KeyError: &#x27;&lt;b&gt;&#x27;" in markup
+    server.add("other", lambda inputs: inputs).predict("x")
+    head, error = server._repr_mimebundle_()["text/plain"].splitlines()[:2]
+    assert error.startswith("test 0 · KeyError")
+
+
+def test_a_card_has_its_warnings(make: Any) -> None:
+    """Below the errors, each on a line."""
+    card = Card(
+        "demo", "ready", "", Table("", ("", ""), []), Table("", ("", ""), []),
+        errors=("it <broke>",), warnings=("it is slow",),
+    )  # fmt: skip
+
+    assert str(card).splitlines()[1:3] == ["it <broke>", "it is slow"]
+    assert f"border-left: 4px solid {BUSY}" in card.markup()
+    assert "it &lt;broke&gt;" in card.markup()
+
+
+def test_the_figures_of_a_card_name_their_span(make: Any) -> None:
+    """The last seconds, or since the start; and the queue its peak and its limit."""
+    server = make(lambda inputs: inputs, max_queue_size=7)
+    server.predict(["a", "b"])
+    text = server._repr_mimebundle_()["text/plain"].split("\n\nsettings")[0]
+    rows = [re.split(" {2,}", line) for line in text.splitlines()[1:]]
+    found = {row[0]: row[1:] for row in rows}
+
+    assert found["queue"] == ["now", "0 waiting · limit 7"]
+    assert found["queue peak"] == ["since the start", "2"]
+    assert found["requests"] == ["since the start", "ok: 2"]
+    assert found["throughput"][0] == "last 10 s"
+    assert found["throughput while active"][1].endswith("with requests")
+
+
 # -- everything that can end a cell -----------------------------------------------------------
 
 
@@ -339,6 +402,7 @@ def everything() -> Iterator[Any]:
     with serve(lambda inputs: inputs, port=0, name="<b>x", policy=CoDel(Nameless())) as server:
         server.predict(["<i>", "b"] * 30, timeout=30.0)
         yield from (server, servers(), server.stats(), server.stats().latency, server.model)
+        yield from (server.errors(), server.records()[3:5], server.batches()[:1], server.queue())
         yield server.limits
         yield from server.stats().workers
         yield from (server.policy, server.records(), server.batches(), server.fit_cost())
@@ -387,6 +451,16 @@ def failures() -> Iterator[Any]:
     def loader() -> Any:
         raise OSError("no <script>\nfor " + "this " * 2000)
 
+    def broken(inputs: list[Any]) -> list[Any]:
+        raise KeyError("<b>no\n" + "that " * 2000)
+
+    with serve(broken, port=0, name="<b>broken") as server:
+        server.add("other", broken)
+        for endpoint in server.models.values():
+            with contextlib.suppress(ServeError):
+                endpoint.predict(["<script>"] * 3)
+        yield from (server, server.stats(), server.errors(), server.errors()[0])
+        yield from (server["other"].stats(), server["other"].errors(), server.stats().failing)
     with serve(loader=loader, port=0, name="failing") as failing:
         with contextlib.suppress(LoaderFailed):
             failing.wait_ready()
@@ -458,7 +532,15 @@ def test_everything_reads_well() -> None:
     classes = {name for name in notebook_serve.__all__ if _is_class(name)}
     assert classes - seen == NOT_SHOWN
     assert with_html >= {"Server", "Stats", "Queue", "Report", "Comparison", "Table"}
-    assert with_html >= {"CostModel", "RequestLog", "BatchLog", "Requests", "Batches", *BUILT_IN}
+    assert with_html >= {
+        "CostModel",
+        "RequestLog",
+        "BatchLog",
+        "Requests",
+        "Batches",
+        "Errors",
+        *BUILT_IN,
+    }
 
 
 def _is_class(name: str) -> bool:

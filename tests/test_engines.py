@@ -15,6 +15,7 @@ from notebook_serve import (
     Endpoint,
     Greedy,
     LoaderFailed,
+    ModelFailed,
     NoBatching,
     NoSuchModel,
     NotReady,
@@ -474,3 +475,24 @@ def test_models_come_and_go_under_load(make: Make) -> None:
         seen = [future.result(60) for future in asking]
     assert seen[0] == {200}
     assert seen[1] | seen[2] <= {200, 404, 503}
+
+
+def test_a_server_has_the_errors_of_all_its_models(make: Make) -> None:
+    """Each names its model, the newest first; a model has its own only."""
+
+    def broken(inputs: list[Any]) -> list[Any]:
+        raise KeyError(inputs[0])
+
+    server = make(broken)
+    server.add("other", broken)
+    server.add("well", echo).predict("x")
+    for name, text in (("default", "a"), ("other", "b"), ("default", "c")):
+        with pytest.raises(ModelFailed):
+            server[name].predict(text)
+
+    found = [(error.model, error.message) for error in server.errors()]
+    assert found == [("test 0", "'c'"), ("other", "'b'"), ("test 0", "'a'")]
+    assert [error.message for error in server["other"].errors()] == ["'b'"]
+    assert server["well"].errors() == []
+    assert (server.state, server["well"].state) == ("failing", "ready")
+    assert {error.model for error in server.stats().all_failing} == {"test 0", "other"}

@@ -11,27 +11,47 @@ from typing import Any
 
 import pytest
 
-from notebook_serve import CostAware, Greedy, NoBatching, OptionError, Server, Window
-from notebook_serve.live import MOST_BARS, SPAN, Live, options, steer
+from notebook_serve import (
+    BatchRecord,
+    CostAware,
+    Greedy,
+    ModelFailed,
+    NoBatching,
+    OptionError,
+    QueueFull,
+    Server,
+    Window,
+)
+from notebook_serve.live import MOST_BARS, MOST_ERRORS, SPAN, Live, options, steer, told
+from notebook_serve.scheduler import PolicyFault
+from notebook_serve.stats import Unfinished
 from notebook_serve.testing import Faulty
 
+from . import small_models
 from .gate import Gate, eventually
 
 Make = Callable[..., Server]
 
-EMPTY_TILES = {
-    "answers": "0/s",
-    "waiting": "0",
-    "running": "0",
-    "latency p50": "–",
-    "latency p99": "–",
-    "batch size": "–",
-    "padding": "–",
-}
+EMPTY_TILES = [
+    ("arrivals", "0/s", "last 10 s"),
+    ("answers", "0/s", "last 10 s"),
+    ("busy", "0%", "last 10 s"),
+    ("waiting", "0", "now"),
+    ("running", "0", "now"),
+    ("latency p50", "–", "last minute"),
+    ("latency p99", "–", "last minute"),
+    ("batch size", "–", "last minute"),
+    ("padding", "–", "last minute"),
+]
 
 
 def echo(inputs: list[Any]) -> list[Any]:
     return inputs
+
+
+def tiles(picture: dict[str, Any]) -> dict[str, str]:
+    """Return the figures of a picture by their names."""
+    return {name: value for name, value, _ in picture["tiles"]}
 
 
 def later(seconds: float = 2.0) -> float:
@@ -43,7 +63,7 @@ def test_before_anything_was_asked_it_says_so(make: Make) -> None:
     """An idle server has a picture too, of JSON values without not-a-number."""
     picture = Live(make(echo)._engine).picture()
 
-    assert dict(picture["tiles"]) == EMPTY_TILES
+    assert picture["tiles"] == EMPTY_TILES
     assert picture["timeline"] == []
     assert picture["state"] == "ready"
     assert set(map(len, picture["history"].values())) == {SPAN}
@@ -70,7 +90,7 @@ def test_it_counts_what_was_asked(make: Make) -> None:
     assert picture["outcomes"]["failed"] == 1
     assert [bar["size"] for bar in picture["timeline"]] == [4] * 4
     assert {bar["reason"] for bar in picture["timeline"]} == {"full"}
-    assert dict(picture["tiles"])["answers"] == "0.3/s"
+    assert tiles(picture)["answers"] == "0.3/s"
 
 
 def test_who_waits_and_who_runs_is_shown(make: Make) -> None:
@@ -88,8 +108,8 @@ def test_who_waits_and_who_runs_is_shown(make: Make) -> None:
 
     assert [bar["finished"] for bar in bars] == [None] * 3
     assert [bar["started"] is None for bar in bars] == [False, True, True]
-    assert dict(picture["tiles"])["waiting"] == "2"
-    assert dict(picture["tiles"])["running"] == "1"
+    assert tiles(picture)["waiting"] == "2"
+    assert tiles(picture)["running"] == "1"
     assert picture["history"]["waiting"][-1] == 2
     assert sum(picture["history"]["arrived"]) == 3
 
@@ -166,6 +186,136 @@ def test_the_times_are_those_of_the_records(make: Make) -> None:
     assert times["run"]["p99"] == stats.inference_time.p99
     assert times["latency"]["p50"] == stats.latency.p50
     assert not math.isnan(stats.latency.p50)
+
+
+def test_arrivals_count_what_waits_and_what_is_rejected(make: Make) -> None:
+    """The load that comes, answered or not, over the same seconds as the answers."""
+    gate = Gate()
+    server = make(gate, policy=NoBatching(), max_queue_size=2)
+    with ThreadPoolExecutor(3) as pool:
+        pool.submit(server.predict, "a")
+        assert gate.begun.wait(60)
+        pool.submit(server.predict, ["b", "c"])
+        eventually(lambda: len(server.queue()) == 2, "two wait")
+        with pytest.raises(QueueFull):
+            server.predict("d")
+        picture = Live(server._engine).picture(later())
+        gate.opened.set()
+
+    assert tiles(picture)["arrivals"] == "0.4/s"
+    assert tiles(picture)["answers"] == "0/s"
+
+
+@pytest.mark.parametrize(
+    ("batches", "running", "workers", "share"),
+    [
+        ([], [], 1, 0.0),
+        ([(95.0, 1.0, 0)], [], 1, 0.1),
+        ([(85.0, 10.0, 0)], [], 1, 0.5),
+        ([(95.0, 1.0, 0), (95.0, 1.0, 1)], [], 2, 0.1),
+        ([(80.0, 5.0, 0)], [(7, 97.0), (7, 97.0)], 1, 0.3),
+        ([], [(7, 50.0), (8, 95.0)], 2, 0.75),
+        ([(99.0, 9.0, 0)], [], 1, 0.1),
+    ],
+)
+def test_busy_is_the_share_of_time_that_workers_ran(
+    make: Make,
+    batches: list[tuple[float, float, int]],
+    running: list[tuple[int, float]],
+    workers: int,
+    share: float,
+) -> None:
+    """Of the last ten seconds, the batches that still run included; the mean of all workers."""
+    live = Live(make(loader=lambda: echo, workers=workers)._engine)
+    live._batches.extend(
+        BatchRecord(1, "full", (1,), started, seconds, worker=worker)
+        for started, seconds, worker in batches
+    )
+    unfinished = [Unfinished(1, 40.0, started, batch, 1) for batch, started in running]
+    waiting = [Unfinished(2, 40.0, None, None, 0)]
+
+    assert live._busy([*unfinished, *waiting], 90.0, 100.0) == pytest.approx(share)
+
+
+def test_a_failing_model_is_in_the_picture(make: Make) -> None:
+    """With its error and what comes next; the errors stay when it answers again."""
+    server = make(Faulty(echo, fail_on="bad"), policy=NoBatching())
+    live = Live(server._engine)
+    picture = live.picture()
+    assert (picture["failing"], picture["errors"], picture["warnings"]) == (None, [], [])
+    for _ in range(3):
+        with pytest.raises(ModelFailed):
+            server.predict("bad")
+    picture = live.picture()
+
+    assert picture["state"] == "failing"
+    assert {"type", "message", "ago", "times", "next"} <= picture["failing"].keys()
+    assert (picture["failing"]["times"], picture["failing"]["type"]) == (3, "RuntimeError")
+    json.dumps(picture, allow_nan=False)
+    server.predict("good")
+    picture = live.picture()
+    (error,) = picture["errors"]
+    assert (picture["state"], picture["failing"]) == ("ready", None)
+    assert error.keys() == {"type", "message", "ago", "times", "request"}
+    assert (error["type"], error["times"], error["request"]) == ("RuntimeError", 3, "3")
+    assert error["ago"] >= 0
+
+
+def test_a_picture_has_the_newest_errors(make: Make) -> None:
+    """At most ten, the newest first."""
+    calls = iter(range(100))
+
+    def model(inputs: list[Any]) -> list[Any]:
+        raise ValueError(str(next(calls)))
+
+    server = make(model)
+    for _ in range(9):
+        with pytest.raises(ModelFailed):
+            server.predict("x")
+    server._engine.policy_failed(PolicyFault(Greedy(), RuntimeError("no idea")))
+    server._engine.policy_failed(PolicyFault(Greedy(), RuntimeError("none at all")))
+    errors = Live(server._engine).picture()["errors"]
+
+    assert len(errors) == MOST_ERRORS == 10
+    assert [error["message"] for error in errors[:3]] == ["none at all", "no idea", "8"]
+
+
+def test_changes_of_the_policy_are_in_the_picture(make: Make) -> None:
+    """Those of the last minute, oldest first, each with its age and its reason."""
+    server = make(echo, policy=Greedy(3))
+    server.policy = NoBatching()
+    live, now = Live(server._engine), time.monotonic()
+    changes = live.picture(now)["changes"]
+    first, second = server.policy_changes()
+
+    assert [(change["policy"], change["reason"]) for change in changes] == [
+        ("Greedy(max_batch_size=3)", "start"),
+        ("NoBatching()", "set"),
+    ]
+    assert [change["ago"] for change in changes] == [now - first.at, now - second.at]
+    assert live.picture(first.at - 1)["changes"][0]["ago"] == 0.0
+    assert live.picture(second.at + SPAN + 1)["changes"] == []
+
+
+def test_the_picture_says_what_the_model_takes(make: Make) -> None:
+    """Its task and the kinds of input, for a form to ask it; nothing before it is loaded."""
+    about = Live(make(echo)._engine).picture()
+    assert (about["task"], about["accepts"]) == ("function", ["bytes", "json", "text"])
+    pipe = Live(make(small_models.pipeline("fill-mask"))._engine).picture()
+    assert (pipe["task"], pipe["accepts"]) == ("fill-mask", ["json", "text"])
+    unloaded = Live(make(loader=lambda: echo, start=False)._engine).picture()
+    assert (unloaded["task"], unloaded["accepts"]) == ("", [])
+
+
+def test_a_client_is_told_what_it_may_read() -> None:
+    """Every message of an error is replaced, and nothing else."""
+    error = {"type": "KeyError", "message": "secret", "ago": 1.0}
+    picture = {"error": "secret", "failing": error, "errors": [error], "policy": "Greedy()"}
+    shown = told(picture, lambda text: "hidden")
+
+    assert "secret" not in json.dumps(shown)
+    assert shown["errors"] == [{**error, "message": "hidden"}]
+    assert told({**picture, "failing": None}, str)["failing"] is None
 
 
 # -- controls -------------------------------------------------------------------------------

@@ -144,6 +144,8 @@ def test_an_open_loop_through_the_queue(make: Make) -> None:
     assert notes_of(report) == []
     batches = {batch.id: batch for batch in report.batches}
     assert sum(batch.size for batch in report.batches) == 40
+    # The ids of the server's requests are not those of the report's records.
+    assert {batch.requests for batch in report.batches} == {()}
     for record in report.records:
         assert record.batch_id is not None
         batch = batches[record.batch_id]

@@ -15,7 +15,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from notebook_serve import Greedy, NoBatching, Server, stats
+from notebook_serve import Greedy, ModelFailed, NoBatching, Server, stats
 from notebook_serve.testing import Faulty
 
 from .gate import Gate, eventually
@@ -75,6 +75,7 @@ def test_what_is_scraped_is_what_stats_says(make: Make) -> None:
         assert found["notebook_serve_queue_depth", f"model={model}"] == stats_of.queue_depth
         assert found["notebook_serve_state", f"model={model}", "state=ready"] == 1
         assert found["notebook_serve_state", f"model={model}", "state=dead"] == 0
+        assert found["notebook_serve_state", f"model={model}", "state=failing"] == 0
     mine = "model=test 0"
     assert found["notebook_serve_queue_depth", "model=other"] == 2
     assert found["notebook_serve_batch_size_count", mine] == sum(own.batch_sizes.values())
@@ -97,6 +98,17 @@ def test_what_is_scraped_is_what_stats_says(make: Make) -> None:
     busy = sum(batch.seconds for batch in server.batches())
     assert found["notebook_serve_worker_busy_seconds_total", mine] == pytest.approx(busy)
     assert ("process_resident_memory_bytes",) in found or sys.platform != "linux"
+
+
+def test_a_failing_model_is_a_state(make: Make) -> None:
+    """An alert can be made of it; the other states of the model are 0."""
+    server = make(Faulty(echo, fail_on="bad"))
+    with pytest.raises(ModelFailed):
+        server.predict("bad")
+    found = {key[2]: value for key, value in samples(server).items() if key[0].endswith("_state")}
+
+    assert found.pop("state=failing") == 1
+    assert set(found.values()) == {0}
 
 
 def test_counts_outlast_the_records(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:

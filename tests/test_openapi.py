@@ -11,10 +11,12 @@ from typing import Any
 
 import httpx
 import pytest
+from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from openapi_spec_validator import validate
 from starlette.routing import Route
 
 from notebook_serve import Server, errors
+from notebook_serve.breaker import Breaker
 from notebook_serve.errors import OptionError, ServeError, StartError
 from notebook_serve.extras import MissingExtra
 from notebook_serve.openapi import ERRORS, PART_NAMES
@@ -86,6 +88,29 @@ def test_every_status_of_an_error_is_in_it() -> None:
     over_http = {kind for kind in kinds if not issubclass(kind, (OptionError, StartError))}
 
     assert {kind.status for kind in over_http} | {MissingExtra.status} == set(ERRORS)
+
+
+def test_a_failing_server_is_as_the_document_says(make: Make) -> None:
+    """/ready, /stats and /live of a server with an error, and with an open breaker."""
+
+    def broken(inputs: list[Any]) -> list[Any]:
+        raise KeyError("no weights")
+
+    server = make(broken)
+    server._engine.breaker = Breaker(threshold=2, cool_off=60.0)
+    document = document_of(server)
+    for _ in range(2):
+        assert httpx.post(server.url, content="x").status_code == 500
+        for path in ("/ready", "/stats", "/live"):
+            answer = httpx.get(server.url + path)
+            described = document["paths"][path]["get"]["responses"][str(answer.status_code)]
+            if "$ref" in described:
+                name = described["$ref"].rpartition("/")[2]
+                described = document["components"]["responses"][name]
+            schema = described["content"]["application/json"]["schema"]
+            rooted = {**schema, "components": document["components"]}
+            Draft202012Validator(rooted).validate(answer.json())
+            assert answer.json()["failing"]
 
 
 @pytest.mark.parametrize(("which", "examples"), [("--exclude-path", 25), ("--include-path", 50)])

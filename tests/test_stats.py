@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections import deque
 from dataclasses import FrozenInstanceError, asdict, replace
 from typing import Any
@@ -15,11 +16,14 @@ from notebook_serve.jobs import OUTCOMES, BatchRecord, Job, Outcome, RequestReco
 from notebook_serve.stats import (
     KEEP_BATCHES,
     KEEP_REQUESTS,
+    MOST_TOLD,
     WINDOW,
     Distribution,
+    LastError,
     Queue,
     Recorder,
     Stats,
+    WorkerStats,
 )
 
 ABOUT: dict[str, Any] = {"state": "ready", "model": "gate", "policy": "Greedy()"}
@@ -279,10 +283,10 @@ def test_every_outcome_is_counted_and_answers_are_timed() -> None:
 def test_the_queue_has_a_depth_and_a_peak() -> None:
     """The peak is the most that ever waited, also after the queue has emptied."""
     made = Recorder(0.0)
-    made.enqueued(3)
-    made.enqueued(2)
+    made.enqueued(3, 0.0)
+    made.enqueued(2, 0.0)
     made.depth -= 4
-    made.enqueued(1)
+    made.enqueued(1, 0.0)
     stats = made.stats(1.0, running_since=None, **ABOUT)
 
     assert (stats.queue_depth, stats.queue_peak) == (2, 5)
@@ -306,12 +310,12 @@ def test_a_copy_stays_as_it_was() -> None:
     """Nothing that is recorded later shows in a copy."""
     made = recorder(0.0, 1.0)
     made.batch(ran(0.0, 1.0, 2, 4))
-    made.enqueued(1)
+    made.enqueued(1, 0.0)
     copy = made.copy()
     before = copy.stats(5.0, running_since=None, **ABOUT)
     made.request(ended(2.0))
     made.batch(ran(2.0, 1.0, 9, reason="idle"))
-    made.enqueued(3)
+    made.enqueued(3, 0.0)
 
     assert copy.stats(5.0, running_since=None, **ABOUT) == before
     assert (before.outcomes["ok"], before.throughput) == (1, 0.2)
@@ -340,34 +344,41 @@ def some_stats(**changes: Any) -> Stats:
         latency=Distribution(0.011, 0.012, 0.0125, 0.013, 0.0111),
         queue_time=Distribution(0.0021, 0.0022, 0.0025, 0.0023, 0.0024),
         inference_time=Distribution(1.5, 1.6, 1.65, 1.7, 1.8),
+        queue_limit=1000,
+        active=1.0,
+        active_throughput=41.0,
+        active_utilisation=0.93,
     )
     return replace(made, **changes)
 
 
 FIGURES = [
-    ("state", "ready"),
-    ("model", "fill-mask, Bert"),
-    ("policy", "Window(max_batch_size=8, max_wait=0.005)"),
-    ("uptime", "3 min 5 s"),
-    ("requests", "ok: 41, failed: 3"),
-    ("throughput", "12.3 per second"),
-    ("latency", "p50 11.0 ms, p90 12.0 ms, p99 13.0 ms"),
-    ("queue_time", "p50 2.1 ms, p90 2.2 ms, p99 2.3 ms"),
-    ("inference_time", "p50 1.50 s, p90 1.60 s, p99 1.70 s"),
-    ("queue", "5 now, 77 at most"),
-    ("batch sizes", "1: 4, 16: 2"),
-    ("mean batch size", "3.21"),
-    ("released because", "full: 9, idle: 6"),
-    ("padding", "16%"),
-    ("worker busy", "87%"),
+    ("state", "now", "ready"),
+    ("model", "now", "fill-mask, Bert"),
+    ("policy", "now", "Window(max_batch_size=8, max_wait=0.005)"),
+    ("uptime", "now", "3 min 5 s"),
+    ("requests", "since the start", "ok: 41, failed: 3"),
+    ("throughput", "last 10 s", "12.3/s"),
+    ("throughput while active", "since the start", "41/s in 1.00 s with requests"),
+    ("latency", "since the start", "p50 11.0 ms, p90 12.0 ms, p99 13.0 ms"),
+    ("queue_time", "since the start", "p50 2.1 ms, p90 2.2 ms, p99 2.3 ms"),
+    ("inference_time", "since the start", "p50 1.50 s, p90 1.60 s, p99 1.70 s"),
+    ("queue", "now", "5 waiting · limit 1000"),
+    ("queue peak", "since the start", "77"),
+    ("batch sizes", "since the start", "1: 4, 16: 2"),
+    ("mean batch size", "since the start", "3.21"),
+    ("released because", "since the start", "full: 9, idle: 6"),
+    ("padding", "since the start", "16%"),
+    ("worker busy", "last 10 s", "87%"),
+    ("worker busy while active", "since the start", "93%"),
 ]
 
 
 def test_the_text_form_has_the_figures() -> None:
-    """In a terminal each figure is on a line with its name, in units that read well."""
-    lines = [line.split("  ", 1) for line in repr(some_stats()).splitlines()]
+    """In a terminal each figure is on a line with its name and its span, in readable units."""
+    lines = [re.split(" {2,}", line) for line in repr(some_stats()).splitlines()]
 
-    assert [(name, value.strip()) for name, value in lines] == FIGURES
+    assert [tuple(line) for line in lines] == FIGURES
     assert str(some_stats()) == repr(some_stats())
 
 
@@ -375,18 +386,145 @@ def test_the_html_form_has_the_figures() -> None:
     """In a cell the same figures are a table."""
     html = some_stats()._repr_html_()
 
-    for name, value in FIGURES:
-        assert f"<tr><td>{name}</td><td>{value}</td></tr>" in html
+    for cells in FIGURES:
+        assert "<tr>" + "".join(f"<td>{text}</td>" for text in cells) + "</tr>" in html
+
+
+def test_times_of_more_requests_than_are_kept_are_over_the_newest() -> None:
+    """The span of a distribution is the whole time only while every request is kept."""
+    outcomes = {"ok": KEEP_REQUESTS, "failed": 1}
+
+    assert "newest 10,000 requests  p50 11.0 ms" in repr(some_stats(outcomes=outcomes))
+    outcomes["failed"] = 0
+    assert "newest" not in repr(some_stats(outcomes=outcomes))
+
+
+def value_of(stats: Stats, name: str) -> str:
+    """Return the value of a row of the table."""
+    rows = [re.split(" {2,}", line) for line in repr(stats).splitlines()]
+    return next(row[-1] for row in rows if row[0] == name)
 
 
 def test_an_error_is_shown_only_if_there_is_one() -> None:
-    """What went wrong is the last line, and escaped in HTML."""
+    """An error stands right below the state, and is escaped in HTML."""
     stats = some_stats(error="raised <b>KeyError</b> & more", model="<script>")
 
-    assert repr(stats).splitlines()[-1].split("  ", 1)[1].strip() == "raised <b>KeyError</b> & more"
+    assert repr(stats).splitlines()[1].split("  ")[0] == "error"
+    assert value_of(stats, "error") == "raised <b>KeyError</b> & more"
     assert "<td>raised &lt;b&gt;KeyError&lt;/b&gt; &amp; more</td>" in stats._repr_html_()
     assert "<script>" not in stats._repr_html_()
     assert "error" not in repr(some_stats())
+
+
+def test_a_failing_model_is_shown_with_its_error() -> None:
+    """Type, message, how often, when, which request, and what happens next."""
+    error = LastError("m", "KeyError", "'x'", 2.5, 4, "17", "An answer ends this.")
+    stats = some_stats(state="failing", failing=error, last_error=replace(error, next=""))
+
+    assert value_of(stats, "failing") == (
+        "KeyError: 'x' (4 requests in a row failed, last 2.50 s ago, request 17)"
+    )
+    assert value_of(stats, "next") == "An answer ends this."
+    assert "last error" not in repr(stats)
+    assert stats.to_dict()["failing"] == {
+        "model": "m",
+        "type": "KeyError",
+        "message": "'x'",
+        "ago": 2.5,
+        "times": 4,
+        "request": "17",
+        "next": "An answer ends this.",
+    }
+
+
+def test_the_last_error_is_shown_after_it_is_over() -> None:
+    """A model that answers again still shows what failed before, and how often in a row."""
+    error = LastError("m", "KeyError", "'x'", 2.5, 1, "17")
+
+    assert value_of(some_stats(last_error=error), "last error") == (
+        "KeyError: 'x' (2.50 s ago, request 17)"
+    )
+    twice = some_stats(last_error=replace(error, times=2, request="", message=""))
+    long = some_stats(last_error=replace(error, message="x" * 500))
+    assert value_of(long, "last error").startswith("KeyError: " + "x" * MOST_TOLD + "… (2.50 s")
+    assert value_of(twice, "last error") == "KeyError (2 times, last 2.50 s ago)"
+
+
+def test_warnings_have_rows() -> None:
+    """One warning is a row, and several are numbered."""
+    assert value_of(some_stats(warnings=("slow",)), "warning") == "slow"
+    two = some_stats(warnings=("slow", "full"))
+    assert (value_of(two, "warning 1"), value_of(two, "warning 2")) == ("slow", "full")
+
+
+def test_a_client_reads_what_it_is_told() -> None:
+    """Every message of an error can be replaced, in each of several models too."""
+    error = LastError("m", "KeyError", "secret", 2.5, 4, "17", "next")
+    one = some_stats(error="secret", failing=error, last_error=error)
+    told = some_stats(models={"m": one}, failing=error).told(lambda text: text and "hidden")
+
+    assert "secret" not in json.dumps(told.to_dict())
+    assert told.models["m"].error == "hidden"
+    assert told.error == ""
+    assert told.models["m"].failing == replace(error, message="hidden")
+
+
+# -- active time --------------------------------------------------------------------------
+
+
+def test_throughput_while_active_leaves_out_the_time_without_requests() -> None:
+    """After a load test it still says how fast the server was."""
+    made = Recorder(0.0)
+    made.enqueued(2, 100.0)
+    made.request(ended(101.0))
+    made.closed(1, 101.0)
+    made.request(ended(104.0))
+    made.closed(1, 104.0)
+    made.enqueued(1, 200.0)
+    made.request(ended(201.0, "failed"))
+    made.closed(1, 201.0)
+    stats = made.stats(1000.0, running_since=None, **ABOUT)
+
+    assert stats.throughput == 0.0
+    assert (stats.active, stats.active_throughput) == (5.0, 2 / 5)
+
+
+@settings(max_examples=100)
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 100), st.integers(1, 20)).map(lambda one: (one[0], sum(one))),
+        max_size=12,
+    ),
+    st.integers(0, 140),
+)
+def test_active_time_is_the_union_of_all_requests(spans: list[tuple[int, int]], now: int) -> None:
+    """For any requests it is the time in which at least one was there, up to now."""
+    made, active = Recorder(0.0), set[int]()
+    events = [(first, 1) for first, _ in spans] + [(last, -1) for _, last in spans]
+    for at, change in sorted(event for event in events if event[0] <= now):
+        if change > 0:
+            made.enqueued(1, float(at))
+        else:
+            made.closed(1, float(at))
+    for first, last in spans:
+        active |= set(range(first, min(last, now)))
+
+    assert made.active(float(now)) == len(active)
+
+
+def test_workers_are_busy_while_active() -> None:
+    """The share is the mean of all workers, and at most 1."""
+    made = Recorder(0.0)
+    made.enqueued(1, 10.0)
+    made.closed(1, 14.0)
+    workers = tuple(
+        WorkerStats(n, "thread", "", None, 1, 1, 0.0, {}, busy=busy)
+        for n, busy in enumerate((4.0, 2.0))
+    )
+    stats = made.stats(20.0, running_since=None, workers=workers, **ABOUT)
+    longer = made.stats(20.0, running_since=None, workers=(replace(workers[0], busy=9.0),), **ABOUT)
+
+    assert (stats.active_utilisation, longer.active_utilisation) == (0.75, 1.0)
 
 
 def test_what_cannot_be_told_is_a_dash() -> None:
@@ -455,3 +593,23 @@ def test_an_empty_queue_reads_well_too() -> None:
     """Nothing waiting is said in words."""
     assert repr(Queue((), 3.0)).splitlines()[0] == "0 waiting"
     assert "0 waiting" in Queue((), 3.0)._repr_html_()
+
+
+def test_a_part_of_the_queue_reads_as_a_table() -> None:
+    """A slice is a queue too."""
+    queue = Queue((Job(4, 1.0), Job(7, 2.0), Job(9, 2.5)), 3.0, preparing=2)
+
+    assert isinstance(queue[1:], Queue)
+    assert [job.id for job in queue[1:]] == [7, 9]
+    assert repr(queue[:1]).splitlines()[0] == "1 waiting"
+
+
+def test_the_queue_is_a_data_frame() -> None:
+    """A row for each job, with how long it waits; an empty queue has the same columns."""
+    pytest.importorskip("pandas")
+    frame = Queue((Job(4, 1.0, 12, 33.0), Job(7, 2.75, 5)), 3.0).to_frame()
+
+    assert list(frame["waits"]) == [2.0, 0.25]
+    assert list(frame["time_left"]) == [30.0, math.inf]
+    assert list(frame["length"]) == [12, 5]
+    assert list(Queue((), 3.0).to_frame().columns) == list(frame.columns)

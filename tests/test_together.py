@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from notebook_serve import Stats
+from notebook_serve import LastError, Stats
 from notebook_serve.display import STATES
 from notebook_serve.jobs import BatchRecord, RequestRecord
 from notebook_serve.stats import Recorder
@@ -17,7 +17,7 @@ from notebook_serve.together import URGENCY, state_of, together
 def recorder(latencies: list[float], lengths: tuple[int, ...], born: float = 0.0) -> Recorder:
     """What answered requests, all of one batch, and was born then."""
     made = Recorder(born)
-    made.enqueued(len(latencies))
+    made.enqueued(len(latencies), born)
     for n, latency in enumerate(latencies):
         made.request(RequestRecord(n, 10.0 - latency, 10.0, 10.0, "ok", 1, len(latencies)))
     made.batch(BatchRecord(1, "full", lengths, 10.0, 0.5))
@@ -65,4 +65,40 @@ def test_what_is_worst_is_told_first() -> None:
     assert sorted(URGENCY) == sorted(STATES)
     assert state_of(["ready", "dead", "paused"]) == "dead"
     assert state_of(["ready", "paused"]) == "paused"
+    assert state_of(["ready", "failing", "paused", "loading"]) == "failing"
     assert state_of(["ready"]) == "ready"
+
+
+def test_the_whole_says_which_model_fails() -> None:
+    """The newest error of all is that of the server, and the table names each failing model."""
+    old = LastError("a", "KeyError", "'x'", 9.0, 4, "17", "next of a")
+    new = LastError("b", "OSError", "no disk", 1.0, 1, "3", "next of b")
+    made = Recorder(0.0)
+    models = {
+        "a": stats_of(made, state="failing", failing=old, last_error=old, warnings=("slow",)),
+        "b": stats_of(made, state="failing", failing=new, last_error=new, queue_limit=5),
+        "c": stats_of(made),
+    }
+    whole = together(models, [made] * 3)
+
+    assert (whole.state, whole.failing, whole.last_error) == ("failing", new, new)
+    assert whole.all_failing == (old, new)
+    assert whole.warnings == ("a: slow",)
+    assert whole.queue_limit is None
+    assert {"failing: a", "next: a", "failing: b", "next: b"} <= {
+        line.split("  ")[0] for line in repr(whole).splitlines()
+    }
+    assert "OSError: no disk (1 request failed, last 1.00 s ago, request 3)" in repr(whole)
+
+
+def test_active_time_is_of_each_model() -> None:
+    """Two models may be active at the same time, so the whole refers to each."""
+    made = recorder([1.0, 2.0], (4, 8))
+    made.closed(2, 4.0)
+    whole = together({"a": stats_of(made), "b": stats_of(made)}, [made, made])
+    line = next(line for line in repr(whole).splitlines() if "throughput while" in line)
+
+    assert math.isnan(whole.active_throughput)
+    assert whole.models["a"].active_throughput == 0.5
+    assert line.endswith("see each model")
+    assert whole.to_dict()["active"] is None
