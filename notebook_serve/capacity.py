@@ -101,8 +101,8 @@ def capacity(
     Found by bisection over simulations of Poisson traffic, `requests` long, to within 2%; 0 if it
     does not hold where hardly any two meet, infinity if it does where all come at once.
     `objective` is in seconds, for the `quantile` of the latencies, with no request rejected. A
-    queue takes time to grow: for an objective of many seconds give more `requests`, ten times as many as
-    arrive within it or more. `options` are those of `simulate`.
+    queue takes time to grow: for an objective of many seconds give more `requests`, ten times as
+    many as arrive within it or more. `options` are those of `simulate`.
 
     >>> from notebook_serve import CostModel, Greedy, NoBatching
     >>> cost = CostModel(fixed=0.008, per_token=0.0002)

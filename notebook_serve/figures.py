@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle, islice
 from typing import TYPE_CHECKING, Any
 
-from .display import per_second
+from .display import per_second, roughly
 from .extras import require
 from .history import policies_in_words
 
@@ -70,7 +70,7 @@ def latencies(report: Report, ax: Axes | None = None) -> Axes:
         ax.plot(times, [0] * len(times), "x", color=LOST, clip_on=False, label=label)
     ax.margins(x=0.01)
     ax.set_ylabel(f"latency ({unit})")
-    return _finish(ax, report, "arrival (s since the start of the traffic)")
+    return _finish(ax, report, "arrival (s since the start of the traffic)", names_at=0.84)
 
 
 def _points(ax: Axes, report: Report, answered: Sequence[int], scale: float) -> None:
@@ -100,8 +100,14 @@ def _levels(ax: Axes, report: Report, longest: float, scale: float, unit: str) -
         levels.append(("deadline", report.deadline, LOST, ":"))
     for name, seconds, colour, style in levels:
         if not math.isnan(seconds):
-            label = f"{name} {seconds * scale:.3g} {unit}"
+            label = f"{name} {_number(report, seconds * scale)} {unit}"
             ax.plot(span, [seconds * scale] * 2, color=colour, linestyle=style, label=label)
+
+
+def _number(report: Report, value: float) -> str:
+    """A figure of a report with as many digits as are known."""
+    show = "{:.0f}" if value >= 1000 else "{:.3g}"
+    return roughly(value, show.format) if report.is_rough else show.format(value)
 
 
 # -- time line ----------------------------------------------------------------------------
@@ -113,7 +119,8 @@ def timeline(report: Report, ax: Axes | None, limit: int, start: float) -> Axes:
     numbers = (n for n, arrived in enumerate(log.arrived) if arrived >= start)
     shown = {n: log[n] for n in islice(numbers, limit)}
     ax = _axes(2 + 0.08 * min(len(shown), 200)) if ax is None else ax
-    look = {**BARS, "rasterized": len(shown) > MOST_SHAPES}
+    many = len(shown) > MOST_SHAPES
+    look = {**BARS, "rasterized": many, "linewidth": 0 if many else BARS["linewidth"]}
     if shown:
         left = [record.arrived for record in shown.values()]
         waits = [record.queue_time for record in shown.values()]
@@ -180,9 +187,9 @@ def _lost(report: Report, numbers: Iterable[int]) -> str:
     return ", ".join(f"{count:,} {outcome}" for outcome, count in counts.items())
 
 
-def _finish(ax: Axes, report: Report, along: str) -> Axes:
-    """What both figures have: a title, a legend, policy changes, and notes below."""
-    _mark_changes(ax, report.changes)
+def _finish(ax: Axes, report: Report, along: str, names_at: float = 1.0) -> Axes:
+    """A title, a legend, policy changes with their names at a share of the height, and notes."""
+    _mark_changes(ax, report.changes, names_at)
     policies = policies_in_words(report.policy, report.changes) if report.policy else ""
     about = f"{report.source}, {per_second(report.offered)} offered"
     ax.set_title(f"{textwrap.fill(policies, 90)}\n{about}".strip(), loc="left", fontsize="medium")
@@ -193,7 +200,7 @@ def _finish(ax: Axes, report: Report, along: str) -> Axes:
     return ax
 
 
-def _mark_changes(ax: Axes, changes: Sequence[PolicyChange]) -> None:
+def _mark_changes(ax: Axes, changes: Sequence[PolicyChange], names_at: float) -> None:
     """A vertical line where another policy took effect, of those within the figure, and its name.
 
     One that took the place of a policy that failed has the colour of failures.
@@ -207,13 +214,14 @@ def _mark_changes(ax: Axes, changes: Sequence[PolicyChange]) -> None:
     for change in shown if len(shown) <= MOST_NAMED else ():
         ax.annotate(
             textwrap.shorten(change.policy, NAME, placeholder="…"),
-            (change.at, 1.0),
+            (change.at, names_at),
             xycoords=ax.get_xaxis_transform(),
             xytext=(2, -2),
             textcoords="offset points",
             rotation=90,
             va="top",
             size=7,
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.5},
         )
     ax.set_xlim(low, high)
 
