@@ -40,6 +40,11 @@ def report() -> Report:
     return simulate(Greedy(4), Poisson(60.0), CostModel(0.02), duration=2.0)
 
 
+def drawn(method: str = "plot") -> Any:
+    """The figure of one."""
+    return getattr(report(), method)().figure
+
+
 # -- in a cell ----------------------------------------------------------------------------
 
 SETUP = """
@@ -122,19 +127,19 @@ def test_a_picture_has_each_form() -> None:
 
 def test_the_ground_of_the_png_is_white() -> None:
     """So that it can be read where the page is dark: without a kernel, and on a code host."""
-    picture = Image.open(io.BytesIO(base64.b64decode(png(report().plot().figure))))
+    picture = Image.open(io.BytesIO(base64.b64decode(png(drawn()))))
 
     assert picture.convert("RGBA").getpixel((1, 1)) == (255, 255, 255, 255)
 
 
 def test_the_same_figure_is_the_same_text() -> None:
     """A notebook that is run again has no other outputs for no reason."""
-    assert svg(report().plot().figure) == svg(report().plot().figure)
+    assert svg(drawn()) == svg(drawn())
 
 
 def test_a_figure_of_pyplot_is_kept_as_a_file(tmp_path: Any) -> None:
     """In a script: it is pyplot's current figure, and saved by its own method."""
-    ax = report().plot()
+    ax: Any = report().plot()
     ax.figure.savefig(tmp_path / "run.png")
 
     assert plt.gcf() is ax.figure
@@ -144,15 +149,15 @@ def test_a_figure_of_pyplot_is_kept_as_a_file(tmp_path: Any) -> None:
 def test_a_figure_in_a_style_of_the_users_own_keeps_it() -> None:
     """Black and white change places only if they mean ground and ink."""
     with plt.style.context("dark_background"):
-        text = svg(report().plot().figure)
+        text = svg(drawn())
 
     assert "@media" not in text
-    assert "@media" in svg(report().plot().figure)
+    assert "@media" in svg(drawn())
 
 
 def test_a_window_is_not_shown_a_second_time() -> None:
     """With an interactive backend the figure is live already; a picture beside it is one more."""
-    figure: Any = report().plot().figure
+    figure = drawn()
     figure.canvas.__class__ = type("Window", (type(figure.canvas),), {})
 
     assert set(figure._repr_mimebundle_()) == {"text/plain"}
@@ -182,7 +187,7 @@ def test_a_figure_follows_the_theme(browser: Browser, theme: str, ground: tuple[
 
 def test_two_figures_in_one_page_keep_their_colours() -> None:
     """The rules of each are for itself, where an SVG is put into the page as it is."""
-    one, other = svg(report().plot().figure), svg(report().timeline().figure)
+    one, other = svg(drawn()), svg(drawn("timeline"))
     names = [text[9 : text.index('"', 9)] for text in (one, other)]
 
     assert names[0] != names[1]

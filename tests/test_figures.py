@@ -92,7 +92,7 @@ def test_marks_and_text_stand_out(ground: str) -> None:
 
 #: seen without one kind of cones (G. Machado, M. Oliveira and L. Fernandes, "A Physiologically-
 #: based Model for Simulation of Color Vision Deficiency", 2009, severity 1)
-SIGHTS = {
+SIGHTS: dict[str, list[list[float]]] = {
     "all": [[1, 0, 0], [0, 1, 0], [0, 0, 1]],
     "no red": [[0.152, 1.053, -0.205], [0.115, 0.786, 0.099], [-0.004, -0.048, 1.052]],
     "no green": [[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]],
@@ -151,13 +151,18 @@ def test_lines_differ_by_more_than_their_colour() -> None:
 # -- policy changes -----------------------------------------------------------------------
 
 
+def uprights(ax: Any) -> list[Any]:
+    """The lines from the bottom to the top."""
+    return [line for line in ax.lines if list(line.get_ydata()) == [0, 1]]
+
+
 @pytest.mark.parametrize("method", ["plot", "timeline"])
 def test_a_change_of_policy_is_marked(method: str) -> None:
     """A vertical line at its time and the new policy's name; a failure in its own colour."""
     report = replace(run(), changes=CHANGES)
     options = {"limit": 1000, "start": 0.0} if method == "timeline" else {}
     ax = getattr(report, method)(**options)
-    upright = [line for line in ax.lines if list(line.get_ydata()) == [0, 1]]
+    upright = uprights(ax)
 
     assert [line.get_xdata()[0] for line in upright] == [1.4, 3.2]
     assert [line.get_color() for line in upright] == ["black", LOST]
@@ -181,7 +186,7 @@ def test_a_change_outside_of_the_figure_does_not_widen_it() -> None:
     ax = replace(run(), changes=CHANGES).timeline(limit=20, start=0.0)
 
     assert ax.get_xlim() == plain
-    assert not [line for line in ax.lines if list(line.get_ydata()) == [0, 1]]
+    assert not uprights(ax)
 
 
 def test_of_many_changes_only_lines_are_drawn() -> None:
@@ -189,7 +194,7 @@ def test_of_many_changes_only_lines_are_drawn() -> None:
     many = tuple(PolicyChange(n / 10, f"Greedy({n})") for n in range(1, MOST_NAMED + 2))
     ax = replace(run(), changes=many).plot()
 
-    assert len([line for line in ax.lines if list(line.get_ydata()) == [0, 1]]) == len(many)
+    assert len(uprights(ax)) == len(many)
     assert not ax.texts
 
 
@@ -226,11 +231,13 @@ def test_a_comparison_has_its_warnings_below() -> None:
 
 def test_many_marks_do_not_make_a_large_svg() -> None:
     """They are pixels in it, where a few are shapes; the axes stay shapes."""
-    few, many = run(), run(rate=150.0, duration=60.0, timeout=math.inf)
-    small, large = svg(few.plot().figure), svg(many.plot().figure)
+    few: Any = run().plot()
+    many = run(rate=150.0, duration=60.0, timeout=math.inf)
+    drawn: Any = (many.plot(), many.timeline(limit=5000))
+    small, large, long = (svg(ax.figure) for ax in (few, *drawn))
 
     assert len(many.records) > 8_000
     assert "<image " in large.partition("axes_2")[0]
     assert "<image " not in small.partition("axes_2")[0]
     assert len(large) < 400_000
-    assert len(svg(many.timeline(limit=5000).figure)) < 400_000
+    assert len(long) < 400_000
