@@ -5,7 +5,7 @@ from __future__ import annotations
 from . import traffic
 from .accesslog import JsonLines, access_log
 from .calibration import calibrate
-from .capacity import Plan, capacity, plan
+from .capacity import Capacity, Plan, capacity, plan
 from .compare import Comparison, compare
 from .cost import CostModel
 from .each import each
@@ -79,6 +79,7 @@ __all__ = [
     "BatchRecord",
     "BodyTooLarge",
     "BodyTooSlow",
+    "Capacity",
     "CircuitOpen",
     "CoDel",
     "Comparison",

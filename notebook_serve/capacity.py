@@ -1,12 +1,14 @@
-"""How much a policy can take: the highest load at an objective, and the replicas for a load."""
+"""Capacity of a policy: the highest load at an objective, and the replicas for a load."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from .cost import CostModel
+from .display import described, per_second, percent, roughly
 from .display import duration as in_words
 from .errors import OptionError
 from .policies import PolicyLike, label
@@ -28,10 +30,59 @@ CLOSE = 1.02
 MOST_REPLICAS = 1024
 
 
+class Capacity(float):
+    """Requests per second that hold an objective: a number, with what makes it doubtful.
+
+    >>> from notebook_serve import CostModel
+    >>> CostModel(fixed=0.01, error=0.69).doubts()[0]
+    'The cost model does not fit: its typical error is 69%, so these figures may be off by a \
+factor of 2.'
+    >>> print(Capacity(42.0, factor=2.0, warnings=["The cost model does not fit."]))
+    ≈40/s (21/s to 84/s)
+    warning: The cost model does not fit.
+    >>> Capacity(42.0) / 2
+    21.0
+    """
+
+    #: sentences, the gravest first
+    warnings: tuple[str, ...]
+    #: by how many times it may be too high or too low; 1 if the cost model fits
+    factor: float
+
+    def __new__(cls, rate: float, *, factor: float = 1.0, warnings: Iterable[str] = ()) -> Capacity:
+        """A rate, and what is known of it."""
+        made = super().__new__(cls, rate)
+        made.factor, made.warnings = factor, tuple(warnings)
+        return made
+
+    @property
+    def in_words(self) -> str:
+        """With as many digits as are known, and the range if that is one: ``164/s``."""
+        if self.factor == 1 or not 0 < self < math.inf:
+            return "no load" if not self else "any load" if self == math.inf else per_second(self)
+        low, high = self / self.factor, self * self.factor
+        return f"{roughly(self, per_second)} ({_two_digits(low)} to {_two_digits(high)})"
+
+    def _lines(self) -> list[str]:
+        return [self.in_words, *(f"warning: {said}" for said in self.warnings)]
+
+    def __str__(self) -> str:
+        return "\n".join(self._lines())
+
+    __repr__ = __str__
+
+    def _repr_mimebundle_(self, **options: Any) -> dict[str, str]:
+        return described(*self._lines())
+
+
+def _two_digits(rate: float) -> str:
+    return per_second(float(f"{rate:.2g}"))
+
+
 def holds(report: Report, objective: float, quantile: Quantile = "p99") -> bool:
-    """Whether all were answered, and the `quantile` of their latencies was within `objective`."""
-    everybody = report.outcomes["ok"] == len(report.records)
-    return everybody and getattr(report.latency, quantile) <= objective
+    """Return True if all were answered, and the `quantile` of latencies was within `objective`."""
+    all_answered = report.outcomes["ok"] == len(report.records)
+    return all_answered and getattr(report.latency, quantile) <= objective
 
 
 @entry_point
@@ -46,15 +97,17 @@ def capacity(
     seed: int = 0,
     progress: bool | None = None,
     **options: Any,
-) -> float:
+) -> Capacity:
     """The highest load, in requests per second, at which `policy` holds a latency objective.
+
+    It is a number that shows what makes it doubtful: the `warnings` of a fitted cost model.
 
     Found by bisection over simulations of Poisson traffic, `requests` long, to within 2%; 0 if it
     does not hold where hardly any two meet, infinity if it does where all come at once.
-    `objective` is in seconds, for the `quantile` of the latencies, with nobody refused. A queue
-    takes time to grow: for an objective of many seconds give more `requests`, ten times as many as
-    arrive within it or more. `options` are those of `simulate`. `progress` shows a bar, which needs
-    tqdm; by itself, where a person sees it and the search takes more than a second.
+    `objective` is in seconds, for the `quantile` of the latencies, with no request rejected. A
+    queue takes time to grow: for an objective of many seconds give more `requests`, ten times as
+    many as arrive within it or more. `options` are those of `simulate`. `progress` shows a bar,
+    which needs tqdm; by itself, where a person sees it and the search takes more than a second.
 
     >>> from notebook_serve import CostModel, Greedy, NoBatching
     >>> cost = CostModel(fixed=0.008, per_token=0.0002)
@@ -64,37 +117,42 @@ def capacity(
     """
     _check_objective(objective, quantile)
 
+    notes: dict[float, tuple[str, ...]] = {}
+
     with work_bar(progress, "searching the capacity") as show:
 
         def fits(rate: float) -> bool:
             show(text=f"{label(policy)} at {rate:.3g}/s")
             traffic = Poisson(rate, seed=seed, n=requests)
             report = simulate(policy, traffic, cost, lengths=lengths, seed=seed, **options)
+            notes[rate] = report.notes
             return holds(report, objective, quantile)
 
-        return _highest(fits, objective)
+        rate, tried = _highest(fits, objective)
+    factor = cost.factor if isinstance(cost, CostModel) and not cost.fits else 1.0
+    return Capacity(rate, factor=factor, warnings=notes[tried])
 
 
-def _highest(fits: Callable[[float], bool], objective: float) -> float:
-    """Find the highest rate that `fits`, to within `CLOSE`."""
+def _highest(fits: Callable[[float], bool], objective: float) -> tuple[float, float]:
+    """Return the highest rate that `fits`, to within `CLOSE`, and the one that was tried for it."""
     # No load can be faster served than at once, so start from one request per objective.
     low = 0.01 / objective
     if not fits(low):
-        return 0.0
+        return 0.0, low
     high = 1.0 / objective
     while fits(high):
         low, high = high, 2 * high
         if high > 1e9:
-            return math.inf
+            return math.inf, low
     while high > CLOSE * low:
         middle = math.sqrt(low * high)
         low, high = (middle, high) if fits(middle) else (low, middle)
-    return low
+    return low, low
 
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """How many replicas a load needs, and what is to be expected of them."""
+    """Replicas that a load needs, and what is to be expected of them."""
 
     #: how many hold the objective; None if no number of them does
     replicas: int | None
@@ -105,16 +163,29 @@ class Plan:
     #: the simulation with so many replicas
     report: Report
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Sentences on how far to trust it, the gravest first."""
+        return self.report.notes
+
     def __repr__(self) -> str:
+        return "\n".join([self._answer(), *(f"warning: {said}" for said in self.warnings)])
+
+    def _answer(self) -> str:
         policy, load = self.report.policy, f"{self.rate:g} requests/s"
         goal = f"{self.quantile} under {in_words(self.objective)}"
         if self.replicas is None:
             return f"no number of replicas of {policy} holds {goal} at {load}"
-        latency: Distribution = self.report.latency
+        latency = getattr(self.report.latency, self.quantile)
+        if self.report.is_rough:
+            count, took = f"about {self.replicas}", roughly(latency, in_words)
+            busy = roughly(self.report.utilisation, percent)
+        else:
+            count, took = str(self.replicas), in_words(latency)
+            busy = percent(self.report.utilisation)
         return (
-            f"{self.replicas} x {policy} ({self.dispatch}) for {load} with {goal}: "
-            f"{self.quantile} {in_words(getattr(latency, self.quantile))}, "
-            f"{self.report.utilisation:.0%} busy"
+            f"{count} x {policy} ({self.dispatch}) for {load} with {goal}: "
+            f"{self.quantile} {took}, {busy} busy"
         )
 
 
@@ -136,7 +207,8 @@ def plan(
     """The fewest replicas that hold a latency objective at `rate` requests per second.
 
     Each number of replicas is simulated under the same Poisson traffic: doubled until it is
-    enough, then bisected. The arguments are those of `capacity`.
+    enough, then bisected. The arguments are those of `capacity`. Its `warnings` say what makes the
+    cost model doubtful.
 
     >>> from notebook_serve import CostModel, LengthAware
     >>> cost = CostModel(fixed=0.008, per_token=0.0002)

@@ -10,13 +10,14 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .capacity import Quantile, capacity
-from .display import Table, percent
+from .capacity import Capacity, Quantile, capacity
+from .display import Table
 from .display import duration as in_words
 from .errors import OptionError
 from .extras import require
 from .figures import comparison
 from .loadtest import load_test
+from .pivot import pivot
 from .policies import Policy, PolicyLike, label
 from .policy_kinds import as_policies
 from .progress import work_bar
@@ -37,14 +38,6 @@ Cost = Callable[[Sequence[int]], float]
 #: loads to compare at, as multiples of what one request at a time can do
 MULTIPLES = (0.25, 0.5, 0.8, 1.0, 1.2, 1.5, 2.0, 3.0)
 
-#: a longer table shows the first and the last of them only
-MOST_ROWS = 200
-#: of the table's columns; ``lost`` is the share that was refused or ran out of time
-HEADS = (
-    *("policy", "source", "offered/s", "answered/s", "in time/s", "p50", "p99"),
-    *("batch", "padding", "busy", "lost"),
-)
-
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
@@ -61,6 +54,11 @@ class Comparison:
     def __len__(self) -> int:
         return len(self.reports)
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Sentences on how far to trust it: the notes of its reports, each once."""
+        return tuple(dict.fromkeys(note for _, report in self.reports for note in report.notes))
+
     def rows(self) -> list[dict[str, Any]]:
         """One plain row for each report. Times are seconds, rates per second."""
         return [
@@ -76,6 +74,7 @@ class Comparison:
                 "utilisation": report.utilisation,
                 "refused": report.shares["rejected"],
                 "expired": report.shares["expired"],
+                "notes": list(report.notes),
             }
             for rate, report in self.reports
         ]
@@ -109,15 +108,19 @@ class Comparison:
                 show(done, label(policy))
                 found.append((self._capacity(policy, objective, quantile), label(policy)))
         found.sort(key=lambda pair: -pair[0])
-        (best, said), rest = found[0], found[1:]
-        if not best:
-            return f"none of these holds {goal} at any load"
-        others = (
-            f"{other} up to {rate:.3g}" if rate else f"{other} at no load" for rate, other in rest
-        )
-        return "; ".join([f"{said} holds {goal} up to {best:.3g} requests/s", *others])
+        (best, name), rest = found[0], found[1:]
+        doubts = list(dict.fromkeys(said for most, _ in found for said in most.warnings))
+        if best:
+            others = (f"{other} {_up_to(most)}" for most, other in rest)
+            advice = "; ".join([f"{name} holds {goal} {_up_to(best, ' requests/s')}", *others])
+        else:
+            advice = f"none of these holds {goal} at any load"
+        if best.factor == 1:
+            return ". ".join([advice, *doubts])
+        # One that does not fit is said first: it may be wrong altogether.
+        return " ".join([doubts[0], f"According to it, {advice}.", *doubts[1:]])
 
-    def _capacity(self, policy: Policy, objective: float, quantile: Quantile) -> float:
+    def _capacity(self, policy: Policy, objective: float, quantile: Quantile) -> Capacity:
         assert self.cost is not None
         lengths = 1 if self.lengths is None else self.lengths
         return capacity(
@@ -131,17 +134,26 @@ class Comparison:
         )
 
     def plot(self) -> Figure:
-        """One figure against the offered load: latency, answers, batch size and padding."""
-        return comparison(self.rows())
+        """Draw latency, answers, batch size and padding against the offered load.
 
-    def _table(self) -> Table:
-        return Table.of(f"{len(self)} runs", HEADS, self.rows(), _cells, MOST_ROWS)
+        A cell shows it once, in the colours of its theme, as its value or when it is done.
+        """
+        return comparison(self.rows(), self.warnings)
+
+    def table(self) -> Table:
+        """A table for each figure: the policies below each other, the loads side by side.
+
+        At each load the best has a star, and those within 1% of it, unless all are as good or the
+        cost model does not fit. A latency is the best among the policies that lost no more requests
+        than the others.
+        """
+        return pivot(self.reports, self.warnings)
 
     def __repr__(self) -> str:
-        return str(self._table())
+        return str(self.table())
 
     def _repr_html_(self) -> str:
-        return self._table()._repr_html_()
+        return self.table()._repr_html_()
 
 
 @entry_point
@@ -296,21 +308,11 @@ def _one_at_a_time(cost: Cost, lengths: Lengths | Sequence[int] | int | None) ->
     return len(sample) / seconds
 
 
-def _cells(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    """A row as the table shows it."""
-    return (
-        row["policy"],
-        row["source"],
-        f"{row['rate']:.3g}",
-        f"{row['throughput']:.3g}",
-        f"{row['goodput']:.3g}",
-        in_words(row["p50"]),
-        in_words(row["p99"]),
-        row["batch_size"],
-        percent(row["padding"]),
-        percent(row["utilisation"]),
-        percent(row["refused"] + row["expired"]),
-    )
+def _up_to(most: Capacity, unit: str = "") -> str:
+    """A load as advice says it."""
+    if not 0 < most < math.inf:
+        return f"at {most.in_words}"
+    return "up to " + most.in_words.replace("/s", "") + unit
 
 
 def _finite(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What a batch costs: a law of its size and its longest input, fitted to batches that ran."""
+"""The cost of a batch: a law of its size and its longest input, fitted to batches that ran."""
 
 from __future__ import annotations
 
@@ -22,6 +22,9 @@ BESIDES = ("turnaround", "handling", "answering", "per_answer", "per_arrival")
 FEW = 20
 #: a typical error of more than this share is too large to trust
 MOST_ERROR = 0.25
+#: the warning of a larger one, and by how much larger than those it was fitted to batches may be
+NO_FIT = "no law here fits these batches well"
+BEYOND = 1.5
 #: what of a term must be its own, the other terms taken away, for the data to tell it from them
 OWN = 1e-4
 #: a batch that took more than so many times what it should have is no measure of the law, where
@@ -92,6 +95,9 @@ class CostModel:
     batches: int = 0
     #: what makes the fit doubtful
     warnings: tuple[str, ...] = ()
+    #: the largest batch that it was fitted to, and the longest input; 0 where it was not fitted
+    largest: int = 0
+    longest: int = 0
 
     def __post_init__(self) -> None:
         for name in (*TERMS, *BESIDES):
@@ -134,6 +140,45 @@ class CostModel:
             model = fit.solve()
         assert model is not None
         return _with_noise(model, ran, fit)
+
+    @property
+    def fits(self) -> bool:
+        """Return False if the typical error is above 25%: then no digit but the first is known."""
+        return not self.error > MOST_ERROR
+
+    @property
+    def factor(self) -> float:
+        """By how many times a batch may be faster or slower than it says; 1 if not fitted."""
+        return 1.0 if math.isnan(self.error) else math.exp(min(self.error, LIMITS["spread"]))
+
+    def doubts(self, size: int = 0, longest: int = 0) -> tuple[str, ...]:
+        """Sentences on how far to trust what rests on it, the gravest first; none if all is well.
+
+        `size` and `longest` are those of the largest batch and the longest input that were reckoned
+        with: what it was fitted to may have been smaller.
+        """
+        said = [
+            f"The cost model is in doubt: {each}." for each in self.warnings if NO_FIT not in each
+        ]
+        if 0 < BEYOND * self.largest < size:
+            said.append(
+                f"Batches were larger than the {self.largest} requests that the cost model was "
+                "fitted to: their cost is extrapolated."
+            )
+        if 0 < BEYOND * self.longest < longest:
+            said.append(
+                f"Inputs were longer than the {self.longest} tokens that the cost model was fitted "
+                "to: their cost is extrapolated."
+            )
+        return (*self._misfit(), *said)
+
+    def _misfit(self) -> tuple[str, ...]:
+        if self.fits:
+            return ()
+        return (
+            f"The cost model does not fit: its typical error is {self.error:.0%}, so these figures "
+            f"may be off by a factor of {self.factor:.2g}.",
+        )
 
     @property
     def noise(self) -> Noise:
@@ -245,7 +290,7 @@ class Fit:
         self._targets = [0.0] * len(TERMS)
         self._square = 0.0
         self._weight = 0.0
-        self._longest = 1
+        self._largest = self._longest = 1
         self.batches = 0
 
     def add(self, size: int, longest: int, seconds: float, expected: float) -> None:
@@ -261,6 +306,7 @@ class Fit:
             self._targets[i] = keep * self._targets[i] + weighted * seconds
         self._square = keep * self._square + weight * seconds * seconds
         self._weight = keep * self._weight + 1.0
+        self._largest = max(self._largest, size)
         self._longest = max(self._longest, longest)
         self.batches += 1
 
@@ -280,7 +326,12 @@ class Fit:
                 terms, error = more, less_error
         typical = math.sqrt(max(0.0, error) / self._weight)
         return CostModel(
-            **terms, error=typical, batches=self.batches, warnings=self.warnings(typical)
+            **terms,
+            error=typical,
+            batches=self.batches,
+            warnings=self.warnings(typical),
+            largest=self._largest,
+            longest=self._longest,
         )
 
     def _best(self, allowed: Sequence[str]) -> tuple[dict[str, float], float]:
@@ -322,7 +373,7 @@ class Fit:
                 "so batches of another shape may cost something else; calibrate() measures them"
             )
         if error > MOST_ERROR:
-            said.append(f"the typical error is {error:.0%}: no law here fits these batches well")
+            said.append(f"the typical error is {error:.0%}: {NO_FIT}")
         return tuple(said)
 
     @property

@@ -24,13 +24,14 @@ MOST_TEXT = 1000
 #: where something lies in memory, as Python says it of what has no repr of its own
 ADDRESS = re.compile(r" (?:object )?at 0x[0-9a-fA-F]+")
 #: a number, with or without a unit
-QUANTITY = re.compile(r"–|-?\d[\d.,]*(e[+-]\d+)?( ?(%|/s|µs|ms|s)| min \d+ s)?")
+QUANTITY = re.compile(r"–|≈?-?\d[\d.,]*(e[+-]\d+)?( ?(%|/s|µs|ms|s)| min \d+ s)?\*?")
 
 
 class Table:
     """Rows under column names: reads well printed, and as HTML in a cell.
 
-    `left_out` is how many rows there are besides those given, in the middle of them.
+    `left_out` is how many rows there are besides those given, in the middle of them; `notes` are
+    lines below it.
     """
 
     def __init__(
@@ -39,8 +40,10 @@ class Table:
         columns: Sequence[str],
         rows: Iterable[Sequence[Any]],
         left_out: int = 0,
+        notes: Sequence[str] = (),
     ) -> None:
         self.title = title
+        self.notes = list(notes)
         self.columns = [str(column) for column in columns]
         self.rows = [[cell(value) for value in row] for row in rows]
         self.gap = f"… {left_out} more …" if left_out else ""
@@ -65,7 +68,7 @@ class Table:
         text = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]
         if self.gap:
             text.insert(len(text) - len(self.rows) // 2, self.gap)
-        return "\n".join([self.title, *text] if self.title else text)
+        return "\n".join([*([self.title] if self.title else []), *text, *self.notes])
 
     __repr__ = __str__
 
@@ -74,14 +77,17 @@ class Table:
         numeric = [self._is_numeric(n) for n in range(len(self.columns))]
         rows = [_row("td", row, numeric) for row in self.rows]
         if self.gap:
-            gap = f'<tr><td colspan="{len(self.columns)}">{html.escape(self.gap)}</td></tr>'
-            rows.insert(len(rows) - len(rows) // 2, gap)
+            rows.insert(len(rows) - len(rows) // 2, self._across(self.gap))
+        rows += map(self._across, self.notes)
         head = f"<thead>{_row('th', self.columns, numeric)}</thead>" if any(self.columns) else ""
         return render("table.html", title=self.title, head=Markup(head), body=Markup("".join(rows)))
 
+    def _across(self, text: str) -> str:
+        return f'<tr><td colspan="{len(self.columns)}">{html.escape(text)}</td></tr>'
+
     def _is_numeric(self, column: int) -> bool:
-        """Whether a column has a name, and numbers only."""
-        cells = [row[column] for row in self.rows] if self.columns[column] else []
+        """Return True if a column has a name, and numbers only where it is not empty."""
+        cells = [row[column] for row in self.rows if row[column]] if self.columns[column] else []
         return bool(cells) and all(map(QUANTITY.fullmatch, cells))
 
     def _repr_html_(self) -> str:
@@ -96,8 +102,12 @@ def _row(tag: str, cells: Iterable[str], numeric: Iterable[bool]) -> str:
     # An attribute, not a style: a page that hosts code drops styles.
     sides = (' align="right"' if right else "" for right in numeric)
     pairs = zip(cells, sides, strict=True)
-    inner = "".join(f"<{tag}{side}>{html.escape(text)}</{tag}>" for text, side in pairs)
+    inner = "".join(f"<{tag}{side}>{_inline(text)}</{tag}>" for text, side in pairs)
     return f"<tr>{inner}</tr>"
+
+
+def _inline(text: str) -> str:
+    return f"<b>{html.escape(text)}</b>" if isinstance(text, Strong) else html.escape(text)
 
 
 @dataclass(frozen=True)
@@ -180,6 +190,10 @@ class Markup(str):
     """Text that is HTML already."""
 
 
+class Strong(str):
+    """The text of a cell that stands out: bold in HTML, and as it is in text."""
+
+
 def render(template: str, /, **values: object) -> Markup:
     """The file `template` with `values` put in, escaped unless they are `Markup`."""
     safe = {
@@ -199,6 +213,8 @@ def cell(value: Any) -> str:
 
     Text is on one line, and cut where it is long.
     """
+    if isinstance(value, Strong):
+        return value
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return "–"
     if isinstance(value, float):
@@ -222,6 +238,15 @@ def per_second(rate: float) -> str:
     if math.isnan(rate):
         return "–"
     return f"{rate:.3g}/s" if rate < 100 else f"{rate:.0f}/s"
+
+
+def roughly(value: float, show: Callable[[float], str]) -> str:
+    """A value of which one digit is known: ``≈40 ms`` for 37.2 milliseconds."""
+    if not value or not math.isfinite(value):
+        return show(value)
+    rounded = round(value, -math.floor(math.log10(abs(value))))
+    # Of "40.0 ms" the zero says more than is known.
+    return "≈" + re.sub(r"\.0+(?!\d)", "", show(rounded))
 
 
 def duration(seconds: float) -> str:

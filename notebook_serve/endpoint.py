@@ -216,11 +216,11 @@ class Endpoint(FixedAttributes):
 
     @entry_point
     def fit_cost(self) -> CostModel:
-        """What a batch costs, fitted to the newest that ran; says its own error and doubts.
+        """Fit a cost model to the newest batches; it says its own error and warnings.
 
-        What the server takes besides, between batches and for each request, is measured too.
-
-        Raises `OptionError` before any ran.
+        The time between batches and for each request is measured too. What is reckoned with the
+        model carries its warnings: `what_if`, `compare`, `capacity`, `plan`, and every figure.
+        Raises `OptionError` before any batch ran.
         """
         batches = [batch for batch in self.batches() if not batch.retries]
         return with_overheads(CostModel.fit(batches), self.records(), batches)
@@ -234,11 +234,14 @@ class Endpoint(FixedAttributes):
         They arrive when they did and are as long as they were, and batches take what `cost` says,
         which is `fit_cost` unless given. With the policy in effect it shows how far to trust that.
         `options` are those of `simulate`, such as ``replicas=2``; workers, queue limit, time-out
-        and refusals are this model's unless given. Raises `OptionError` before anything was served.
+        and refusals are this model's unless given. The report's notes say what makes `cost`
+        doubtful, and which policies served the requests, if there were several. Raises
+        `OptionError` before anything was served.
         """
         known = self.fit_cost() if cost is None else cost
         settings = {**self.limits, **options}
-        return replay(self.records(), checked_policy(policy), known, **settings)
+        changes = self.policy_changes()
+        return replay(self.records(), checked_policy(policy), known, changes=changes, **settings)
 
     # -- display ------------------------------------------------------------------------
 

@@ -1,4 +1,8 @@
-"""What a report looks like drawn: the latency of each request, and the time line of each."""
+"""Figures of reports: the latency of each request, the time line of each, policies compared.
+
+Every colour of a mark has a contrast of 3 or more on white and on the dark of a theme, and is not
+alone: lines differ in their markers and dashes, batches in the words beside them.
+"""
 
 from __future__ import annotations
 
@@ -9,24 +13,34 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle, islice
 from typing import TYPE_CHECKING, Any
 
-from .display import per_second
+from .display import per_second, roughly
 from .extras import require
+from .history import policies_in_words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from .jobs import RequestRecord
+    from .jobs import PolicyChange, RequestRecord
     from .report import Report
 
-#: colours that can be told apart with any kind of sight (M. Okabe and K. Ito, *Color Universal
-#: Design*); one more of theirs is kept for what was not answered
-PALETTE = ("#0072B2", "#E69F00", "#009E73", "#56B4E9", "#CC79A7")
-LOST = "#D55E00"
-WAITS = "#C8C8C8"
-WARMUP = "#EEEEEE"
+#: colours that can be told apart with any kind of sight, after M. Okabe and K. Ito, *Color
+#: Universal Design*, darkened where white is near; one more is kept for what was not answered
+PALETTE = ("#2F68C0", "#BF8300", "#00945F", "#3F9BD1", "#C766A9")
+LOST = "#D4483B"
+WAITS = "#858585"
+#: from small to large batches: as light in the middle as at the ends, from blue to yellow
+SIZES = ("#6A5ACD", "#C4527F", "#BF8300")
+#: the warm-up is a band of this, nearly transparent
+BAND: dict[str, Any] = {"color": WAITS, "alpha": 0.18, "linewidth": 0, "zorder": 0}
+#: exchanged with white where the page is dark
+INK = "black"
 #: more points than these take long to draw and show no more
 MOST_POINTS = 5000
+#: more marks than these are pixels within an SVG, which would be large
+MOST_SHAPES = 400
+#: policy changes that are named where they are marked, and how much of a name
+MOST_NAMED, NAME = 8, 45
 #: bars that touch, and a thin line between them
 BARS: dict[str, Any] = {"height": 1.0, "edgecolor": "white", "linewidth": 0.5}
 #: for more batches than these there is no room to say why each was released
@@ -46,7 +60,7 @@ def latencies(report: Report, ax: Axes | None = None) -> Axes:
     unit, scale = ("s", 1.0) if longest >= 1 else ("ms", 1e3)
     ax.set_ylim(0, 1.25 * longest * scale or 1)  # with room for the legend
     if report.start:
-        ax.axvspan(0, report.start, color=WARMUP, zorder=0, label="warm-up")
+        ax.axvspan(0, report.start, label="warm-up", **BAND)
     if answered:
         _points(ax, report, answered, scale)
     _levels(ax, report, longest, scale, unit)
@@ -55,9 +69,8 @@ def latencies(report: Report, ax: Axes | None = None) -> Axes:
         label = _lost(report, lost)
         ax.plot(times, [0] * len(times), "x", color=LOST, clip_on=False, label=label)
     ax.margins(x=0.01)
-    ax.set_xlabel("arrival (s since the start of the traffic)")
     ax.set_ylabel(f"latency ({unit})")
-    return _finish(ax, report)
+    return _finish(ax, report, "arrival (s since the start of the traffic)", names_at=0.84)
 
 
 def _points(ax: Axes, report: Report, answered: Sequence[int], scale: float) -> None:
@@ -66,26 +79,35 @@ def _points(ax: Axes, report: Report, answered: Sequence[int], scale: float) -> 
     sizes = [log.batch_size[n] for n in shown]
     times = [log.arrived[n] for n in shown]
     heights = [(log.finished[n] - log.arrived[n]) * scale for n in shown]
+    look: dict[str, Any] = {"s": 12, "linewidths": 0, "rasterized": len(shown) > MOST_SHAPES}
     label = "answered" if step == 1 else f"answered (1 in {step} of {len(answered):,} shown)"
     if min(sizes) == max(sizes):
         label += f", batch size {sizes[0]}" if sizes[0] else ""
-        ax.scatter(times, heights, s=9, color=PALETTE[0], label=label)
+        ax.scatter(times, heights, color=PALETTE[0], label=label, **look)
         return
-    points = ax.scatter(times, heights, s=9, c=sizes, cmap="viridis_r", label=label)
+    scale_of = require("matplotlib.colors", "notebook").LinearSegmentedColormap.from_list
+    colours = scale_of("sizes", SIZES)
+    points = ax.scatter(times, heights, c=sizes, cmap=colours, label=label, **look)
     whole = require("matplotlib.ticker", "notebook").MaxNLocator(integer=True)
-    ax.figure.colorbar(points, ax=ax, label="batch size", ticks=whole)
+    ax.figure.colorbar(points, ax=ax, label="batch size (requests)", ticks=whole)
 
 
 def _levels(ax: Axes, report: Report, longest: float, scale: float, unit: str) -> None:
     """Lines at the percentiles, and at the deadline where it is near."""
     latency, span = report.latency, [report.start, report.duration]
-    levels = [("p50", latency.p50, "black", "-"), ("p99", latency.p99, "black", "--")]
+    levels = [("p50", latency.p50, INK, "-"), ("p99", latency.p99, INK, "--")]
     if report.deadline < 1.2 * longest:
         levels.append(("deadline", report.deadline, LOST, ":"))
     for name, seconds, colour, style in levels:
         if not math.isnan(seconds):
-            label = f"{name} {seconds * scale:.3g} {unit}"
+            label = f"{name} {_number(report, seconds * scale)} {unit}"
             ax.plot(span, [seconds * scale] * 2, color=colour, linestyle=style, label=label)
+
+
+def _number(report: Report, value: float) -> str:
+    """A figure of a report with as many digits as are known."""
+    show = "{:.0f}" if value >= 1000 else "{:.3g}"
+    return roughly(value, show.format) if report.is_rough else show.format(value)
 
 
 # -- time line ----------------------------------------------------------------------------
@@ -97,24 +119,27 @@ def timeline(report: Report, ax: Axes | None, limit: int, start: float) -> Axes:
     numbers = (n for n, arrived in enumerate(log.arrived) if arrived >= start)
     shown = {n: log[n] for n in islice(numbers, limit)}
     ax = _axes(2 + 0.08 * min(len(shown), 200)) if ax is None else ax
+    many = len(shown) > MOST_SHAPES
+    look = {**BARS, "rasterized": many, "linewidth": 0 if many else BARS["linewidth"]}
     if shown:
         left = [record.arrived for record in shown.values()]
         waits = [record.queue_time for record in shown.values()]
-        ax.barh(list(shown), waits, left=left, color=WAITS, label="waits", **BARS)
+        ax.barh(list(shown), waits, left=left, color=WAITS, label="waits", **look)
     ran = {n: record for n, record in shown.items() if record.started is not None}
     if ran:
-        _runs(ax, report, ran)
+        _runs(ax, report, ran, look)
     lost = {n: record.finished for n, record in shown.items() if record.outcome != "ok"}
     if lost:
         ax.plot(list(lost.values()), list(lost), "x", color=LOST, label=_lost(report, lost))
     ax.margins(y=0.01)
     ax.invert_yaxis()
-    ax.set_xlabel("time (s since the start of the traffic)")
     ax.set_ylabel("request, in the order of arrival")
-    return _finish(ax, report)
+    return _finish(ax, report, "time (s since the start of the traffic)")
 
 
-def _runs(ax: Axes, report: Report, ran: Mapping[int, RequestRecord]) -> None:
+def _runs(
+    ax: Axes, report: Report, ran: Mapping[int, RequestRecord], look: Mapping[str, Any]
+) -> None:
     runs = [record.inference_time for record in ran.values()]
     left = [record.started or 0.0 for record in ran.values()]
     batches = _first_of_each_batch(ran)
@@ -127,7 +152,7 @@ def _runs(ax: Axes, report: Report, ran: Mapping[int, RequestRecord]) -> None:
         for batch in told:
             n = batches[batch.id]
             ax.text(ran[n].finished, n, f" {batch.size}, {batch.reason}", size=7, va="center")
-    ax.barh(list(ran), runs, left=left, color=shades, label=label, **BARS)
+    ax.barh(list(ran), runs, left=left, color=shades, label=label, **look)
 
 
 def _first_of_each_batch(ran: Mapping[int, RequestRecord]) -> dict[int | None, int]:
@@ -142,9 +167,15 @@ def _first_of_each_batch(ran: Mapping[int, RequestRecord]) -> dict[int | None, i
 
 
 def _axes(height: float) -> Axes:
-    pyplot = require("matplotlib.pyplot", "notebook")
-    ax: Axes = pyplot.subplots(figsize=(9, height), layout="constrained")[1]
+    ax: Axes = _subplots(1, 1, 9, height)[1]
     return ax
+
+
+def _subplots(rows: int, columns: int, width: float, height: float, **options: Any) -> Any:
+    require("matplotlib.pyplot", "notebook")
+    from .drawing import subplots
+
+    return subplots(rows, columns, width, height, **options)
 
 
 def _step(numbers: Sequence[int]) -> int:
@@ -156,14 +187,48 @@ def _lost(report: Report, numbers: Iterable[int]) -> str:
     return ", ".join(f"{count:,} {outcome}" for outcome, count in counts.items())
 
 
-def _finish(ax: Axes, report: Report) -> Axes:
+def _finish(ax: Axes, report: Report, along: str, names_at: float = 1.0) -> Axes:
+    """A title, a legend, policy changes with their names at a share of the height, and notes."""
+    _mark_changes(ax, report.changes, names_at)
+    policies = policies_in_words(report.policy, report.changes) if report.policy else ""
     about = f"{report.source}, {per_second(report.offered)} offered"
-    policy = textwrap.fill(report.policy, 90)
-    ax.set_title(f"{policy}\n{about}".strip(), loc="left", fontsize="medium")
+    ax.set_title(f"{textwrap.fill(policies, 90)}\n{about}".strip(), loc="left", fontsize="medium")
+    ax.set_xlabel("\n".join([along, *_below(report.notes)]))
     ax.spines[["top", "right"]].set_visible(False)
     if ax.get_legend_handles_labels()[0]:
         ax.legend(loc="best", ncols=3, fontsize="small")
     return ax
+
+
+def _mark_changes(ax: Axes, changes: Sequence[PolicyChange], names_at: float) -> None:
+    """A vertical line where another policy took effect, of those within the figure, and its name.
+
+    One that took the place of a policy that failed has the colour of failures.
+    """
+    low, high = ax.get_xlim()
+    shown = [change for change in changes if low <= change.at <= high]
+    for change in shown:
+        colour = LOST if change.reason == "fault" else INK
+        label = "" if change is not shown[0] else "policy changes"
+        ax.axvline(change.at, color=colour, linestyle="-.", linewidth=1.2, label=label or None)
+    for change in shown if len(shown) <= MOST_NAMED else ():
+        ax.annotate(
+            textwrap.shorten(change.policy, NAME, placeholder="…"),
+            (change.at, names_at),
+            xycoords=ax.get_xaxis_transform(),
+            xytext=(2, -2),
+            textcoords="offset points",
+            rotation=90,
+            va="top",
+            size=7,
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.5},
+        )
+    ax.set_xlim(low, high)
+
+
+def _below(notes: Iterable[str]) -> list[str]:
+    """Notes as lines under a figure."""
+    return [line for note in notes for line in textwrap.wrap(f"Note: {note}", 110)]
 
 
 # -- policies side by side ------------------------------------------------------------------
@@ -178,37 +243,47 @@ PANELS = (
     ("padding", "padding (share of the computed)", 1.0),
 )
 MARKERS = "osD^vP"
+DASHES = ("-", "--", "-.", ":")
 
 
-def comparison(rows: Sequence[Mapping[str, Any]]) -> Figure:
+def comparison(rows: Sequence[Mapping[str, Any]], notes: Sequence[str] = ()) -> Figure:
     """Draw what became of each policy at each load: a line each, measured ones as crosses."""
-    pyplot = require("matplotlib.pyplot", "notebook")
-    figure, axes = pyplot.subplots(3, 2, figsize=(10, 10), sharex=True, layout="constrained")
-    policies = list(dict.fromkeys(row["policy"] for row in rows))
+    figure, axes = _subplots(3, 2, 10, 10, sharex=True)
     for ax, (column, label, scale) in zip(axes.flat, PANELS, strict=True):
-        for place, policy in enumerate(policies):
-            colour = PALETTE[place % len(PALETTE)]
-            for source in ("simulated", "measured"):
-                told = [row for row in rows if (row["policy"], row["source"]) == (policy, source)]
-                if not told:
-                    continue
-                x = [row["rate"] for row in told]
-                y = [row[column] * scale for row in told]
-                if source == "simulated":
-                    marker = MARKERS[place % len(MARKERS)]
-                    ax.plot(x, y, color=colour, marker=marker, markersize=4, label=policy)
-                else:
-                    name = f"{policy}, measured"
-                    ax.plot(x, y, "x", color=colour, markersize=9, markeredgewidth=2, label=name)
+        _panel(ax, rows, column, scale)
         ax.set_ylabel(label)
         if column in ("p50", "p99") and ax.lines:
             ax.set_yscale("log")
         else:
             ax.set_ylim(bottom=0)
         ax.grid(alpha=0.3)
+        ax.spines[["top", "right"]].set_visible(False)
     for ax in axes[-1]:
         ax.set_xlabel("offered load (requests per second)")
     handles, labels = axes.flat[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=2, fontsize=8)
+    if notes:
+        figure.supxlabel("\n".join(_below(notes)), fontsize="medium")
     drawn: Figure = figure
     return drawn
+
+
+def _panel(ax: Axes, rows: Sequence[Mapping[str, Any]], column: str, scale: float) -> None:
+    """A line for each policy, and crosses in its colour where it was measured."""
+    for place, policy in enumerate(dict.fromkeys(row["policy"] for row in rows)):
+        for source in ("simulated", "measured"):
+            told = [row for row in rows if (row["policy"], row["source"]) == (policy, source)]
+            if told:
+                x, y = ([row[name] for row in told] for name in ("rate", column))
+                label = policy if source == "simulated" else f"{policy}, measured"
+                ax.plot(x, [value * scale for value in y], label=label, **_look(place, source))
+
+
+def _look(place: int, source: str) -> dict[str, Any]:
+    """How the points of one policy look: its colour, and more for those who do not see that."""
+    colour = PALETTE[place % len(PALETTE)]
+    if source == "measured":
+        crosses = {"marker": "x", "markersize": 9, "markeredgewidth": 2, "linestyle": "none"}
+        return {"color": colour, **crosses}
+    marker, dashes = MARKERS[place % len(MARKERS)], DASHES[place % len(DASHES)]
+    return {"color": colour, "marker": marker, "markersize": 5, "linestyle": dashes}

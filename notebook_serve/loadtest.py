@@ -16,7 +16,8 @@ from typing import Any
 from .display import duration as duration_of
 from .endpoint import Endpoint
 from .errors import OptionError
-from .jobs import BatchRecord, Outcome, RequestRecord
+from .history import policies_between
+from .jobs import BatchRecord, Outcome, PolicyChange, RequestRecord
 from .log import RequestLog
 from .notebook import run_sync
 from .policies import label
@@ -313,17 +314,28 @@ class Load:
     def report(self) -> Report:
         """What became of each request."""
         batches, kept_all = self._batches()
+        policy, changes = self._policies()
         made = Report(
             records=RequestLog.of(self.records[number] for number in sorted(self.records)),
             batches=batches,
             duration=self.offered,
-            policy=self.policy,
+            policy=policy,
+            changes=changes,
             deadline=self.deadline,
             warmup=self.warmup,
             replicas=1 if self.server is None else self.server.limits["replicas"],
             lateness=Distribution.of(self.lateness) if self.lateness else None,
         )
         return replace(made, notes=tuple(self._notes(made, kept_all)))
+
+    def _policies(self) -> tuple[str, tuple[PolicyChange, ...]]:
+        """The policy when the traffic began, and those that took effect until the last answer."""
+        if self.server is None:
+            return self.policy, ()
+        ended = (record.finished for record in self.records.values())
+        end = self.origin + max(self.offered, *ended, 0.0)
+        first, changes = policies_between(self.server.policy_changes(), self.origin, end)
+        return first or self.policy, changes
 
     def _batches(self) -> tuple[list[BatchRecord], bool]:
         """The server's batches since the start, and whether these are all."""

@@ -1,14 +1,17 @@
-"""Recorded traffic, once more through the simulator: what another policy would have made of it."""
+"""Recorded traffic, once more through the simulator, under another policy."""
 
 from __future__ import annotations
 
+import math
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from .cost import CostModel
 from .errors import OptionError
-from .jobs import RequestRecord
+from .history import policies_between, policies_in_words
+from .jobs import PolicyChange, RequestRecord
 from .noise import Noise
 from .policies import PolicyLike
 from .report import Report
@@ -19,25 +22,31 @@ from .traffic import Trace
 
 @entry_point
 def replay(
-    records: Iterable[RequestRecord],
+    records: Iterable[RequestRecord] | Report,
     policy: PolicyLike,
     cost: CostModel,
     *,
+    changes: Sequence[PolicyChange] = (),
     noise: float | Noise | None = None,
     seed: int = 0,
     **options: Any,
 ) -> Report:
-    """What would have become of recorded requests under `policy`.
+    """Simulate recorded requests under `policy`.
 
-    They arrive when they did, as long as they were and in the groups that they had. Those of which
-    that was never known, because they were refused, are taken to be like others, at random. Those
-    that could not be run at all, as an invalid input, cost nothing, and are left out. Clients do
-    not wait for answers here: a closed loop's would have asked sooner, had they been answered
-    sooner.
+    `records` are those of a server, or a `Report` of them. They arrive when they did, as long as
+    they were and in the groups that they had. A request that was rejected has no known length: it
+    gets that of another one, at random. Requests that could not be run at all, such as an invalid
+    input, cost nothing and are left out. Clients do not wait for answers here: those of a closed
+    loop would have asked sooner, had they been answered sooner.
 
-    `noise` is how batches vary around `cost`, and what its fit says of that unless given; `options`
-    are those of `simulate`. Raises `OptionError` if there is nothing to replay.
+    `changes` are the policies that took effect meanwhile, on the clock of the records; if several
+    served them, a note of the report names them. `noise` is how batches vary around `cost`, and
+    what its fit says of that unless given; `options` are those of `simulate`. Raises `OptionError`
+    if there is nothing to replay.
     """
+    if isinstance(records, Report):
+        changes = [PolicyChange(-math.inf, records.policy, "start"), *records.changes]
+        records = records.records
     came = sorted(filter(_waited, records), key=lambda record: (record.arrived, record.id))
     known = [(record.length, record.group) for record in came if record.started is not None]
     if not known:
@@ -49,7 +58,7 @@ def replay(
         else (record.length, record.group)
         for record in came
     ]
-    return simulate(
+    report = simulate(
         policy,
         Trace.from_records(came),
         cost,
@@ -59,10 +68,22 @@ def replay(
         seed=seed,
         **options,
     )
+    return replace(report, notes=(*report.notes, *_served_under(came, changes)))
+
+
+def _served_under(
+    came: Sequence[RequestRecord], changes: Iterable[PolicyChange]
+) -> tuple[str, ...]:
+    """A note that names the policies that served requests, if there were several."""
+    start, end = came[0].arrived, max(record.finished for record in came)
+    first, during = policies_between(changes, start, end)
+    if not during:
+        return ()
+    return (f"These requests were served under {policies_in_words(first, during)}.",)
 
 
 def _waited(record: RequestRecord) -> bool:
-    """Whether it waited to be run, or would have, had it not been refused."""
+    """Return True if it waited to be run, or would have, had it not been rejected."""
     if record.started is None and record.outcome == "failed":  # in preparation
         return False
     return record.outcome != "invalid"

@@ -1,4 +1,4 @@
-"""What became of a run of requests: one `Report`, be it simulated, measured or recorded."""
+"""The outcome of a run of requests: one `Report`, be it simulated, measured or recorded."""
 
 from __future__ import annotations
 
@@ -14,9 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import figures
-from .display import Table, duration, per_second, percent
+from .cost import MOST_ERROR
+from .display import Table, cell, duration, per_second, percent, roughly
 from .errors import OptionError
-from .jobs import OUTCOMES, BatchRecord
+from .extras import require
+from .history import policies_in_words, policy_at
+from .jobs import OUTCOMES, BatchRecord, PolicyChange
 from .log import RequestLog
 from .stats import Distribution
 
@@ -55,7 +58,7 @@ class Report:
     batches: Sequence[BatchRecord]
     #: seconds during which requests were offered
     duration: float
-    #: the policy's ``repr``
+    #: the policy's ``repr``; of several the first, see `changes`
     policy: str = ""
     #: ``simulated``, ``measured`` or ``recorded``
     source: str = "measured"
@@ -69,6 +72,10 @@ class Report:
     lateness: Distribution | None = None
     #: warnings, in whole sentences
     notes: tuple[str, ...] = ()
+    #: the policies that took effect during the run, their times from the start of the traffic
+    changes: tuple[PolicyChange, ...] = ()
+    #: the typical error of the cost model that was simulated with; not-a-number if there is none
+    error: float = math.nan
 
     def __post_init__(self) -> None:
         if not 0 <= self.duration < math.inf:
@@ -79,6 +86,12 @@ class Report:
             raise OptionError(f"replicas is a whole number from 1 up, not {self.replicas!r}")
         object.__setattr__(self, "records", RequestLog.of(self.records))
         object.__setattr__(self, "batches", _sequence(self.batches))
+        object.__setattr__(self, "changes", tuple(self.changes))
+
+    @property
+    def is_rough(self) -> bool:
+        """Return True if it rests on a cost model that does not fit, and shows one digit only."""
+        return self.error > MOST_ERROR
 
     @property
     def start(self) -> float:
@@ -279,39 +292,43 @@ class Report:
 
     @cached_property
     def _summary(self) -> Table:
-        sure = self.intervals()
         replicas = f", {self.replicas} replicas" if self.replicas > 1 else ""
-        endless = self.deadline == math.inf
-        within = "without a deadline" if endless else f"within {duration(self.deadline)}"
         rows: list[tuple[str, object]] = [
-            ("policy", self.policy or "–"),
+            ("policy", policies_in_words(self.policy, self.changes) if self.policy else "–"),
             ("source", f"{self.source}{replicas}"),
             ("duration", f"{duration(self.duration)}, warm-up {duration(self.start)}"),
             ("requests", _listed(self.outcomes, str)),
-            ("after warm-up", _listed(self.shares, _share)),
-            ("offered", per_second(self.offered)),
-            ("throughput", _unsure(self.throughput, sure["throughput"], per_second)),
-            ("goodput", f"{per_second(self.goodput)} {within}"),
-            ("latency", self._latency_in_words(sure)),
-            ("queue_time", _percentiles(self.queue_time)),
-            ("inference_time", _percentiles(self.inference_time)),
-            ("mean waiting", self.mean_waiting),
-            ("mean batch size", self.mean_batch_size),
-            ("padding", _share(self.padding)),
-            ("worker busy", _share(self.utilisation)),
+            *self._figures(),
         ]
         if self.lateness is not None:
-            rows.append(("generator late", _percentiles(self.lateness)))
-        if "±" in "".join(str(value) for _, value in rows):
-            rows.append(("±", MEANING))
+            rows.append(("generator late", _percentiles(self.lateness, duration)))
+        text = "".join(str(value) for _, value in rows)
+        rows.extend((sign, meaning) for sign, meaning in MEANINGS.items() if sign in text)
         rows.extend(("note", note) for note in self.notes)
         return Table("", ("", ""), rows)
 
-    def _latency_in_words(self, sure: Mapping[str, Interval]) -> str:
-        return ", ".join(
-            f"{name} {_unsure(getattr(self.latency, name), sure[f'latency_{name}'], duration)}"
+    def _figures(self) -> Iterator[tuple[str, str]]:
+        """The rows that a simulation's cost model decides: to one digit if that does not fit."""
+        show = _to_one_digit if self.is_rough else _as_it_is
+        rate, seconds, share, number = show(per_second), show(duration), show(_share), show(cell)
+        sure = {} if self.is_rough else self.intervals()
+        endless = self.deadline == math.inf
+        within = "without a deadline" if endless else f"within {duration(self.deadline)}"
+        latency = (
+            f"{name} {_unsure(getattr(self.latency, name), sure.get(f'latency_{name}'), seconds)}"
             for name in NEEDED
         )
+        yield "after warm-up", _listed(self.shares, share)
+        yield "offered", per_second(self.offered)
+        yield "throughput", _unsure(self.throughput, sure.get("throughput"), rate)
+        yield "goodput", f"{rate(self.goodput)} {within}"
+        yield "latency", ", ".join(latency)
+        yield "queue_time", _percentiles(self.queue_time, seconds)
+        yield "inference_time", _percentiles(self.inference_time, seconds)
+        yield "mean waiting", number(self.mean_waiting)
+        yield "mean batch size", number(self.mean_batch_size)
+        yield "padding", share(self.padding)
+        yield "worker busy", share(self.utilisation)
 
     def __repr__(self) -> str:
         return str(self.summary())
@@ -322,11 +339,20 @@ class Report:
     # -- for other tools ------------------------------------------------------------------
 
     def to_frame(self) -> DataFrame:
-        """One row for each request of them all: its record, and its three times in seconds.
+        """One row for each request: its record, its three times in seconds, and its policy.
 
-        What is not known is missing. Raises `MissingExtra` without pandas.
+        The policy is that in effect when the request's batch started, or when the request left
+        the queue. What is not known is missing. Raises `MissingExtra` without pandas.
         """
-        return self.records.to_frame()
+        frame = self.records.to_frame()
+        pandas = require("pandas", "notebook")
+        left = frame["started"].fillna(frame["finished"])
+        policies = (
+            [policy_at(self.policy, self.changes, at) for at in left]
+            if self.changes
+            else [self.policy] * len(frame)
+        )
+        return frame.assign(policy=pandas.Categorical(policies))
 
     def to_json(self) -> str:
         """All of it as JSON, records and batches by columns; `from_json` reads it."""
@@ -335,6 +361,7 @@ class Report:
         rows = list(map(attrgetter(*BATCH), self.batches))
         values["batches"] = {name: [row[n] for row in rows] for n, name in enumerate(BATCH)}
         values["lateness"] = self.lateness and asdict(self.lateness)
+        values["changes"] = list(map(asdict, self.changes))
         return json.dumps(_plain({"format": FORMAT, **values}), allow_nan=False)
 
     @classmethod
@@ -363,6 +390,8 @@ class Report:
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the latency of each request against its arrival, coloured by its batch's size.
 
+        Without `ax` it is a new figure of pyplot's, which a cell shows once and in the colours of
+        its theme, as its value or when it is done. ``plot().figure.savefig("run.png")`` keeps it.
         Raises `MissingExtra` without matplotlib.
         """
         return figures.latencies(self, ax)
@@ -373,7 +402,7 @@ class Report:
         """Draw each request as a bar: grey while it waits, in its batch's colour while it runs.
 
         Shows the first `limit` requests that arrived `start` seconds after the traffic began, or
-        after the warm-up. Raises `MissingExtra` without matplotlib.
+        after the warm-up. Shown and kept as `plot` is. Raises `MissingExtra` without matplotlib.
         """
         return figures.timeline(self, ax, limit, self.start if start is None else start)
 
@@ -391,8 +420,11 @@ class Ran(NamedTuple):
 
 BATCH = tuple(item.name for item in fields(BatchRecord))
 UNKNOWN: Interval = (math.nan, math.nan)
-#: what the last row of a summary says
-MEANING = "half of a 95% confidence interval, where more than 5%; ? where answers are too few"
+#: signs of a summary, and what they mean
+MEANINGS = {
+    "±": "half of a 95% confidence interval, where more than 5%; ? where answers are too few",
+    "≈": "known to one digit, because the cost model does not fit",
+}
 
 
 def _sequence(batches: Iterable[BatchRecord]) -> Sequence[BatchRecord]:
@@ -410,8 +442,19 @@ def _interval(value: float, values: Iterable[float], t: float) -> Interval:
 # -- words --------------------------------------------------------------------------------
 
 
-def _unsure(value: float, interval: Interval, show: Callable[[float], str]) -> str:
-    if math.isnan(value):
+Show = Callable[[float], str]
+
+
+def _as_it_is(show: Show) -> Show:
+    return show
+
+
+def _to_one_digit(show: Show) -> Show:
+    return partial(roughly, show=show)
+
+
+def _unsure(value: float, interval: Interval | None, show: Show) -> str:
+    if interval is None or math.isnan(value):
         return show(value)
     half = interval[1] - value
     if math.isnan(half):
@@ -423,8 +466,8 @@ def _unsure(value: float, interval: Interval, show: Callable[[float], str]) -> s
 _share = partial(percent, digits=1)
 
 
-def _percentiles(times: Distribution) -> str:
-    return ", ".join(f"{name} {duration(getattr(times, name))}" for name in ("p50", "p95", "p99"))
+def _percentiles(times: Distribution, show: Show) -> str:
+    return ", ".join(f"{name} {show(getattr(times, name))}" for name in ("p50", "p95", "p99"))
 
 
 def _listed(values: Mapping[str, Any], show: Callable[[Any], str]) -> str:
@@ -463,6 +506,12 @@ def _revived(values: dict[str, Any]) -> dict[str, Any]:
         "deadline": _number(values["deadline"]),
         "lateness": late and Distribution(**{name: _number(late[name]) for name in late}),
         "notes": tuple(values["notes"]),
+        # Not in reports of before 0.2.
+        "changes": tuple(
+            PolicyChange(_number(change["at"]), change["policy"], change["reason"])
+            for change in values.get("changes", ())
+        ),
+        "error": _number(values.get("error")),
     }
 
 

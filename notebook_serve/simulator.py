@@ -14,6 +14,7 @@ from numbers import Real
 from typing import Any, Literal, get_args
 
 from .backlog import USABLE, Backlog
+from .cost import CostModel
 from .errors import OptionError
 from .jobs import Batch, Job, Outcome
 from .log import BatchLog, RequestLog
@@ -77,6 +78,10 @@ def simulate(
     >>> report = simulate(Greedy(16), traffic.Poisson(100.0, n=5000), cost, lengths=20)
     >>> round(report.throughput), round(report.mean_batch_size, 1)
     (101, 1.7)
+
+    The report's notes say what makes a fitted `CostModel` doubtful, and where batches were larger
+    or inputs longer than those that it was fitted to. If it does not fit, the report shows one
+    digit of what rests on it.
 
     Args:
         policy: Which of the waiting to run next, and when.
@@ -149,8 +154,20 @@ def simulate(
         deadline=timeout if deadline is None else deadline,
         warmup=warmup,
         replicas=replicas,
-        notes=tuple(str(lane.scheduler.fault) for lane in lanes if lane.scheduler.fault),
+        notes=(
+            *(str(lane.scheduler.fault) for lane in lanes if lane.scheduler.fault),
+            *_doubts(cost, simulation),
+        ),
+        error=cost.error if isinstance(cost, CostModel) else math.nan,
     )
+
+
+def _doubts(cost: Callable[[Sequence[int]], float], simulation: Simulation) -> tuple[str, ...]:
+    """Sentences of a cost model on how far to trust a simulation that went by it."""
+    if not isinstance(cost, CostModel):
+        return ()
+    largest = max(map(len, simulation.batches.lengths), default=0)
+    return cost.doubts(largest, max(simulation.length, default=0))
 
 
 def _check_range(name: str, value: object) -> None:

@@ -1,12 +1,25 @@
 from __future__ import annotations
 
+import copy
+import json
 import math
+import pickle
+import re
 from itertools import pairwise
 from typing import Any, get_args
 
 import pytest
 
-from notebook_serve.capacity import CLOSE, MOST_REPLICAS, Plan, Quantile, capacity, holds, plan
+from notebook_serve.capacity import (
+    CLOSE,
+    MOST_REPLICAS,
+    Capacity,
+    Plan,
+    Quantile,
+    capacity,
+    holds,
+    plan,
+)
 from notebook_serve.cost import CostModel
 from notebook_serve.errors import OptionError
 from notebook_serve.learning import CostAware
@@ -270,3 +283,92 @@ def test_what_a_plan_cannot_be_made_of_is_refused(options: dict[str, Any]) -> No
     given: dict[str, Any] = {"rate": 10.0, "objective": 0.1, **options}
     with pytest.raises(OptionError, match=next(iter(options)).replace("requests", "n is")):
         plan(Greedy(), EACH, **given)
+
+
+# -- what is doubtful ---------------------------------------------------------------------
+
+#: fitted to small batches, and badly
+BAD = CostModel(
+    0.0065, 0.0004, 0.00017, error=0.69, batches=12, warnings=("only 12 batches",), largest=4
+)
+MISFIT = (
+    "The cost model does not fit: its typical error is 69%, so these figures may be off by a "
+    "factor of 2."
+)
+
+
+def test_a_capacity_has_the_doubts_of_its_cost_model() -> None:
+    """The gravest first, in what a cell shows; it stays a number."""
+    found = capacity(Greedy(16), BAD, 0.25, lengths=20, requests=1000)
+    lines = str(found).splitlines()
+
+    assert found.warnings == (
+        MISFIT,
+        "The cost model is in doubt: only 12 batches.",
+        "Batches were larger than the 4 requests that the cost model was fitted to: their cost is "
+        "extrapolated.",
+    )
+    assert lines[1:] == [f"warning: {said}" for said in found.warnings]
+    assert lines == repr(found).splitlines()
+    assert found._repr_mimebundle_()["text/plain"] == str(found)
+    assert MISFIT in found._repr_mimebundle_()["text/html"]
+    assert found + 0.0 == pytest.approx(float(found))
+
+
+def test_a_capacity_that_is_not_known_well_is_a_range() -> None:
+    """One digit, and between which loads it lies; all of them where the law fits."""
+    rough = Capacity(42.3, factor=2.0)
+
+    assert str(rough) == "≈40/s (21/s to 85/s)"
+    assert str(Capacity(42.34)) == "42.3/s"
+    assert str(Capacity(1642.34)) == "1642/s"
+    assert [str(Capacity(rate, factor=2.0)) for rate in (0.0, math.inf)] == ["no load", "any load"]
+
+
+def test_a_capacity_can_be_kept() -> None:
+    """Copies of it have its warnings, and other tools see a number."""
+    found = Capacity(42.0, factor=2.0, warnings=["Doubtful."])
+    again = pickle.loads(pickle.dumps(found))
+
+    assert (again, again.factor, again.warnings) == (42.0, 2.0, ("Doubtful.",))
+    assert copy.copy(found).warnings == found.warnings
+    assert json.loads(json.dumps(found)) == 42.0
+    assert f"{found:.1f}" == "42.0"
+
+
+def test_a_capacity_without_doubts_says_nothing() -> None:
+    """Of a law that was given and not fitted there are none."""
+    found = capacity(Greedy(4), LAW, 0.25, lengths=20, requests=1000)
+
+    assert found.warnings == ()
+    assert found.factor == 1
+    assert "\n" not in repr(found)
+
+
+@pytest.mark.parametrize("objective", [0.001, 1000.0])
+def test_also_no_load_and_any_load_are_doubtful(objective: float) -> None:
+    """A law that does not fit says so whatever follows from it."""
+    found = capacity(Greedy(16), BAD, objective, requests=200)
+
+    assert found in (0.0, math.inf)
+    assert found.warnings[0] == MISFIT
+
+
+def test_a_plan_has_the_doubts_of_its_cost_model() -> None:
+    """In what it says, with one digit of what follows from the law."""
+    found = plan(LengthAware(16), BAD, 300.0, 0.25, lengths=20, requests=2000)
+    lines = repr(found).splitlines()
+
+    assert lines[0].startswith("about ")
+    assert re.search(r": p99 ≈\d00? ms, ≈\d+0% busy$", lines[0])
+    assert lines[1] == f"warning: {MISFIT}"
+    assert found.warnings == found.report.notes
+    assert plan(LengthAware(16), LAW, 300.0, 0.25, lengths=20, requests=2000).warnings == ()
+
+
+def test_a_plan_that_fails_has_them_too() -> None:
+    """That nothing is enough may be the law's mistake."""
+    found = plan(NoBatching(), BAD, 100.0, 0.001, requests=200)
+
+    assert repr(found).splitlines()[0].startswith("no number of replicas")
+    assert MISFIT in repr(found)

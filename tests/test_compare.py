@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ import pytest
 
 from notebook_serve import NotReady, Server
 from notebook_serve.capacity import capacity
-from notebook_serve.compare import HEADS, MULTIPLES, Comparison, compare
+from notebook_serve.compare import MULTIPLES, Comparison, compare
 from notebook_serve.cost import CostModel
 from notebook_serve.errors import OptionError
 from notebook_serve.jobs import Decision, Job
@@ -36,7 +38,7 @@ POLICIES: list[Policy] = [NoBatching(), Greedy(8), LengthAware()]
 
 ROW = (
     *("policy", "source", "rate", "throughput", "goodput", "p50", "p95", "p99", "mean"),
-    *("batch_size", "padding", "utilisation", "refused", "expired"),
+    *("batch_size", "padding", "utilisation", "refused", "expired", "notes"),
 )
 
 
@@ -156,18 +158,19 @@ def test_rows_hold_the_figures_of_the_reports() -> None:
 
 
 def test_it_reads_as_a_table() -> None:
-    """In a terminal and in a cell, a line for each report, what is not known as a dash."""
+    """In a terminal and in a cell: a row for each policy, a column for each load."""
     found = compared([NoBatching(), Window(1000, 0.5)], timeout=0.4)
     lines = repr(found).splitlines()
     markup = found._repr_html_()
 
     assert lines[0] == "4 runs"
-    assert [head in lines[1] for head in HEADS] == [True] * len(HEADS)
-    assert len(lines) == 6
-    assert lines[2].startswith("NoBatching()")
-    assert "–" in lines[3]  # all of the other's have expired
-    assert markup.count("<tr>") == 5
+    assert lines[1].split() == ["offered", "load,", "per", "second", "30", "90"]
+    p99 = lines.index("latency, p99")
+    assert lines[p99 + 1].startswith("  NoBatching()  ")
+    assert lines[p99 + 2].split()[-2:] == ["–", "–"]  # all of the other's have expired
+    assert "<b>latency, p99</b>" in markup
     assert "nan" not in repr(found)
+    assert str(found.table()) == repr(found)
 
 
 def test_it_is_kept_as_json(tmp_path: Path) -> None:
@@ -178,9 +181,10 @@ def test_it_is_kept_as_json(tmp_path: Path) -> None:
 
     assert rows == json.loads(found.to_json())
     assert rows[1]["p99"] is None
-    assert [
-        {key: math.nan if value is None else value for key, value in row.items()} for row in rows
-    ] == [pytest.approx(row, nan_ok=True) for row in found.rows()]
+    for kept, row in zip(rows, found.rows(), strict=True):
+        assert kept.pop("notes") == row.pop("notes") == []
+        known = {key: math.nan if value is None else value for key, value in kept.items()}
+        assert known == pytest.approx(row, nan_ok=True)
 
 
 def test_it_is_a_data_frame() -> None:
@@ -274,6 +278,68 @@ def test_there_is_no_advice_without_a_law() -> None:
     """Reports alone do not tell what would be at other loads."""
     with pytest.raises(OptionError, match="needs a cost model"):
         Comparison(()).recommendation()
+
+
+# -- what is doubtful ---------------------------------------------------------------------
+
+#: fitted to small batches of short inputs, and badly
+BAD = replace(LAW, error=0.69, batches=12, warnings=("only 12 batches",), largest=2, longest=1000)
+MISFIT = (
+    "The cost model does not fit: its typical error is 69%, so these figures may be off by a "
+    "factor of 2."
+)
+
+
+def test_warnings_travel_with_a_comparison(close_figures: None) -> None:
+    """Each once: in text, in HTML, in the figure, in each row and in a file."""
+    found = compared([NoBatching(), Greedy(8)], cost=BAD)
+    below: Any = found.plot().get_supxlabel()
+
+    assert found.warnings[0] == MISFIT
+    assert len(found.warnings) == len(set(found.warnings)) == 3
+    for shown in (repr(found), found._repr_html_(), " ".join(below.split())):
+        assert all(shown.count(warning) == 1 for warning in found.warnings)
+    for row, kept in zip(found.rows(), json.loads(found.to_json()), strict=True):
+        assert row["notes"] == kept["notes"]
+        assert MISFIT in row["notes"]
+    assert MISFIT in found.to_frame()["notes"][0]
+
+
+def test_a_comparison_by_a_law_that_does_not_fit_is_rounded() -> None:
+    """One digit, and nothing is called the best."""
+    lines = repr(compared([NoBatching(), Greedy(8)], cost=BAD)).splitlines()
+    numbers = [cell for line in lines if line.startswith("  ") for cell in line.split("  ")[2:]]
+
+    assert "≈" in "".join(numbers)
+    assert not any(re.search(r"[1-9]\d*\.?[1-9]|\*", cell) for cell in numbers), numbers
+    assert compared(cost=LAW).warnings == ()
+
+
+def test_advice_from_a_law_that_does_not_fit_says_so_first() -> None:
+    """Before any load, each of which is a range; the other doubts follow."""
+    said = replace(advising([NoBatching(), LengthAware()]), cost=BAD).recommendation()
+
+    assert said.startswith(f"{MISFIT} According to it, LengthAware(")
+    assert re.search(r"holds p99 under 250.0 ms up to ≈\d+ \(\d+ to \d+\) requests/s; ", said)
+    assert re.search(r"; NoBatching\(\) up to ≈\d+ \(\d+ to \d+\)\. The cost model", said)
+    assert "only 12 batches." in said
+    assert "larger than the 2 requests" in said
+
+
+def test_advice_that_nothing_holds_has_its_doubts() -> None:
+    """That may be the law's mistake as well."""
+    said = replace(advising([NoBatching()]), cost=BAD).recommendation(0.001)
+
+    assert said.startswith(f"{MISFIT} According to it, none of these holds p99 under 1.0 ms")
+
+
+def test_advice_from_a_law_that_fits_has_its_doubts_last() -> None:
+    """It stands, and what may be wrong with it is beside it."""
+    law = replace(LAW, error=0.1, batches=12, warnings=("only 12 batches",))
+    said = replace(advising([NoBatching()]), cost=law).recommendation()
+
+    assert said.startswith("NoBatching() holds p99 under 250.0 ms up to ")
+    assert said.endswith(" requests/s. The cost model is in doubt: only 12 batches.")
 
 
 # -- on a server --------------------------------------------------------------------------

@@ -11,9 +11,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from notebook_serve.cost import FEW, TERMS, CostModel, Fit
+from notebook_serve.cost import FEW, MOST_ERROR, NO_FIT, TERMS, CostModel, Fit
 from notebook_serve.errors import OptionError
 from notebook_serve.jobs import BatchRecord
+from notebook_serve.policies import Greedy
+from notebook_serve.simulator import simulate
+from notebook_serve.traffic import Poisson
 
 LAWS = [
     CostModel(fixed=0.005, per_token=0.0002),
@@ -494,3 +497,69 @@ def test_lengths_that_were_forgotten_do_no_harm() -> None:
 
     assert solved.seconds(4, 0) == pytest.approx(0.25)
     assert any("cannot tell" in warning for warning in solved.warnings)
+
+
+# -- how far to trust it ------------------------------------------------------------------
+
+
+def test_a_fit_knows_how_large_its_batches_were() -> None:
+    """The largest, and the longest input; a law that was given knows of none."""
+    fitted = CostModel.fit([Timed((5, 9), 0.1), Timed((3,), 0.1), Timed((2,) * 7, 0.2)])
+
+    assert (fitted.largest, fitted.longest) == (7, 9)
+    assert (CostModel(0.1).largest, CostModel(0.1).longest) == (0, 0)
+    assert CostModel.from_json(fitted.to_json()) == fitted
+
+
+def test_a_law_kept_before_reads_as_one_of_unknown_size() -> None:
+    """Without its largest batch nothing is called extrapolated."""
+    text = '{"fixed": 0.005, "error": 0.1, "batches": 40, "warnings": []}'
+
+    assert CostModel.from_json(text).doubts(1000, 1000) == ()
+
+
+@pytest.mark.parametrize(
+    ("error", "fits"), [(math.nan, True), (0.0, True), (MOST_ERROR, True), (0.2501, False)]
+)
+def test_a_law_fits_up_to_one_error_everywhere(error: float, fits: bool) -> None:
+    """The same number decides on its warning, its doubts, and the digits that are shown."""
+    law = CostModel(0.005, error=error, batches=40)
+    report = simulate(Greedy(4), Poisson(20.0), law, duration=2.0)
+
+    assert law.fits is fits
+    assert report.is_rough is not fits
+    assert any("does not fit" in said for said in law.doubts()) is not fits
+    assert any("does not fit" in note for note in report.notes) is not fits
+
+
+def test_doubts_are_sentences_the_gravest_first() -> None:
+    """What its fit warned of, and what goes beyond it by more than a half."""
+    law = CostModel(
+        0.005,
+        error=0.69,
+        warnings=("only 9 batches; 20 or more are wanted", f"the typical error is 69%: {NO_FIT}"),
+        largest=4,
+        longest=20,
+    )
+
+    assert law.doubts(6, 30) == (
+        "The cost model does not fit: its typical error is 69%, so these figures may be off by a "
+        "factor of 2.",
+        "The cost model is in doubt: only 9 batches; 20 or more are wanted.",
+    )
+    assert law.doubts(7, 31)[2:] == (
+        "Batches were larger than the 4 requests that the cost model was fitted to: their cost is "
+        "extrapolated.",
+        "Inputs were longer than the 20 tokens that the cost model was fitted to: their cost is "
+        "extrapolated.",
+    )
+
+
+def test_a_law_that_was_given_has_no_doubts() -> None:
+    """Nor has a function of the user's own, of which nothing is known."""
+    plain = simulate(Greedy(64), [0.0] * 64, CostModel(0.005), lengths=500)
+    own = simulate(Greedy(64), [0.0] * 64, lambda lengths: 0.005)
+
+    assert plain.notes == own.notes == ()
+    assert not plain.is_rough
+    assert not own.is_rough

@@ -28,6 +28,7 @@ from notebook_serve import (
     Queue,
     Scheduler,
     ServeError,
+    capacity,
     compare,
     errors,
     parse_policy,
@@ -432,6 +433,9 @@ def laboratory() -> Iterator[Any]:
     yield compare([Nameless(), Greedy(8)], cost=cost, rates=[20, 50], duration=20.0)
     yield plan(NoBatching(), cost, 50.0, 0.5, requests=500)
     yield plan(Nameless(), cost, 50.0, 0.001, requests=500)
+    rough = CostModel(fixed=0.005, error=0.69, batches=9, largest=2)
+    yield from (capacity(Greedy(8), rough, 0.5, requests=500), plan(Greedy(8), rough, 9.0, 0.5))
+    yield from (simulate(Greedy(8), long, rough), compare([Greedy(8)], cost=rough, rates=[20]))
     for learning in (CostAware(), Adaptive(0.2)):
         yield learning
         for batch in simulate(Greedy(8), long, cost, lengths=LogNormal(20, 0.8)).batches:

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import cycle, islice, pairwise
@@ -22,11 +22,14 @@ import psutil
 import pytest
 
 from notebook_serve import (
+    Decision,
     Distribution,
     Greedy,
+    Job,
     NoBatching,
     NotReady,
     OptionError,
+    Policy,
     Server,
     Stopping,
     Unavailable,
@@ -34,6 +37,7 @@ from notebook_serve import (
 from notebook_serve.extras import MissingExtra
 from notebook_serve.loadtest import aload_test, bottleneck, load_test
 from notebook_serve.report import Report
+from notebook_serve.scheduler import FALLBACK
 from notebook_serve.simulator import RETRY
 from notebook_serve.targets import UrlTarget, outcome_of
 from notebook_serve.traffic import ClosedLoop, Constant, Poisson
@@ -433,6 +437,95 @@ def test_an_answer_that_does_not_come_has_expired(web: Web) -> None:
     (record,) = report.records
     assert record.outcome == "expired"
     assert record.latency >= 0.2
+
+
+# -- a policy that changes meanwhile --------------------------------------------------------
+
+
+class Changing:
+    """A model that changes its server's policy, or breaks it, when it gets to certain inputs."""
+
+    def __init__(self) -> None:
+        self.server: Server | None = None
+
+    def __call__(self, inputs: list[Any]) -> list[Any]:
+        """Answer, and change the policy."""
+        for given in inputs:
+            if isinstance(given, Policy) and self.server is not None:
+                self.server.policy = given
+        return [repr(given) for given in inputs]
+
+
+class Broken:
+    """A policy that raises."""
+
+    def decide(self, waiting: Sequence[Job], now: float) -> Decision:
+        """Fail."""
+        raise ZeroDivisionError("broken")
+
+    def __repr__(self) -> str:
+        return "Broken()"
+
+
+def changing(make: Make, policy: Policy) -> Server:
+    """A server of such a model."""
+    model = Changing()
+    model.server = make(model, policy=policy)
+    return model.server
+
+
+def test_policies_that_took_effect_meanwhile_are_in_the_report(make: Make) -> None:
+    """The first is that at the start; each change has its time from the start of the traffic."""
+    server = changing(make, Greedy(7))
+    server.policy = NoBatching()
+    inputs = ["a", Greedy(2), "b", Greedy(2), "c", Greedy(3), "d"]
+
+    report = load_test(server, inputs, traffic=Constant(100, n=7))
+    server.policy = Greedy(9)
+
+    assert report.policy == "NoBatching()"
+    assert [(change.policy, change.reason) for change in report.changes] == [
+        (repr(Greedy(2)), "set"),
+        (repr(Greedy(3)), "set"),
+    ]
+    starts = {number: record.started for number, record in enumerate(report.records)}
+    ends = {number: record.finished for number, record in enumerate(report.records)}
+    for number, change in zip((1, 5), report.changes, strict=True):
+        started = starts[number]
+        assert started is not None
+        assert started <= change.at <= ends[number]
+    assert repr(report).startswith("policy           NoBatching() until ")
+    assert Report.from_json(report.to_json()).changes == report.changes
+
+
+def test_a_policy_that_fails_meanwhile_is_a_change(make: Make) -> None:
+    """The fallback took its place, and the report says why."""
+    server = changing(make, NoBatching())
+
+    report = load_test(server, ["a", Broken(), "b", "c"], traffic=Constant(100, n=4))
+
+    assert [change.reason for change in report.changes][-1] == "fault"
+    assert report.changes[-1].policy == repr(FALLBACK)
+    assert report.outcomes["ok"] == 4
+    assert "(the policy before failed)" in repr(report)
+
+
+def test_a_policy_that_failed_before_is_not_the_one_that_is_shown(make: Make) -> None:
+    """The run began under the fallback."""
+    server = make(echo, policy=Broken())
+    server.predict("x")
+
+    report = load_test(server, ["a"], traffic=Constant(100, n=3))
+
+    assert (report.policy, report.changes) == (repr(FALLBACK), ())
+
+
+def test_a_run_under_one_policy_has_no_changes(make: Make) -> None:
+    """Nor one on a URL, of which no policy is known."""
+    server = make(echo, policy=Greedy(2))
+
+    assert load_test(server, ["a"], traffic=Constant(100, n=3)).changes == ()
+    assert load_test(server.url, ["a"], traffic=Constant(100, n=3)).changes == ()
 
 
 # -- over HTTP ------------------------------------------------------------------------------

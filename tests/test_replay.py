@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import random
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -12,7 +13,7 @@ import pytest
 from notebook_serve import Server
 from notebook_serve.cost import CostModel
 from notebook_serve.errors import OptionError
-from notebook_serve.jobs import Outcome, RequestRecord
+from notebook_serve.jobs import Outcome, PolicyChange, RequestRecord
 from notebook_serve.learning import Adaptive, CostAware
 from notebook_serve.log import RequestLog
 from notebook_serve.policies import CoDel, Greedy, LengthAware, NoBatching, Policy, Window
@@ -319,3 +320,75 @@ def test_records_may_come_as_columns() -> None:
     assert fates(replay(report.records, Greedy(2), LAW)) == fates(
         replay(list(report.records), Greedy(2), LAW)
     )
+
+
+# -- what is doubtful ---------------------------------------------------------------------
+
+
+def test_requests_that_several_policies_served_are_told_of() -> None:
+    """A note names each, timed from the first request; the records are on the server's clock."""
+    records = [record(number) for number in range(10)]  # from 50 s to 60 s
+    changes = [
+        PolicyChange(20.0, "NoBatching()", "start"),
+        PolicyChange(30.0, "Greedy(2)"),
+        PolicyChange(52.5, "Greedy(8)"),
+        PolicyChange(99.0, "Window(8)"),
+    ]
+    several = replay(records, Greedy(8), LAW, changes=changes)
+    one = replay(records, Greedy(8), LAW, changes=changes[:2])
+
+    assert several.notes == (
+        "These requests were served under Greedy(2) until 2.50 s, then Greedy(8).",
+    )
+    assert one.notes == ()
+
+
+def test_a_report_is_replayed_with_its_policies() -> None:
+    """It knows them itself, on its own clock."""
+    before = replace(served(NoBatching(), 60.0), changes=(PolicyChange(5.0, "Greedy(4)", "fault"),))
+    after = replay(before, Greedy(8), LAW)
+
+    assert fates(after) == fates(replay(before.records, Greedy(8), LAW))
+    (note,) = after.notes
+    assert note.startswith("These requests were served under NoBatching() until ")
+    assert note.endswith(", then Greedy(4) (the policy before failed).")
+
+
+def test_a_law_that_does_not_fit_is_told_of_and_rounded() -> None:
+    """Its doubts are the report's, in text, in HTML and in a file."""
+    law = replace(LAW, error=0.69, batches=30, largest=2, longest=1000)
+    report = replay(served(Greedy(8), 110.0).records, Greedy(8), law)
+
+    assert report.is_rough
+    assert [note.partition(":")[0] for note in report.notes] == [
+        "The cost model does not fit",
+        "Batches were larger than the 2 requests that the cost model was fitted to",
+    ]
+    assert Report.from_json(report.to_json()).notes == report.notes
+    assert all(note in repr(report) for note in report.notes)
+    assert re.search(r"throughput +≈\d+/s\n", repr(report))
+
+
+def test_what_if_names_the_policies_that_served(make: Make) -> None:
+    """The server knows when each took effect."""
+    server = make(lambda inputs: inputs, policy=NoBatching())
+    for policy in (Greedy(2), Greedy(3)):
+        server.predict(["x"] * 30)
+        server.policy = policy
+    server.predict(["x"] * 30)
+    notes = " ".join(server.what_if(Greedy(8)).notes)
+
+    assert "served under NoBatching() until" in notes
+    assert ", then Greedy(max_batch_size=2) until" in notes
+    assert ", then Greedy(max_batch_size=3)." in notes
+
+
+def test_what_if_has_the_doubts_of_what_was_served(make: Make) -> None:
+    """Few batches, all of one size: the simulation says so."""
+    server = make(lambda inputs: inputs, policy=NoBatching())
+    for _ in range(5):
+        server.predict("x")
+    notes = server.what_if(Greedy(8)).notes
+
+    assert any("only 5 batches" in note for note in notes)
+    assert any("cannot tell fixed from per_item" in note for note in notes)

@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 
-from notebook_serve.display import per_second
+from notebook_serve.cost import MOST_ERROR
+from notebook_serve.display import per_second, roughly
 from notebook_serve.errors import OptionError
 from notebook_serve.figures import LOST, MOST_POINTS, MOST_REASONS, PALETTE
-from notebook_serve.jobs import OUTCOMES, BatchRecord, Outcome, RequestRecord
+from notebook_serve.jobs import OUTCOMES, BatchRecord, Outcome, PolicyChange, RequestRecord
 from notebook_serve.log import RequestLog
 from notebook_serve.report import NEEDED, STRETCHES, STUDENT, Report
 from notebook_serve.stats import Distribution
@@ -455,6 +456,85 @@ def test_a_rate_in_words(rate: float, expected: str) -> None:
     assert per_second(rate) == expected
 
 
+# -- several policies, and doubtful figures -------------------------------------------------
+
+CHANGES = (PolicyChange(4.0, "NoBatching()"), PolicyChange(8.5, "Greedy(8)", "fault"))
+
+
+def test_a_run_under_several_policies_names_each() -> None:
+    """In the row of the policy, with the times of the changes, in text and in HTML."""
+    report = run(changes=CHANGES)
+    expected = (
+        "Greedy(2) until 4.00 s, then NoBatching() until 8.50 s, "
+        "then Greedy(8) (the policy before failed)"
+    )
+
+    assert repr(report).splitlines()[0] == f"policy           {expected}"
+    assert f"<td>{expected}</td>" in report._repr_html_()
+
+
+def test_each_request_has_the_policy_that_served_it() -> None:
+    """That in effect when its batch started, or when it left the queue without running."""
+    frame = run(changes=CHANGES).to_frame()
+
+    assert list(frame["policy"]) == [
+        *["Greedy(2)"] * 3,
+        *["NoBatching()"] * 3,
+        *["Greedy(8)"] * 2,
+    ]
+    assert set(run().to_frame()["policy"]) == {"Greedy(2)"}
+    assert len(replace(empty(), changes=CHANGES).to_frame()) == 0
+
+
+def test_a_file_from_before_has_one_policy() -> None:
+    """A report that was saved without changes and error is read as it was meant."""
+    values = json.loads(run().to_json())
+    del values["changes"], values["error"]
+    report = Report.from_json(json.dumps(values))
+
+    assert report.changes == ()
+    assert not report.is_rough
+    assert repr(report) == repr(run())
+
+
+def test_figures_by_a_law_that_does_not_fit_have_one_digit() -> None:
+    """What was offered is known; what follows from the law is not, nor are its intervals."""
+    rough, sharp = run(error=MOST_ERROR * 1.01), run(error=MOST_ERROR)
+    lines = dict(line.split("  ", 1) for line in repr(rough).splitlines())
+    values = {name: value.strip() for name, value in lines.items()}
+
+    assert values["offered"] == "0.75/s"
+    assert values["throughput"] == "≈0.4/s"
+    assert values["goodput"] == "≈0.2/s within 1.50 s"
+    assert values["latency"] == "mean ≈3 s, p50 ≈4 s, p95 ≈4 s, p99 ≈4 s"
+    assert values["queue_time"] == "p50 ≈500 ms, p95 ≈900 ms, p99 ≈1 s"
+    assert values["padding"] == "≈20%"
+    assert values["≈"] == "known to one digit, because the cost model does not fit"
+    assert "±" not in repr(rough)
+    assert repr(sharp) == repr(run())
+
+
+def test_a_rough_report_stays_one_in_a_file(tmp_path: Path) -> None:
+    """Its error and its notes are saved with it."""
+    report = run(error=0.69, notes=("The cost model does not fit.",))
+    report.save(tmp_path / "run.json")
+    back = Report.load(tmp_path / "run.json")
+
+    assert back.is_rough
+    assert repr(back) == repr(report)
+    assert "The cost model does not fit." in back._repr_html_()
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(0.0, "0/s"), (37.2, "≈40/s"), (0.96, "≈1/s"), (9.6, "≈10/s"), (1234.0, "≈1000/s")],
+)
+def test_one_digit_of_a_number(value: float, expected: str) -> None:
+    """As few as are known, with the sign for it, and none of what is not there."""
+    assert roughly(value, per_second) == expected
+    assert roughly(math.nan, per_second) == "–"
+
+
 # -- for other tools ----------------------------------------------------------------------
 
 
@@ -467,6 +547,7 @@ def test_the_frame_has_a_row_for_each_request() -> None:
         "queue_time",
         "inference_time",
         "latency",
+        "policy",
     ]
     for name in ("queue_time", "inference_time", "latency"):
         assert list(frame[name]) == [getattr(record, name) for record in REQUESTS]
@@ -520,6 +601,11 @@ reports = st.builds(
     st.integers(1, 9),
     st.none() | st.builds(Distribution, *[anything] * 5),
     st.lists(st.text(max_size=5), max_size=2).map(tuple),
+    st.lists(
+        st.builds(PolicyChange, finite, st.text(max_size=5), st.sampled_from(["set", "fault"])),
+        max_size=3,
+    ).map(tuple),
+    anything,
 )
 
 
@@ -606,7 +692,10 @@ def test_the_plot_has_a_point_for_each_answer() -> None:
 
     assert points(ax) == [(record.arrived, record.latency) for record in answered]
     assert list(cast(Any, ax.collections[0].get_array())) == [1, 2, 2, 1, 2]
-    assert [other.get_ylabel() for other in ax.figure.axes] == ["latency (s)", "batch size"]
+    assert [other.get_ylabel() for other in ax.figure.axes] == [
+        "latency (s)",
+        "batch size (requests)",
+    ]
     assert "(s since the start" in ax.get_xlabel()
 
 
