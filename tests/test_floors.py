@@ -80,6 +80,7 @@ FLOORS = {
     "simulator": 5,
     "engine": 5,
     "together": 5,
+    "writing": 6,
     "engines": 6,
     "openapi": 6,
     "capacity": 6,
