@@ -109,10 +109,12 @@ FLOORS = {
     "pipeline_builder": 11,
     "notebook": 10,
     "targets": 12,
+    "foreground": 13,
     "loadtest": 13,
+    "tour": 15,
     "compare": 14,
-    "__init__": 15,
-    "__main__": 16,
+    "__init__": 16,
+    "__main__": 17,
 }
 
 

@@ -26,13 +26,14 @@ from notebook_serve import (
     Stopping,
 )
 
-from . import small_models
+from . import hub_methods, small_models
 from .gate import Steps, eventually
-from .hub_methods import CHATTING, GREEDY, pipeline
+from .hub_methods import CHATTING, pipeline
 from .test_tracing import Spans, id_of, linked
 
 Make = Callable[..., Server]
-LONG = {"do_sample": False, "max_new_tokens": 60}
+GREEDY: dict[str, Any] = dict(hub_methods.GREEDY)
+LONG: dict[str, Any] = {"do_sample": False, "max_new_tokens": 60}
 
 
 def written(pipe: Any, prompt: Any, **parameters: Any) -> str:
