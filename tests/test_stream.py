@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,6 +30,7 @@ from notebook_serve import (
 from . import hub_methods, small_models
 from .gate import Steps, eventually
 from .hub_methods import CHATTING, pipeline
+from .test_kernel import kernel
 from .test_tracing import Spans, id_of, linked
 
 Make = Callable[..., Server]
@@ -440,3 +442,51 @@ def test_a_stream_has_a_span_within_the_callers(make: Make, read: Reader) -> Non
         assert stream.parent is not None
         assert stream.parent.span_id == mine.get_span_context().span_id
         assert linked(stream) == {id_of(batch)}
+
+
+# -- in a cell ------------------------------------------------------------------------------
+
+SETUP = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parent.parent)!r})
+from notebook_serve import serve
+from tests import small_models
+from tests.gate import Steps
+pipe = small_models.pipeline("text-generation")
+long = dict(do_sample=False, max_new_tokens=200, min_new_tokens=200)
+whole = pipe("the", return_full_text=False, **long)[0]["generated_text"]
+steps = Steps(pipe)
+server = serve(pipe, port=0)
+"""
+INTERRUPTED = """
+steps.count, steps._free = 0, 5  # the sixth forward is held
+try:
+    for text in server.stream("the", **long):
+        print("written", flush=True)
+except KeyboardInterrupt:
+    steps.opened.set()
+    print(server.predict("a", max_new_tokens=2)[0]["generated_text"] != "", steps.count < 20)
+print([record.outcome for record in server.records()])
+"""
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:jupyter_client")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:zmq")
+def test_cells_stream(tmp_path: Path) -> None:
+    """A cell prints text as it comes, awaits it, and is interrupted, which ends the generation."""
+    with kernel(tmp_path / "errors") as notebook:
+        notebook.run(SETUP)
+        same = "print(''.join(texts) == whole, len(texts) > 20)"
+        for cell in (
+            'texts = list(server.stream("the", **long))',
+            'texts = [text async for text in server.astream("the", **long)]',
+        ):
+            printed, _ = notebook.run(f"{cell}\n{same}")
+            assert printed == "True True\n"
+        printed, _ = notebook.run(INTERRUPTED, interrupt_at="written")
+        assert printed.endswith("True True\n['ok', 'ok', 'cancelled', 'ok']\n")
+        notebook.run("async for text in server.astream('the', **long):\n    break")
+        eventually_cancelled = "print(server.records()[-1].outcome)"
+        printed, _ = notebook.run(f"import asyncio\nawait asyncio.sleep(0)\n{eventually_cancelled}")
+        assert printed == "cancelled\n"
+        assert notebook.said() == []

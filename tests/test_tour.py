@@ -134,11 +134,19 @@ def test_the_demo_ends_by_itself(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def terminal(*arguments: str) -> tuple[subprocess.Popen[bytes], int]:
-    """The command at a terminal of its own, and that terminal's other end."""
+    """The command at a terminal of its own, and that terminal's other end.
+
+    What it opens in a browser is shown there too.
+    """
     ours, theirs = pty.openpty()
     command = [sys.executable, "-W", "error", "-m", "notebook_serve", *arguments]
     process = subprocess.Popen(
-        command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
+        command,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+        env={**os.environ, "BROWSER": "echo opened %s"},
     )
     os.close(theirs)
     return process, ours
@@ -186,11 +194,14 @@ def test_at_a_terminal_the_server_goes_on(how: str) -> None:
         os.close(ours)
 
 
-def test_no_wait_ends_at_a_terminal_too() -> None:
-    """A script that has a terminal need not be told what to press."""
-    process, ours = terminal(*QUICK, "--no-wait")
+@pytest.mark.parametrize("option", [(), ("--open",)])
+def test_no_wait_ends_at_a_terminal_too(option: tuple[str, ...]) -> None:
+    """It needs no key pressed then; and only --open opens a page."""
+    process, ours = terminal(*QUICK, "--no-wait", *option)
     try:
-        assert "goes on for" not in read(ours)
+        printed = read(ours)
+        assert "goes on for" not in printed
+        assert printed.count("opened http://127.0.0.1:") == len(option)
         assert process.wait(60) == 0
     finally:
         process.kill()
