@@ -13,8 +13,9 @@ from typing import Any, NoReturn, get_args
 
 from . import __version__
 from .errors import OptionError, ServeError
+from .model_names import check_named
 from .parsing import parse_policy
-from .pipeline_builder import DEMO, build_pipeline, check_named, check_task
+from .pipeline_builder import DEMO, build_pipeline, check_task
 from .placement import Kind
 from .policies import Policy
 from .server import serve
@@ -27,6 +28,11 @@ examples:
   notebook-serve run fill-mask --model google-bert/bert-base-uncased --worker process --workers 2
   notebook-serve run fill-mask --model ./my-model --host 0.0.0.0 --token SECRET --access-log
 """
+#: the options of `serve` that have a flag, by the names of both
+SERVE = {
+    *("policy", "worker", "workers", "devices", "threads", "max_queue_size", "timeout"),
+    *("host", "port", "token", "name"),
+}
 #: of weights, as `transformers.pipeline` takes them
 DTYPES = ("auto", "bfloat16", "float16", "float32")
 
@@ -257,10 +263,10 @@ def _loader(options: argparse.Namespace) -> Callable[[], Any]:
 
 
 def _for_serve(options: argparse.Namespace) -> dict[str, Any]:
-    """Those of `options` that `serve` has by the same name, where they were given."""
-    given = {name: value for name, value in vars(options).items() if value is not None}
-    names = inspect.signature(serve).parameters.keys() - {"model"}
-    return {name: given[name] for name in names & given.keys()}
+    """Return the options of `serve` that were given; for the others its own defaults hold."""
+    return {
+        name: value for name, value in vars(options).items() if name in SERVE and value is not None
+    }
 
 
 if __name__ == "__main__":

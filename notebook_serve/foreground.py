@@ -93,7 +93,7 @@ def run(server: Server, tell: Tell, *, token: str | None = None, browse: bool = 
 
 
 def _cause(server: Server) -> str:
-    """Why the model of a server could not be loaded."""
+    """Return the reason for which the model of a server could not be loaded."""
     try:
         server.wait_ready()
     except ServeError as error:
@@ -146,7 +146,7 @@ def stop(server: Server, tell: Tell) -> None:
 
 
 def drained(ended: Mapping[str, int]) -> str:
-    """How many requests ended in each way during a stop, in words."""
+    """Say in words how the requests `ended` that a stop found, by their number for each outcome."""
     others = [f"{ended[name]} {word}" for name, word in ENDS.items() if ended[name]]
     many = "request" if ended["ok"] == 1 else "requests"
     first = f"{ended['ok']} {many} drained"

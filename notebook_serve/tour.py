@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import itertools
 import math
 import select
@@ -107,7 +108,7 @@ class Findings:
         return Table("", HEADS, rows)
 
     def sentences(self) -> list[str]:
-        """What the figures say of batching: on short texts, on mixed ones, and by the default."""
+        """Say what was measured: of batching on short texts, on mixed ones, and by the default."""
         silent = [run for run in self.runs if not run.rate]
         if silent:
             which = " and ".join(f"{run.policy} on {run.kind} texts" for run in silent)
@@ -124,7 +125,7 @@ class Findings:
         ]
 
     def _of_the_default(self) -> str:
-        """How the last policy compares with the best of the others, on each kind of text."""
+        """Compare the last policy with the best of the others, on each kind of text."""
         (*others, short), (*rest, mixed) = self.of("short"), self.of("mixed")
         ratios = [
             last.rate / max(run.rate for run in before)
@@ -143,7 +144,7 @@ def _verdict(ratio: float) -> int:
 
 
 def _faster(ratio: float) -> str:
-    """How fast one is that is `ratio` times as fast as another."""
+    """Say in words how fast one is that is `ratio` times as fast as another."""
     if _verdict(ratio) == 0:
         return "about as fast"
     if ratio >= 2:
@@ -166,7 +167,7 @@ class Tour:
     def run(self, *, port: int | None, browse: bool, stays: bool) -> int:
         """Take the tour; returns the exit status, 1 if a request had no answer."""
         self._tell("Loading the model that ships with the package (nothing is downloaded) ...")
-        with serve(loader=_one_thread, port=port, name="demo") as server:
+        with serve(port=port, name="demo", **_with_one_thread()) as server:
             server.wait_ready()
             self._greet(server, browse)
             found = self._measure(server)
@@ -175,6 +176,7 @@ class Tour:
                 self._tell(f"{number}. {sentence}")
             if stays:
                 self._stay(server)
+            self._tell(f"\nstopping {server.url}")
         return int(any(run.failed for run in found.runs))
 
     def _greet(self, server: Server, browse: bool) -> None:
@@ -205,7 +207,7 @@ class Tour:
         )
 
     def _learnt(self, default: Policy, batches: int) -> str:
-        """What the default policy has learned in the warm-up."""
+        """Say if the default policy has learned enough in the warm-up."""
         if getattr(default, "cost", None) is not None:
             return f"      it has learned what a batch costs here, from {batches} batches"
         return (
@@ -268,6 +270,13 @@ def _entered(seconds: float) -> bool:
         return False
     ready, _, _ = select.select([sys.stdin], [], [], seconds)
     return bool(ready)
+
+
+def _with_one_thread() -> dict[str, Any]:
+    """Options of `serve` for the model that ships, with one thread of torch's."""
+    if "threads" in inspect.signature(serve).parameters:
+        return {"loader": pipeline, "threads": 1}
+    return {"loader": _one_thread}
 
 
 def _one_thread() -> Any:

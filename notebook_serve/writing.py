@@ -116,7 +116,7 @@ class Writing:
 
 
 class BlockingStream(Writing):
-    """A `Writing` that is read by ``for`` on any thread; loop or none."""
+    """A `Writing` that is read once by ``for``, on any thread, with an event loop or without."""
 
     def __init__(self, stops: Sequence[str] = ()) -> None:
         self._items: queue.SimpleQueue[Item] = queue.SimpleQueue()

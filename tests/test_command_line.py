@@ -91,7 +91,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """What is said of wrong arguments, which end with exit status 2 as argparse has it."""
+    """Return the error of wrong arguments, which end with exit status 2 as argparse has it."""
     with pytest.raises(SystemExit) as caught:
         main(arguments)
     assert caught.value.code == 2
@@ -125,7 +125,7 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 def test_wrong_arguments(
     arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What cannot be understood is named, before anything listens."""
+    """The argument at fault is named, before anything listens."""
     assert message in refusal(capsys, *arguments)
 
 
@@ -214,7 +214,7 @@ def test_help(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_taken_port_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    """What goes wrong at the start, and is nothing that was typed, has exit status 1."""
+    """A failure that is not of the arguments is one line, with exit status 1."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         assert main(["run", "demo", "--port", port]) == 1
@@ -317,7 +317,7 @@ def test_run_serves_a_folder_as_it_is_told(start: Start, folder: Path) -> None:
 
 
 def test_dtype_is_that_of_the_weights(folder: Path) -> None:
-    """What --dtype says is what the loaded pipeline computes in."""
+    """The loaded pipeline computes in the dtype that was asked for."""
     from notebook_serve.__main__ import _loader
 
     arguments = ["run", "text-classification", "--model", str(folder), "--dtype", "bfloat16"]

@@ -107,6 +107,7 @@ FLOORS = {
     "server": 12,
     "demo": 10,
     "pipeline_builder": 11,
+    "model_names": 12,
     "notebook": 10,
     "targets": 12,
     "foreground": 13,

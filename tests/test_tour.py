@@ -106,7 +106,7 @@ def test_the_table_compares_with_no_batching_on_the_same_texts() -> None:
 
 
 def test_a_table_without_a_base_has_no_ratio() -> None:
-    """Where nothing was answered without batching there is nothing to compare with."""
+    """A base without answers is no base."""
     assert " x" not in str(runs((0, 240, 236), (0, 40, 104)).table())
 
 
@@ -153,7 +153,7 @@ def terminal(*arguments: str) -> tuple[subprocess.Popen[bytes], int]:
 
 
 def read(ours: int, until: str = "") -> str:
-    """What is shown at the terminal, until `until` or the end."""
+    """Read the text at the terminal, until `until` or the end."""
     text = ""
     while not until or until not in text:
         try:
