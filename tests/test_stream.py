@@ -461,8 +461,9 @@ server = serve(pipe, port=0)
 INTERRUPTED = """
 steps.count, steps._free = 0, 5  # the sixth forward is held
 try:
-    for text in server.stream("the", **long):
-        print("written", flush=True)
+    for number, text in enumerate(server.stream("the", **long)):
+        if number == 0:
+            print("written", flush=True)
 except KeyboardInterrupt:
     steps.opened.set()
     print(server.predict("a", max_new_tokens=2)[0]["generated_text"] != "", steps.count < 20)
