@@ -3,26 +3,38 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
-import signal
+import contextlib
+import inspect
+import re
 import sys
-import threading
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any, get_args
+from typing import Any, NoReturn, get_args
 
 from . import __version__
-from .display import Table, duration
-from .errors import ServeError
+from .errors import OptionError, ServeError
+from .model_names import check_named
 from .parsing import parse_policy
-from .pipeline_builder import build_pipeline
+from .pipeline_builder import DEMO, build_pipeline, check_task
 from .placement import Kind
-from .policies import Greedy, LengthAware, NoBatching, Policy
-from .server import Server, serve
-from .stats import Distribution
+from .policies import Policy
+from .server import serve
 
-QUESTION = "raise a [MASK] if the key is missing"
+EXAMPLES = """\
+examples:
+  notebook-serve demo                 compare three policies on live traffic, in about a minute
+  notebook-serve run demo --open      serve the model that ships, and open its page
+  notebook-serve run text-classification --model ./my-model --policy "Greedy(8)" --port 9000
+  notebook-serve run fill-mask --model google-bert/bert-base-uncased --worker process --workers 2
+  notebook-serve run fill-mask --model ./my-model --host 0.0.0.0 --token SECRET --access-log
+"""
+#: the options of `serve` that have a flag, by the names of both
+SERVE = {
+    *("policy", "worker", "workers", "devices", "threads", "max_queue_size", "timeout"),
+    *("host", "port", "token", "name"),
+}
+#: of weights, as `transformers.pipeline` takes them
+DTYPES = ("auto", "bfloat16", "float16", "float32")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,168 +43,230 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run: Callable[[argparse.Namespace], int] = options.run
     try:
         return run(options)
+    except OptionError as error:
+        _refuse(options.parser, error)
     except ServeError as error:
-        print(f"notebook-serve: {error}", file=sys.stderr)
+        print(f"notebook-serve: {in_flags(error.message, options.parser)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
 
 
+def _refuse(parser: argparse.ArgumentParser, error: OptionError) -> NoReturn:
+    parser.error(in_flags(error.message, parser))  # with exit status 2
+
+
+def in_flags(message: str, parser: argparse.ArgumentParser) -> str:
+    """A `message` of Python's, with the flags of `parser` in place of the options that it names.
+
+    An option is named in backticks, with a value (``token='...'``), as the first word, or by a name
+    that no word of English has, such as ``max_queue_size``.
+    """
+    for action in parser._actions:
+        if action.option_strings and action.option_strings[-1].startswith("--"):
+            flag, name = action.option_strings[-1], re.escape(action.dest)
+            value = action.metavar or "..."
+            message = re.sub(rf"`{name}`", flag, message)
+            message = re.sub(rf"\b{name}=(['\"]?)\.\.\.\1", f"{flag} {value}", message)
+            message = re.sub(rf"\b{name}=(['\"]?)([^\s'\",;)]+)\1", rf"{flag} \2", message)
+            message = re.sub(rf"^{name}\b" if "_" not in name else rf"\b{name}\b", flag, message)
+    return message
+
+
 def _parser() -> argparse.ArgumentParser:
+    style = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
         prog="notebook-serve",
         description="Serve a transformers pipeline, and see what queueing and batching do to it.",
+        epilog=EXAMPLES,
+        formatter_class=style,
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    demo = commands.add_parser("demo", help="ask the model that ships, and compare three policies")
-    demo.add_argument("--requests", type=int, default=300, help="in each burst (default: 300)")
-    demo.add_argument("--clients", type=int, default=32, help="at once (default: 32)")
-    demo.set_defaults(run=_demo)
-
-    run = commands.add_parser("run", help="serve a task until interrupted")
-    run.add_argument("task", help='a task such as fill-mask, or "demo" for the model that ships')
-    run.add_argument("--model", help="a model's folder or its name on the hub")
-    run.add_argument("--policy", type=_policy, help='such as "Greedy(8)" (default: CostAware())')
-    run.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1")
-    run.add_argument("--port", type=int, help="default: 8000, or any free one")
-    run.add_argument(
-        "--worker",
-        choices=get_args(Kind),
-        default="thread",
-        help="where the model runs (default: thread)",
+    _add_demo(
+        commands.add_parser(
+            "demo",
+            help="serve the model that ships, send it traffic, and compare three policies",
+            description="Serve the model that ships with the package, send it traffic under three "
+            "policies, and compare them. Downloads nothing.",
+        )
     )
-    run.add_argument("--token", help="what clients must show; needed where others can reach it")
-    run.set_defaults(run=_run)
+    _add_run(
+        commands.add_parser(
+            "run",
+            help="serve a pipeline until Ctrl+C",
+            description="Serve a pipeline until Ctrl+C, which answers what was accepted first.",
+            epilog=EXAMPLES,
+            formatter_class=style,
+        )
+    )
     return parser
-
-
-def _policy(text: str) -> Policy:
-    try:
-        return parse_policy(text)
-    except ServeError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-
-
-# -- run ------------------------------------------------------------------------------------
-
-
-def _run(options: argparse.Namespace) -> int:
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    server = serve(
-        loader=partial(build_pipeline, options.task, options.model),
-        policy=options.policy,
-        host=options.host,
-        port=options.port,
-        token=options.token,
-        worker=options.worker,
-        name="command line",
-    )
-    with server:
-        print(f"loading; will answer at {server.url}", flush=True)
-        threading.Thread(target=_tell_when_ready, args=(server, stop), daemon=True).start()
-        stop.wait()
-        failed = server.state == "failed"
-        if failed:
-            print(f"notebook-serve: {server.stats().error}", file=sys.stderr)
-    return int(failed)
-
-
-def _tell_when_ready(server: Server, stop: threading.Event) -> None:
-    try:
-        server.wait_ready()
-        print(f'ready: curl -X POST -d "your text" {server.url}   (Ctrl+C stops)', flush=True)
-    except ServeError:
-        stop.set()
 
 
 # -- demo -----------------------------------------------------------------------------------
 
 
+def _add_demo(demo: argparse.ArgumentParser) -> None:
+    add = demo.add_argument
+    add(
+        "--seconds",
+        type=float,
+        default=6.0,
+        metavar="SECONDS",
+        help="of traffic for each policy and kind of text (default: 6)",
+    )
+    add(
+        "--clients",
+        type=int,
+        default=32,
+        metavar="N",
+        help="that ask at the same time, each again when it has its answer (default: 32)",
+    )
+    add("--port", type=int, metavar="PORT", help="to listen on (default: 8000, or any free one)")
+    add("--open", action="store_true", help="open the server's page in a browser")
+    add(
+        "--no-wait",
+        action="store_true",
+        help="end after the table; else, at a terminal, the server goes on for two minutes, with "
+        "light traffic, or until Enter",
+    )
+    demo.set_defaults(run=_demo, parser=demo)
+
+
 def _demo(options: argparse.Namespace) -> int:
-    print("Loading the model that ships with the package ...", flush=True)
-    with serve(loader=_demo_model, name="demo") as server:
-        server.wait_ready()
-        print(server)
-        _ask(server)
-        rows = [
-            _burst(server, policy, options) for policy in (NoBatching(), Greedy(), LengthAware())
-        ]
-    print(
-        f"\n{options.requests} requests of 4 to 128 words from {options.clients} clients at once, "
-        "one torch thread:\n"
+    from .tour import Tour
+
+    stays = not options.no_wait and sys.stdin.isatty() and sys.stdout.isatty()
+    tour = Tour(options.seconds, options.clients, partial(print, flush=True))
+    return tour.run(port=options.port, browse=options.open, stays=stays)
+
+
+# -- run ------------------------------------------------------------------------------------
+
+
+def _add_run(run: argparse.ArgumentParser) -> None:
+    add = run.add_argument
+    add(
+        "task",
+        type=_task,
+        metavar="TASK",
+        help='a task of transformers such as fill-mask, or "demo" for the model that ships',
     )
-    columns = ("policy", "ok", "answers/s", "p50", "p95", "p99", "batch", "padding")
-    print(Table("", columns, rows))
-    print(
-        "\nbatch: mean number of requests in one; padding: share of the tokens computed for nothing"
+    _add_model(run.add_argument_group("the model"))
+    _add_queue(run.add_argument_group("the queue"))
+    _add_http(run.add_argument_group("the server"))
+    run.set_defaults(run=_run, parser=run)
+
+
+def _add_model(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--model", metavar="MODEL", help="its folder, or its name on the Hugging Face hub")
+    add("--dtype", choices=DTYPES, help="of the weights (default: as transformers has it)")
+    add(
+        "--worker",
+        choices=get_args(Kind),
+        default="thread",
+        help="where the model runs: on a thread, or in a process of its own (default: thread)",
     )
-    return 0 if all(row[1] == options.requests for row in rows) else 1
-
-
-def _demo_model() -> Any:
-    import torch
-
-    from .demo import pipeline
-
-    torch.set_num_threads(1)  # for the worker's thread, on which a loader runs; figures swing less
-    return pipeline()
-
-
-def _ask(server: Server) -> None:
-    import httpx
-
-    print(f'\n$ curl -X POST -d "{QUESTION}" {server.url}')
-    answers = httpx.post(server.url, content=QUESTION).raise_for_status().json()
-    print(
-        Table(
-            "",
-            ("score", "token_str", "sequence"),
-            [(answer["score"], answer["token_str"], answer["sequence"]) for answer in answers],
-        )
+    add("--workers", type=int, metavar="N", help="batches that may run at once (default: 1)")
+    add(
+        "--devices",
+        type=_devices,
+        metavar="LIST",
+        help="instead of --workers: the device of each, such as cuda:0,cuda:1",
     )
+    if "threads" in inspect.signature(serve).parameters:
+        add("--threads", type=int, metavar="N", help="of torch (default: as torch has it)")
 
 
-def _burst(server: Server, policy: Policy, options: argparse.Namespace) -> tuple[Any, ...]:
-    """Send a burst of mixed lengths under `policy`; a row of the table."""
-    from .demo import sentences
-
-    server.policy = policy
-    texts = sentences(options.requests, seed=1)
-    seen = max((batch.id for batch in server.batches()), default=0)
-    started = time.monotonic()
-    good = asyncio.run(_post_all(server.url, texts, options.clients))
-    seconds = time.monotonic() - started
-    latency = Distribution.of(r.latency for r in server.records()[-len(texts) :])
-    batches = [batch for batch in server.batches() if batch.id > seen]
-    computed = sum(batch.padded_tokens for batch in batches)
-    padding = 1 - sum(sum(batch.lengths) for batch in batches) / computed
-    return (
-        repr(policy),
-        good,
-        f"{good / seconds:.0f}",
-        duration(latency.p50),
-        duration(latency.p95),
-        duration(latency.p99),
-        f"{len(texts) / len(batches):.1f}",
-        f"{padding:.0%}",
+def _add_queue(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add(
+        "--policy",
+        type=_policy,
+        metavar="POLICY",
+        help='such as "Greedy(8)" or "Window(16, 0.005)" (default: CostAware())',
+    )
+    add(
+        "--max-queue-size",
+        type=int,
+        metavar="N",
+        help="requests that may wait; more are rejected with 503 (default: 1000)",
+    )
+    add(
+        "--timeout",
+        type=float,
+        metavar="SECONDS",
+        help="after which a request is answered with 504 (default: 30)",
     )
 
 
-async def _post_all(url: str, texts: Sequence[str], clients: int) -> int:
-    """Post each text from one of `clients` connections; how many were answered."""
-    import httpx
+def _add_http(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--host", metavar="HOST", help="address to listen on (default: 127.0.0.1)")
+    add("--port", type=int, metavar="PORT", help="to listen on (default: 8000, or any free one)")
+    add(
+        "--token",
+        metavar="TOKEN",
+        help="that clients send as Authorization: Bearer TOKEN; needed where others can reach the "
+        "server",
+    )
+    add("--name", metavar="NAME", help="of the server, on its page and in paths (default: default)")
+    add("--open", action="store_true", help="open the server's page in a browser once it is ready")
+    add("--access-log", action="store_true", help="write a line for each request to stderr")
 
-    left = iter(texts)
 
-    async def work(client: httpx.AsyncClient) -> int:
-        return sum([(await client.post(url, content=text)).status_code == 200 for text in left])
+def _task(text: str) -> str:
+    with _as_argument():
+        check_task(text)
+    return text
 
-    async with httpx.AsyncClient(timeout=120) as client:
-        return sum(await asyncio.gather(*(work(client) for _ in range(clients))))
+
+def _policy(text: str) -> Policy:
+    with _as_argument():
+        return parse_policy(text)
+
+
+def _devices(text: str) -> list[str]:
+    devices = [device.strip() for device in text.split(",")]
+    if not all(devices):
+        raise argparse.ArgumentTypeError(f"give names such as cuda:0,cuda:1, not {text!r}")
+    return devices
+
+
+@contextlib.contextmanager
+def _as_argument() -> Iterator[None]:
+    """Make an error of this package's one that argparse names the argument with."""
+    try:
+        yield
+    except ServeError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _run(options: argparse.Namespace) -> int:
+    from .accesslog import access_log
+    from .foreground import run
+
+    check_named(options.task, options.model)
+    if options.access_log:
+        access_log()
+    server = serve(loader=_loader(options), start=False, **_for_serve(options))
+    return run(server, partial(print, flush=True), token=options.token, browse=options.open)
+
+
+def _loader(options: argparse.Namespace) -> Callable[[], Any]:
+    if options.dtype is None:
+        return partial(build_pipeline, options.task, options.model)
+    if options.task == DEMO:
+        raise OptionError(f"`dtype` is not for {DEMO}, whose weights are float32; leave it out")
+    return partial(build_pipeline, options.task, options.model, dtype=options.dtype)
+
+
+def _for_serve(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the options of `serve` that were given; for the others its own defaults hold."""
+    return {
+        name: value for name, value in vars(options).items() if name in SERVE and value is not None
+    }
 
 
 if __name__ == "__main__":

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -14,11 +13,12 @@ from .bodies import body_of, client_of, forms, from_json, from_text, is_file, ti
 from .departure import departure_of
 from .engine import Answer, Engine
 from .engines import FIRST, Engines
-from .errors import InvalidInput, ServeError, UnsupportedMediaType
+from .errors import ServeError, UnsupportedMediaType
 from .exchange import MODEL
-from .generation import Piece, Prompt
+from .generation import Piece
 from .mailbox import Mailbox
 from .models import Model
+from .writing import Stream, check_writes, submit
 
 
 class Calls:
@@ -106,9 +106,8 @@ class Call:
         What goes wrong before is raised here, and later by the stream.
         """
         self.check_writes()
-        stream = Stream()
-        (stream.future,) = self._submit([Prompt(prompt, stops, stream.put)], parameters)
-        stream.future.add_done_callback(stream.put)
+        stream = Stream(stops)
+        stream.submit(self.engine, prompt, parameters, timeout=self._timeout, client=self._client)
         try:
             await unless_gone(self.request, asyncio.ensure_future(stream.begun()))
         except BaseException:
@@ -116,87 +115,24 @@ class Call:
             raise
         return stream
 
-    def check_writes(self) -> None:
-        """Raise `InvalidInput` where the model answers no `Prompt`."""
-        if not getattr(self.model, "writes", False):
-            raise InvalidInput(
-                f"{self.model.name} does not tell of the tokens that it writes; only a pipeline "
-                "for text-generation does, of the library's own class"
-            )
-
-    def _submit(self, inputs: Sequence[Any], parameters: Mapping[str, Any]) -> list[Future[Answer]]:
-        futures = self.engine.submit(inputs, parameters, timeout=self._timeout, client=self._client)
-        for given, future in zip(inputs, futures, strict=True):
-            if isinstance(given, Prompt):
-                # Whatever ends a request (its client, its time, a stop), nobody wants more of it.
-                future.add_done_callback(given.end)
-        return futures
-
-
-class Stream:
-    """The pieces of an answer, in the order in which the worker writes them.
-
-    To be read once, by ``async for``. Then `answer` is the whole, with how the request fared.
-    """
-
-    answer: Answer
-    future: Future[Answer]
-
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._queue: asyncio.Queue[Piece | Future[Answer]] = asyncio.Queue()
-        self._first: list[Piece | Future[Answer]] = []
-        self._since = self._loop.time()
-        #: seconds from the submission to the first token
-        self.until_first = 0.0
-        #: of the pieces that were read
-        self._text = ""
-
-    def put(self, item: Piece | Future[Answer]) -> None:
-        """Pass on, from any thread, what was written, or at the end the future."""
-        with contextlib.suppress(RuntimeError):  # the server has stopped, and its loop is closed
-            self._loop.call_soon_threadsafe(self._queue.put_nowait, item)
-
-    async def begun(self) -> None:
-        """Wait until something is written; raises what went wrong instead."""
-        first = await self._queue.get()
-        if isinstance(first, Future):
-            first.result()
-        self.until_first = self._loop.time() - self._since
-        self._first.append(first)
-
-    async def __aiter__(self) -> AsyncIterator[Piece]:
-        """Each piece; raises the `ServeError` that the request ended with."""
-        while True:
-            item = self._first.pop() if self._first else await self._queue.get()
-            if isinstance(item, Future):
-                self.answer = item.result()
-                return
-            self._text += item.text
-            yield item
-
-    async def all(self, request: Request) -> list[Piece]:
-        """All pieces; raises `ClientDisconnect` if the client goes before."""
+    async def read(self, stream: Stream) -> list[Piece]:
+        """All pieces of `stream`; raises `ClientDisconnect` if the client goes before."""
 
         async def read() -> list[Piece]:
-            return [piece async for piece in self]
+            return [piece async for piece in stream]
 
         try:
-            pieces: list[Piece] = await unless_gone(request, asyncio.ensure_future(read()))
+            pieces: list[Piece] = await unless_gone(self.request, asyncio.ensure_future(read()))
             return pieces
         finally:
-            self.close()
+            stream.close()
 
-    @property
-    def rest(self) -> str:
-        """What the text of the answer has beyond that of its pieces: mostly nothing."""
-        (written,) = self.answer.value
-        text: str = written.text
-        return text[len(self._text) :] if text.startswith(self._text) else ""
+    def check_writes(self) -> None:
+        """Raise `InvalidInput` if the model answers no `Prompt`."""
+        check_writes(self.model)
 
-    def close(self) -> None:
-        """Nobody reads on: the model need not write on."""
-        self.future.cancel()
+    def _submit(self, inputs: Sequence[Any], parameters: Mapping[str, Any]) -> list[Future[Answer]]:
+        return submit(self.engine, inputs, parameters, timeout=self._timeout, client=self._client)
 
 
 def inputs_of(model: Model, body: bytes, kind: str, charset: str) -> tuple[Any, dict[str, Any]]:

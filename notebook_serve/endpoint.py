@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
@@ -14,19 +14,21 @@ from .cost import CostModel
 from .display import Table, duration
 from .engine import Answer, Engine
 from .engines import FIRST, Engines
-from .errors import NotReady, OptionError
+from .errors import InvalidInput, NotReady, OptionError
 from .extras import require
 from .fixed_attributes import FixedAttributes
 from .jobs import PolicyChange
 from .log import Batches, Errors, Requests
 from .models import ServedModel
 from .overheads import with_overheads
+from .parameters import STOP, Parameters
 from .policies import Policy, PolicyLike, label
 from .policy_kinds import as_policy
 from .replay import replay
 from .report import Report
 from .stats import SINCE, Queue, Stats
 from .tracebacks import entry_point
+from .writing import BlockingStream, Stream, Writing, check_writes
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
 
 #: seconds after which who waits in `predict` looks up, to see an interrupt
 LOOK_UP = 0.5
+#: of `stream`, besides what the pipeline takes
+STREAMING = Parameters("stream", {"stop": STOP})
 
 
 class Endpoint(FixedAttributes):
@@ -123,8 +127,7 @@ class Endpoint(FixedAttributes):
     def _submit(
         self, inputs: Any, parameters: Mapping[str, Any], timeout: float | None
     ) -> tuple[list[Future[Answer]], bool]:
-        if timeout is not None and not 0 < timeout < math.inf:
-            raise OptionError(f"timeout is a positive number of seconds, not {timeout!r}")
+        _check_timeout(timeout)
         self._engine.check_open("predict", timeout)
         model = self._engine.model
         assert model is not None  # it was open
@@ -132,6 +135,111 @@ class Endpoint(FixedAttributes):
         wanted = [inputs] if parts is None else parts
         futures = self._engine.submit(wanted, parameters, timeout=timeout, client="predict")
         return futures, parts is not None
+
+    def stream(
+        self,
+        inputs: Any,
+        *,
+        stop: str | Sequence[str] = (),
+        timeout: float | None = None,
+        **parameters: Any,
+    ) -> Generator[str, None, None]:
+        """Yield the text that the model writes to a prompt, piece by piece, as it is written.
+
+        ``for text in server.stream("Once", max_new_tokens=50): print(text, end="")``. The pieces
+        joined are the text that `predict` returns with ``return_full_text=False``. The prompt is a
+        text, or a chat: a list of messages, each a dict with ``role`` and ``content``.
+
+        The request enters the queue when the first piece is asked for, and runs alone. A ``break``,
+        an interrupt of the cell, or `close` withdraws it: the model stops at the next token.
+
+        Args:
+            inputs: One prompt.
+            stop: Texts to stop at, at most 16. They are not part of what is yielded.
+            timeout: Seconds for the whole text; can shorten the server's.
+            parameters: Those of the pipeline, such as ``max_new_tokens`` and ``temperature``.
+
+        Raises:
+            OptionError: The model is no pipeline for text generation, or an option makes no sense.
+            ServeError: As `predict` does. What goes wrong in the middle is raised in the middle.
+        """
+        if self._engine.on_own_thread():
+            raise OptionError("the model must not wait for its own queue: that would never end")
+        stops = self._check_stream(inputs, stop, timeout, parameters)
+        return self._read(BlockingStream(stops), inputs, parameters, timeout)
+
+    def _read(
+        self,
+        stream: BlockingStream,
+        prompt: Any,
+        parameters: Mapping[str, Any],
+        timeout: float | None,
+    ) -> Generator[str, None, None]:
+        with self._writing(stream, prompt, parameters, timeout):
+            yield from stream.texts()
+
+    def astream(
+        self,
+        inputs: Any,
+        *,
+        stop: str | Sequence[str] = (),
+        timeout: float | None = None,
+        **parameters: Any,
+    ) -> AsyncGenerator[str, None]:
+        """The same as `stream`, for ``async for``; other tasks of the loop go on meanwhile.
+
+        ``async for text in server.astream("Once"): print(text, end="")``. To cancel the task that
+        reads it withdraws the request.
+        """
+        stops = self._check_stream(inputs, stop, timeout, parameters)
+        return self._aread(stops, inputs, parameters, timeout)
+
+    async def _aread(
+        self,
+        stops: Sequence[str],
+        prompt: Any,
+        parameters: Mapping[str, Any],
+        timeout: float | None,
+    ) -> AsyncGenerator[str, None]:
+        stream = Stream(stops)
+        with self._writing(stream, prompt, parameters, timeout):
+            async for text in stream.texts():
+                yield text
+
+    def _check_stream(
+        self,
+        inputs: Any,
+        stop: str | Sequence[str],
+        timeout: float | None,
+        parameters: Mapping[str, Any],
+    ) -> list[str]:
+        """Return the texts to stop at; raises what is wrong with a call of `stream`."""
+        _check_timeout(timeout)
+        self._engine.check_open("stream", timeout)
+        model = self._engine.model
+        assert model is not None  # it was open
+        check_writes(model, OptionError)
+        stops: Any = list(stop) if isinstance(stop, tuple) else stop
+        STREAMING.check({"stop": stops} if stops else {})
+        if model.split(inputs, parameters) is not None:
+            raise InvalidInput("one prompt can be streamed at a time, not a list of them")
+        for name in ("return_full_text", "return_tensors"):
+            if parameters.get(name):
+                raise InvalidInput(f"{name} is for `predict`; a stream has only the new text")
+        return [stops] if isinstance(stops, str) else stops
+
+    @contextlib.contextmanager
+    def _writing(
+        self, writing: Writing, prompt: Any, parameters: Mapping[str, Any], timeout: float | None
+    ) -> Iterator[None]:
+        """Submit `writing`; at the end of the context, however that comes, it is withdrawn."""
+        tracing, none = self._engines.tracing, contextlib.nullcontext()
+        name = f"stream {self.name}"
+        span = contextlib.nullcontext(none) if tracing is None else tracing.lasting(name, self.name)
+        with contextlib.closing(writing), span as current:
+            with current:
+                writing.submit(self._engine, prompt, parameters, timeout=timeout, client="stream")
+            yield
 
     def _span(self) -> AbstractContextManager[None]:
         tracing = self._engines.tracing
@@ -299,6 +407,11 @@ def checked_policy(policy: PolicyLike) -> Policy:
     """Return the policy, of which its class or its text will do. Raises `OptionError`."""
     chosen: Policy = as_policy(policy)
     return chosen
+
+
+def _check_timeout(timeout: float | None) -> None:
+    if timeout is not None and not 0 < timeout < math.inf:
+        raise OptionError(f"timeout is a positive number of seconds, not {timeout!r}")
 
 
 def _wait(future: Future[Answer]) -> Answer:

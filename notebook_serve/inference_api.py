@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from .asking import Call, Calls, Stream, inputs_of
+from .asking import Call, Calls, inputs_of
 from .bodies import FORM, content_type_of, fields_of, json_value
 from .engine import Answer
 from .engines import FIRST
@@ -27,6 +27,7 @@ from .pooling import pooled, similarities
 from .replies import answer_response, headers_of, json_response
 from .sounds import is_sound, wav
 from .streaming import Events, event
+from .writing import Stream
 
 Told = Callable[[Request, ServeError], str]
 
@@ -134,7 +135,7 @@ class InferenceApi:
         stream = await call.listen(inputs, stops, made)
         if streams:
             return Events(call.request, stream, self._events(call.request, stream))
-        tokens = [_token(piece) for piece in await stream.all(call.request)]
+        tokens = [_token(piece) for piece in await call.read(stream)]
         more = {**_details(stream.answer.value[0]), "prefill": [], "tokens": tokens}
         (said,) = _texts(inputs, stream.answer, full)
         return json_response([{**said, "details": more}], headers=_headers(call, [stream.answer]))

@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from .asking import Call, Calls, Stream
+from .asking import Call, Calls
 from .bodies import body_of, json_value
 from .encoder_model import EncoderModel
 from .engine import Answer
@@ -40,6 +40,7 @@ from .parameters import (
 from .pooling import pooled
 from .replies import error_content, headers_of, json_response, request_id
 from .streaming import DONE, Events, event
+from .writing import Stream
 
 if TYPE_CHECKING:
     import numpy as np
@@ -222,7 +223,7 @@ class OpenAIApi:
                 raise InvalidInput("one prompt can be streamed at a time, not a list of them")
             stream = await call.listen(prompts[0], stops, parameters)
             counts = given.get("stream_options", {}).get("include_usage", False)
-            events = self._events(call.request, stream, Cut(stops), form, counts)
+            events = self._events(call.request, stream, form, counts)
             return Events(call.request, stream, events)
         if "stream_options" in given:
             raise InvalidInput("the parameter 'stream_options' needs stream: true")
@@ -233,16 +234,13 @@ class OpenAIApi:
         return json_response(content, headers=_headers(call.request, answers))
 
     async def _events(
-        self, request: Request, stream: Stream, cut: Cut, form: Form, counts: bool
+        self, request: Request, stream: Stream, form: Form, counts: bool
     ) -> AsyncIterator[bytes]:
         """What is written, part by part, as far as no text to stop at begins in it."""
         try:
             if form.is_chat:
                 yield event(form.part({"role": "assistant", "content": ""}))
-            async for piece in stream:
-                if shown := cut.add(piece.text):
-                    yield event(form.part(form.text(shown)))
-            if shown := cut.add(stream.rest) + cut.end():
+            async for shown in stream.texts():
                 yield event(form.part(form.text(shown)))
             (written,) = stream.answer.value
             yield event(form.part(form.text(""), reason_of(written)))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import logging
 import math
 import re
+import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .clients import Clients
@@ -56,6 +58,8 @@ if TYPE_CHECKING:
 
 #: seconds that what is under way has when the interpreter ends; Jupyter kills a kernel after 2.5
 AT_EXIT = 1.0
+#: seconds after which a thread that waits for the end looks up, to see an interrupt
+LOOK_UP = 0.5
 #: what a model may be called: it stands in a path
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -234,6 +238,7 @@ class Server(FixedAttributes):
         self._listener: Listener | None = None
         self._address: tuple[str, int] | None = None
         self._life = threading.RLock()
+        self._ended = threading.Event()
 
     @property
     def name(self) -> str:
@@ -276,6 +281,7 @@ class Server(FixedAttributes):
             raise
         self._address = (address[0], address[1])
         self._listener = listener
+        self._ended.clear()
 
     def stop(self, drain: bool = True, timeout: float = 10.0) -> None:
         """Refuse new requests, answer those that wait, and free the port; does nothing if stopped.
@@ -294,6 +300,24 @@ class Server(FixedAttributes):
                 with _running_lock:
                     if _running.get(self.name) is self:
                         del _running[self.name]
+                self._ended.set()
+
+    def wait(self) -> None:
+        """Wait until the server stops: the last line of a script that only serves.
+
+        Another thread's `stop` ends it. So do Ctrl+C and, in the main thread, a terminate
+        (SIGTERM): they stop the server as `stop` does, and it returns when that is done. A second
+        Ctrl+C raises `KeyboardInterrupt`. Raises `OptionError` if the server was never started.
+        """
+        if self._address is None:
+            raise OptionError("there is nothing to wait for before start(); call it first")
+        try:
+            with _interrupted_by_terminate():
+                # Python does not see an interrupt that comes just before a wait begins.
+                while not self._ended.wait(LOOK_UP):
+                    pass
+        except KeyboardInterrupt:
+            self.stop()
 
     @entry_point
     def wait_ready(self, timeout: float | None = None, progress: bool | None = None) -> None:
@@ -428,6 +452,48 @@ class Server(FixedAttributes):
     ) -> Any:
         """The same as `predict`, to be awaited; a cancelled one leaves the queue."""
         return await self._first.apredict(inputs, timeout=timeout, **parameters)
+
+    def stream(
+        self,
+        inputs: Any,
+        *,
+        stop: str | Sequence[str] = (),
+        timeout: float | None = None,
+        **parameters: Any,
+    ) -> Generator[str, None, None]:
+        """Yield the text that the model writes to a prompt, piece by piece, as it is written.
+
+        ``for text in server.stream("Once", max_new_tokens=50): print(text, end="")``. The pieces
+        joined are the text that `predict` returns with ``return_full_text=False``. The prompt is a
+        text, or a chat: a list of messages, each a dict with ``role`` and ``content``. A ``break``
+        or an interrupt of the cell withdraws the request: the model stops at the next token.
+
+        Args:
+            inputs: One prompt.
+            stop: Texts to stop at, at most 16. They are not part of what is yielded.
+            timeout: Seconds for the whole text; can shorten the server's.
+            parameters: Those of the pipeline, such as ``max_new_tokens`` and ``temperature``.
+
+        Raises:
+            OptionError: The model is no pipeline for text generation, or an option makes no sense.
+            ServeError: As `predict` does. What goes wrong in the middle is raised in the middle.
+        """
+        return self._first.stream(inputs, stop=stop, timeout=timeout, **parameters)
+
+    def astream(
+        self,
+        inputs: Any,
+        *,
+        stop: str | Sequence[str] = (),
+        timeout: float | None = None,
+        **parameters: Any,
+    ) -> AsyncGenerator[str, None]:
+        """The same as `stream`, for ``async for``; other tasks of the loop go on meanwhile.
+
+        ``async for text in server.astream("Once"): print(text, end="")``. To cancel the task that
+        reads it withdraws the request.
+        """
+        return self._first.astream(inputs, stop=stop, timeout=timeout, **parameters)
 
     # -- clients ------------------------------------------------------------------------
 
@@ -670,6 +736,20 @@ def _figures(stats: Stats) -> list[Row]:
 def _failing(stats: Stats, error: LastError) -> str:
     """What is told of a model that is failing; of several models, which one."""
     return f"{error.model} · {error}. {error.next}" if stats.models else f"{error}. {error.next}"
+
+
+@contextlib.contextmanager
+def _interrupted_by_terminate() -> Iterator[None]:
+    """Let SIGTERM raise `KeyboardInterrupt`, where it would end the process on the spot."""
+    usual = signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    if not usual or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def servers() -> list[Server]:

@@ -10,9 +10,9 @@ from starlette.requests import Request
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from .asking import Stream
 from .exchange import RECORDS
 from .replies import request_id
+from .writing import Stream
 
 #: the last event of a stream, where clients wait for one
 DONE = b"data: [DONE]\n\n"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from opentelemetry import propagate, trace
@@ -69,6 +69,19 @@ class Tracing:
         """The span of a call that comes without HTTP, within the caller's own if it has one."""
         with self._tracer.start_as_current_span(name, attributes={OWN + "model": model}):
             yield
+
+    @contextmanager
+    def lasting(self, name: str, model: str) -> Iterator[AbstractContextManager[Span]]:
+        """The span of a call that goes on between two steps of its caller.
+
+        It is current only where the context manager that this one gives is entered, so that what
+        the caller does between the steps is not taken for a part of it.
+        """
+        span = self._tracer.start_span(name, attributes={OWN + "model": model})
+        try:
+            yield trace.use_span(span)
+        finally:
+            span.end()
 
     def current(self) -> Span:
         """The span that a request has on its way into the queue."""

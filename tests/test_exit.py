@@ -15,7 +15,7 @@ from typing import NamedTuple
 import httpx
 import pytest
 
-from notebook_serve import serve, servers
+from notebook_serve import OptionError, serve, servers
 
 SETUP = r"""
 import signal, socket, sys, threading
@@ -228,3 +228,78 @@ def test_a_running_server_is_kept() -> None:
 
     assert httpx.post(url, content="x").json() == "x"
     assert [server.url for server in servers()] == [url]
+
+
+# -- wait() ----------------------------------------------------------------------------------
+
+WAIT = """
+main = threading.get_ident()
+
+def when_it_waits(action):
+    def waits():
+        frame = sys._current_frames()[main]
+        inside = frame.f_code.co_filename.endswith("threading.py")
+        while inside and frame.f_back:
+            frame = frame.f_back
+            if frame.f_code is ns.Server.wait.__code__:
+                return True
+        return False
+    def watch():
+        while not waits():
+            pass
+        action()
+    threading.Thread(target=watch).start()
+
+when_it_waits(ACTION)
+server.wait()
+print(server.state, len(ns.servers()), server.stats().outcomes["ok"])
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_wait_stops_the_server_when_it_is_interrupted(how: signal.Signals) -> None:
+    """Ctrl+C or a terminate drains the server, and the script goes on after `wait`."""
+    wait = WAIT.replace("ACTION", "lambda: print('on', flush=True)")
+    assert run("server.predict(1)\n" + wait, how) == End(0, "stopped 0 1\n", "")
+
+
+def test_wait_ends_when_another_thread_stops_the_server() -> None:
+    """`stop` anywhere ends it, and it returns at once where the server is stopped already."""
+    code = WAIT.replace("ACTION", "server.stop") + "server.wait()"
+    assert run(code) == End(0, "stopped 0 0\n", "")
+
+
+def test_wait_sees_an_interrupt_that_comes_just_before_it() -> None:
+    """Python misses such a one; another thread that catches it makes the same at will."""
+    interrupt = "lambda: signal.pthread_kill(threading.get_ident(), signal.SIGINT)"
+    assert run(WAIT.replace("ACTION", interrupt)) == End(0, "stopped 0 0\n", "")
+
+
+def test_a_second_interrupt_ends_a_stop_that_takes_long() -> None:
+    """The first one waits for the forward that runs, the second raises in the script."""
+    twice = """
+def interrupt_twice():
+    for wanted in ("ready", "stopping"):
+        while server.state != wanted:
+            pass
+        signal.raise_signal(signal.SIGINT)
+
+run_never()
+"""
+    end = run(twice + WAIT.replace("ACTION", "interrupt_twice"))
+    assert end.status == -signal.SIGINT
+    assert end.said.endswith("KeyboardInterrupt\n")
+    assert end.printed == ""
+
+
+def test_wait_leaves_a_handler_of_the_script_alone() -> None:
+    """A script that handles SIGTERM itself is told by its own handler."""
+    handler = "signal.signal(signal.SIGTERM, lambda *_: sys.exit(5))\n"
+    wait = WAIT.replace("ACTION", "lambda: print('on', flush=True)")
+    assert run(handler + wait, signal.SIGTERM).status == 5
+
+
+def test_wait_needs_a_server_that_was_started() -> None:
+    """There is nothing to wait for before; waiting for ever would hide the mistake."""
+    with pytest.raises(OptionError, match="before start"):
+        serve(lambda inputs: inputs, start=False).wait()

@@ -93,6 +93,7 @@ FLOORS = {
     "simulator": 5,
     "engine": 5,
     "together": 5,
+    "writing": 6,
     "engines": 6,
     "openapi": 6,
     "capacity": 6,
@@ -119,12 +120,15 @@ FLOORS = {
     "server": 12,
     "demo": 10,
     "pipeline_builder": 11,
+    "model_names": 12,
     "notebook": 10,
     "targets": 12,
+    "foreground": 13,
     "loadtest": 13,
+    "tour": 15,
     "compare": 14,
-    "__init__": 15,
-    "__main__": 16,
+    "__init__": 16,
+    "__main__": 17,
 }
 
 
