@@ -21,6 +21,8 @@ FLOORS = {
     "display": 0,
     "histogram": 0,
     "dashboard": 0,
+    "dashboard_picture": 1,
+    "examples": 3,
     "traffic": 1,
     "waiting": 1,
     "sounds": 0,
