@@ -34,7 +34,8 @@ MOST_ASKED = 4000
 #: everything comes from this server, and no other page may put this one into a frame
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src data:; "
-    "media-src data:; connect-src 'self'; frame-ancestors 'self'; base-uri 'none'; form-action 'none'"
+    "media-src data:; connect-src 'self'; frame-ancestors 'self'; base-uri 'none'; "
+    "form-action 'none'"
 )
 #: what the page needs, by name
 PARTS: dict[str, tuple[str, Callable[[], str]]] = {

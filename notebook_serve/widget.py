@@ -15,8 +15,8 @@ from typing import Any
 
 import anywidget
 import IPython
+import IPython.display
 import traitlets
-from IPython.display import DisplayHandle, display
 
 from .dashboard import script, source
 from .dashboard_picture import DashboardPicture
@@ -132,7 +132,6 @@ class Dashboard(anywidget.AnyWidget):
         self._lives = Lives(engines)
         self._name = name
         self._watching = Watching(self._show, f"notebook-serve {name} dashboard")
-        self._handle: DisplayHandle | None = None
         self._kept_at = -math.inf
         super().__init__(picture=self._picture())
         self.shown = self.model_id or ""
@@ -189,30 +188,33 @@ class Dashboard(anywidget.AnyWidget):
 
         It says more if no request came within the last minute, or the server has been stopped.
         """
-        picture = self._picture()
-        if self._handle is None or picture["state"] == "stopped" or not _moves(picture):
+        if self not in cells.shown:
             return
-        self._handle.update(self._still(picture))
+        picture = self._picture()
+        if picture["state"] != "stopped" and _moves(picture):
+            self._display_still(picture, update=True)
 
-    def _still(self, picture: dict[str, Any]) -> DashboardPicture:
+    def _display_still(self, picture: dict[str, Any], **options: Any) -> None:
         self._kept_at = time.monotonic()
-        return DashboardPicture(picture, time.strftime("%Y-%m-%d %H:%M"), self.shown, repr(self))
+        at = time.strftime("%Y-%m-%d %H:%M")
+        still = DashboardPicture(picture, at, self.shown, repr(self))
+        _display(still, display_id=f"notebook-serve-{self.shown}", **options)
 
     def _ipython_display_(self) -> None:
         # A cell that comes right after keeps the browser's first look from being heard.
         self._watching.seen()
-        still = self._still(self._picture())
-        if self._handle is None:
-            self._handle = display(still, display_id=True)
-        else:
-            display(still, display_id=self._handle.display_id)
+        self._display_still(self._picture())
         cells.shown.add(self)
-        shown = super()._repr_mimebundle_()
+        shown = self._repr_mimebundle_()
         if shown is not None:
             data, metadata = shown if isinstance(shown, tuple) else (shown, {})
             # Where no widget can be drawn, the picture has said everything.
             data = {**data, "text/plain": "", "text/html": ""}
-            display(data, metadata=metadata, raw=True)
+            _display(data, metadata=metadata, raw=True)
+
+
+def _display(item: object, **options: Any) -> None:
+    IPython.display.display(item, **options)  # type: ignore[no-untyped-call]
 
 
 def _moves(picture: dict[str, Any]) -> bool:

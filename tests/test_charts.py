@@ -77,9 +77,8 @@ def light(colour: str) -> float:
         parts = [int(colour[at : at + 2], 16) for at in (1, 3, 5)]
     else:
         parts = [int(part) for part in colour.strip("rgba()").split(",")[:3]]
-    linear = [
-        v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in (n / 255 for n in parts)
-    ]
+    shares = [part / 255 for part in parts]
+    linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in shares]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
@@ -100,7 +99,8 @@ def test_every_mark_stands_out(show: Show, scheme: str) -> None:
         """(names) => {
           const chartOf = (name) => Chart.getChart(document.querySelector(`[data-chart=${name}]`));
           const marks = names.flatMap((name) => chartOf(name).data.datasets.flatMap(
-            ({ borderColor, backgroundColor, fill }) => [borderColor, fill ? [] : backgroundColor]));
+            ({ borderColor, backgroundColor, fill }) =>
+              [borderColor, fill ? [] : backgroundColor]));
           const squares = [...document.querySelectorAll(".ns-square")].map(
             (node) => getComputedStyle(node).color);
           const known = chartOf("rates").colours;

@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import Page, Route, expect
+from playwright.sync_api import Locator, Page, Route, expect
 
 from notebook_serve import CostAware, Decision, Greedy, Job, LengthAware, NoBatching, Server, Window
 
@@ -51,6 +51,11 @@ def wait_until(page: Page, condition: str) -> None:
           look();
         }})"""
     )
+
+
+def outcome(page: Page) -> Locator:
+    """The line that says what came of a control."""
+    return page.locator("main").get_by_role("status")
 
 
 def apply(page: Page, policy: str, **options: str) -> None:
@@ -165,7 +170,7 @@ def test_a_policy_is_set_by_hand(make: Make, visit: Visit) -> None:
     page = visit(server.url)
     expect(page.get_by_label("policy")).to_have_value("CostAware")
     apply(page, "Window", max_batch_size="4", max_wait="0.25")
-    expect(page.locator("main").get_by_role("status")).to_contain_text("Window(max_batch_size=4, max_wait=0.25)")
+    expect(outcome(page)).to_contain_text("Window(max_batch_size=4, max_wait=0.25)")
 
     assert server.policy == Window(4, 0.25)
     expect(page.locator("header")).to_contain_text("Window(max_batch_size=4, max_wait=0.25)")
@@ -177,7 +182,7 @@ def test_a_policy_that_makes_no_sense_is_refused(make: Make, visit: Visit) -> No
     server = make(echo, policy=Greedy(3))
     page = visit(server.url)
     apply(page, "Greedy", max_batch_size="-1")
-    expect(page.locator("main").get_by_role("status")).to_contain_text("max_batch_size")
+    expect(outcome(page)).to_contain_text("max_batch_size")
 
     assert server.policy == Greedy(3)
     expect(page.get_by_label("max_batch_size")).to_have_value("-1")
@@ -208,7 +213,7 @@ def test_pause_and_resume(make: Make, visit: Visit) -> None:
 
     assert server.stats().state == "paused"
     page.get_by_role("button", name="Resume").click()
-    expect(page.locator("main").get_by_role("status")).to_contain_text("Resumed")
+    expect(outcome(page)).to_contain_text("Resumed")
     expect(page.locator(".ns-state")).to_have_text("ready")
     assert server.stats().state == "ready"
 
