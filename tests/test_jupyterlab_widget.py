@@ -68,8 +68,8 @@ def seen(page: Page) -> list[bool]:
 
 def test_a_notebook_without_its_kernel_shows_a_picture(
     reopen: Open,
-    lab: Lab,
-    tmp_path: Path,  # noqa: F811
+    lab: Lab,  # noqa: F811
+    tmp_path: Path,
 ) -> None:
     """While the widget lives it alone is seen; in a new kernel a picture, and no error."""
     notebook = reopen()
