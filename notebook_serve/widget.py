@@ -196,6 +196,9 @@ class Dashboard(anywidget.AnyWidget):
 
     def _display_still(self, picture: dict[str, Any], **options: Any) -> None:
         self._kept_at = time.monotonic()
+        # Rates are of whole seconds: those of the one that runs belong to what a cell has done.
+        ahead = self._lives.picture(self._engine.name, math.ceil(time.monotonic()))
+        picture = {**picture, "history": ahead["history"], "tiles": ahead["tiles"]}
         at = time.strftime("%Y-%m-%d %H:%M")
         still = DashboardPicture(picture, at, self.shown, repr(self))
         _display(still, display_id=f"notebook-serve-{self.shown}", **options)

@@ -183,6 +183,7 @@ def test_the_picture_is_renewed_while_requests_come(
     assert len(displayed) == 3
     assert how == {"display_id": displayed[0][1]["display_id"], "update": True}
     assert still.picture["outcomes"]["ok"] == 1
+    assert sum(still.picture["history"]["answered"]) == 1  # of the second that runs, too
     server.stop()
     widget.cells._ends(None)
     dashboard.close()
