@@ -24,4 +24,5 @@ def script() -> str:
     `model` says that it changed, and tells `model` what a control asks for: the interface of
     anywidget, which the page has as well.
     """
-    return ALONE + source("chart.umd.min.js") + "\n" + source("dashboard.js")
+    parts = ("chart.umd.min.js", "charts.js", "dashboard.js")
+    return ALONE + "\n".join(map(source, parts))

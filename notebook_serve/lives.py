@@ -20,13 +20,13 @@ class Lives:
         self._lock = threading.Lock()
         self._lives: dict[str, Live] = {}
 
-    def picture(self, name: str) -> dict[str, Any]:
+    def picture(self, name: str, now: float | None = None) -> dict[str, Any]:
         """What a dashboard shows of the model `name`, as plain JSON values; see `Live.picture`.
 
         Where there are several, ``models`` says what each is and does. Raises `NoSuchModel`.
         """
         models = self._engines.overview() if len(self._engines) > 1 else []
-        return {**self._live(name).picture(), "models": models}
+        return {**self._live(name).picture(now), "models": models}
 
     def _live(self, name: str) -> Live:
         engine = self._engines[name]

@@ -396,7 +396,10 @@ METRICS: Json = {
     "application/openmetrics-text": {"schema": TEXT},
 }
 PARTS: Json = {"text/javascript": {"schema": TEXT}, "text/css": {"schema": TEXT}}
-PART_NAMES: Json = {"type": "string", "enum": ["dashboard.js", "dashboard.css", "page.js"]}
+PART_NAMES: Json = {
+    "type": "string",
+    "enum": ["dashboard.js", "dashboard.css", "page.js", "page.css", "tryit.js"],
+}
 TOKEN: Json = {"type": "http", "scheme": "bearer"}
 #: the headers of an answer
 ANSWERED: Json = {

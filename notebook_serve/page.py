@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import ipaddress
 import json
 import shlex
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
+from urllib.parse import quote
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -20,6 +23,7 @@ from .display import render
 from .engine import Engine
 from .engines import Engines
 from .errors import BadRequest, Forbidden, InvalidInput, OptionError
+from .examples import example
 from .headers import header, is_own_page
 from .live import steer, told
 from .lives import Lives
@@ -30,13 +34,16 @@ MOST_ASKED = 4000
 #: everything comes from this server, and no other page may put this one into a frame
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src data:; "
-    "connect-src 'self'; frame-ancestors 'self'; base-uri 'none'; form-action 'none'"
+    "media-src data:; connect-src 'self'; frame-ancestors 'self'; base-uri 'none'; "
+    "form-action 'none'"
 )
 #: what the page needs, by name
 PARTS: dict[str, tuple[str, Callable[[], str]]] = {
     "dashboard.js": ("text/javascript", script),
     "dashboard.css": ("text/css", lambda: source("dashboard.css")),
     "page.js": ("text/javascript", lambda: source("page.js")),
+    "page.css": ("text/css", lambda: source("page.css")),
+    "tryit.js": ("text/javascript", lambda: source("tryit.js")),
 }
 
 
@@ -62,10 +69,11 @@ class Page:
         """The page itself."""
         engine, url = self._chosen(request), str(request.base_url)
         if engine is not self._engines.first:
-            url += f"models/{engine.name}"
+            url += f"models/{quote(engine.name, safe='')}"
         shown = ' -H "Authorization: Bearer $TOKEN"' if self._trusted else ""
         # It goes into a line for a shell.
-        text = render("page.html", name=engine.name, url=shlex.quote(url), header=shown)
+        values = {"name": engine.name, "url": shlex.quote(url), "header": shown, "icon": _icon()}
+        text = render("page.html", **values)
         return HTMLResponse(text, headers={"Content-Security-Policy": POLICY})
 
     async def part(self, request: Request) -> Response:
@@ -98,8 +106,17 @@ class Page:
 
     async def _picture(self, request: Request) -> dict[str, Any]:
         # The first has ten thousand records to go through, which is not for the event loop.
-        picture = await asyncio.to_thread(self._lives.picture, self._chosen(request).name)
-        return {**told(picture, self._said), "steers": self._may_steer(request)}
+        engine = self._chosen(request)
+        picture = await asyncio.to_thread(self._lives.picture, engine.name)
+        more = {"steers": self._may_steer(request), "question": self._question(engine)}
+        return {**told(picture, self._said), **more}
+
+    def _question(self, engine: Engine) -> dict[str, Any] | None:
+        """Return what the form that asks a model needs to know; None while it is not loaded."""
+        if engine.model is None:
+            return None
+        path = "" if engine is self._engines.first else f"models/{quote(engine.name, safe='')}"
+        return {**example(engine.model), "path": path, "token": self._trusted}
 
     def _chosen(self, request: Request) -> Engine:
         return chosen(request, self._engines) or self._engines.first
@@ -109,6 +126,12 @@ class Page:
         if origin and not is_own_page(origin, header(request.scope, b"host")):
             return False
         return self._trusted or (request.client is not None and _is_here(request.client.host))
+
+
+@lru_cache
+def _icon() -> str:
+    """Return the page's icon as an address that needs no request."""
+    return "data:image/svg+xml;base64," + base64.b64encode(source("icon.svg").encode()).decode()
 
 
 def chosen(request: Request, engines: Engines) -> Engine | None:

@@ -9,14 +9,17 @@ import logging
 import math
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from typing import Any
 
 import anywidget
 import IPython
+import IPython.display
 import traitlets
 
 from .dashboard import script, source
+from .dashboard_picture import DashboardPicture
 from .engine import Engine
 from .engines import Engines
 from .errors import NoSuchModel, OptionError
@@ -29,12 +32,14 @@ logger = logging.getLogger("notebook_serve")
 EVERY = 1.0
 #: seconds between two signs of life of a page that shows them
 LOOKS = 4.0
-#: seconds without such a sign after which nobody looks
+#: seconds without such a sign after which the dashboard is out of sight
 UNSEEN = 10.0
+#: seconds between two of the pictures that the notebook keeps, while the dashboard is in sight
+KEPT = 60.0
 
 
 class Watching:
-    """Calls `show` every second, in a thread that lives only while somebody looks."""
+    """Calls `show` every second, in a thread that lives only while the dashboard is in sight."""
 
     def __init__(self, show: Callable[[], bool], name: str) -> None:
         self._show = show
@@ -45,7 +50,7 @@ class Watching:
         self._stopped = threading.Event()
 
     def seen(self) -> None:
-        """Somebody looks."""
+        """Take note that the dashboard is in sight."""
         with self._lock:
             self._seen = time.monotonic()
             if self._thread is None and not self._stopped.is_set():
@@ -78,10 +83,14 @@ class Watching:
 
 
 class Cells:
-    """Whether a cell of this kernel runs: then nothing is heard of whoever looks."""
+    """The cells of this kernel: none of the browser's messages is heard while one runs.
+
+    When one ends, the dashboards that are shown renew what the notebook keeps of them.
+    """
 
     def __init__(self) -> None:
         self.busy = False
+        self.shown: weakref.WeakSet[Dashboard] = weakref.WeakSet()
         shell = IPython.get_ipython()
         if shell is not None:
             self.busy = True  # the cell that imports this
@@ -93,16 +102,19 @@ class Cells:
 
     def _ends(self, result: object) -> None:
         self.busy = False
+        for dashboard in list(self.shown):
+            dashboard.keep()
 
 
 cells = Cells()
 
 
 class Dashboard(anywidget.AnyWidget):
-    """What happens on a server, live in a cell, with controls to pause and to change the policy.
+    """A server's state, live in a cell, with controls to pause and to change the policy.
 
     The browser says every few seconds that the widget is in sight; a thread sends pictures as long
-    as it does, and ends when it is not.
+    as it does, and ends when it is not. A picture that stands still is shown before the widget,
+    hidden as long as the widget lives: a notebook that is opened without its kernel shows that.
     """
 
     _esm = script()
@@ -112,13 +124,17 @@ class Dashboard(anywidget.AnyWidget):
     picture = traitlets.Dict().tag(sync=True)
     #: seconds between two signs of life
     every = traitlets.Float(LOOKS).tag(sync=True)
+    #: the id of the picture that stands still
+    shown = traitlets.Unicode().tag(sync=True)
 
     def __init__(self, engines: Engines, name: str) -> None:
         self._engines = engines
         self._lives = Lives(engines)
         self._name = name
         self._watching = Watching(self._show, f"notebook-serve {name} dashboard")
+        self._kept_at = -math.inf
         super().__init__(picture=self._picture())
+        self.shown = self.model_id or ""
         self.on_msg(self._heard)
 
     @property
@@ -135,6 +151,8 @@ class Dashboard(anywidget.AnyWidget):
     def _show(self) -> bool:
         """Send what happens now; False where nothing will happen any more."""
         self.picture = self._picture()
+        if time.monotonic() - self._kept_at > KEPT:
+            self.keep()
         return self._engine.state not in ("stopped", "failed", "dead")
 
     def _heard(self, widget: Any, content: Any, buffers: Any) -> None:
@@ -159,18 +177,49 @@ class Dashboard(anywidget.AnyWidget):
     def close(self) -> None:
         """Stop watching, and take the widget away."""
         self._watching.stop()
+        cells.shown.discard(self)
         super().close()
 
     def __repr__(self) -> str:
         return f"<Dashboard of {self._engine.name!r}>\n{self._engine.stats()!r}"
 
-    def _repr_mimebundle_(self, **options: Any) -> Any:
+    def keep(self) -> None:
+        """Renew the picture that stands still, unless the last one says more.
+
+        It says more if no request came within the last minute, or the server has been stopped.
+        """
+        if self not in cells.shown:
+            return
+        picture = self._picture()
+        if picture["state"] != "stopped" and _moves(picture):
+            self._display_still(picture, update=True)
+
+    def _display_still(self, picture: dict[str, Any], **options: Any) -> None:
+        self._kept_at = time.monotonic()
+        # Rates are of whole seconds: those of the one that runs belong to what a cell has done.
+        ahead = self._lives.picture(self._engine.name, math.ceil(time.monotonic()))
+        picture = {**picture, "history": ahead["history"], "tiles": ahead["tiles"]}
+        at = time.strftime("%Y-%m-%d %H:%M")
+        still = DashboardPicture(picture, at, self.shown, repr(self))
+        _display(still, display_id=f"notebook-serve-{self.shown}", **options)
+
+    def _ipython_display_(self) -> None:
         # A cell that comes right after keeps the browser's first look from being heard.
         self._watching.seen()
-        # Where no widget can be drawn, as on a page that hosts code, the figures of now are read.
-        shown = super()._repr_mimebundle_(**options)
-        data = shown[0] if isinstance(shown, tuple) else shown
-        if data is not None:
-            data["text/plain"] = repr(self)
-            data["text/html"] = self._engine.stats()._repr_html_()
-        return shown
+        self._display_still(self._picture())
+        cells.shown.add(self)
+        shown = self._repr_mimebundle_()
+        if shown is not None:
+            data, metadata = shown if isinstance(shown, tuple) else (shown, {})
+            # Where no widget can be drawn, the picture has said everything.
+            data = {**data, "text/plain": "", "text/html": ""}
+            _display(data, metadata=metadata, raw=True)
+
+
+def _display(item: object, **options: Any) -> None:
+    IPython.display.display(item, **options)  # type: ignore[no-untyped-call]
+
+
+def _moves(picture: dict[str, Any]) -> bool:
+    """Return True if a request came within the span of a picture."""
+    return any(request["arrived"] > -picture["span"] for request in picture["timeline"])

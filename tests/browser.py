@@ -62,8 +62,10 @@ def visiting(browser: Browser) -> Iterator[Visit]:
 
 
 def _trouble(message: ConsoleMessage) -> list[str]:
-    # The browser reports every refusal, such as that of a policy that makes no sense.
-    if message.type not in ("error", "warning") or message.location["url"].endswith("/control"):
+    # The browser reports every refusal, such as that of a policy or of an input.
+    path = urlsplit(message.location["url"]).path
+    refused = path in ("/", "/control") and message.text.startswith("Failed to load resource")
+    if message.type not in ("error", "warning") or refused:
         return []
     return [message.text]
 

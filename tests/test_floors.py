@@ -26,6 +26,8 @@ FLOORS = {
     "histogram": 0,
     "dashboard": 0,
     "drawing": 0,
+    "dashboard_picture": 1,
+    "examples": 3,
     "traffic": 1,
     "waiting": 1,
     "sounds": 0,

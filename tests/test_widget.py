@@ -137,19 +137,74 @@ def test_one_of_several_models_is_chosen(make: Make) -> None:
     dashboard.close()
 
 
-def test_where_no_widget_can_be_drawn_the_figures_are_read(make: Make) -> None:
-    """A code host shows the HTML form, a terminal the text."""
-    server = make(echo, name="mine")
+@pytest.fixture(name="displayed")
+def displaying(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, dict[str, Any]]]:
+    """Collect what is displayed, and how."""
+    displayed: list[tuple[Any, dict[str, Any]]] = []
+    monkeypatch.setattr(widget, "_display", lambda item, **how: displayed.append((item, how)))
+    return displayed
+
+
+def test_a_picture_stands_before_the_widget(
+    make: Make, displayed: list[tuple[Any, dict[str, Any]]]
+) -> None:
+    """It has all to be read where no widget can be drawn, and the widget can hide it by its id."""
+    server = make(echo, name="<mine>")
     server.predict("x")
     dashboard = server.dashboard()
-    shown = dashboard._repr_mimebundle_()
-    data = shown[0] if isinstance(shown, tuple) else shown
+    dashboard._ipython_display_()
+    (still, _), (data, how) = displayed
 
-    assert "application/vnd.jupyter.widget-view+json" in data
-    assert "<table" in data["text/html"]
-    assert "ok: 1" in data["text/html"]
-    assert "Dashboard of 'mine'" in data["text/plain"]
-    assert "ok: 1" in data["text/plain"]
+    assert f'data-notebook-serve="{dashboard.shown}"' in still._repr_html_()
+    assert "<b>&lt;mine&gt;</b> ready" in still._repr_html_()
+    assert "<Dashboard of '<mine>'>" in repr(still)
+    assert "ok: 1" in repr(still)
+    assert how["raw"] is True
+    assert data["application/vnd.jupyter.widget-view+json"]["model_id"] == dashboard.shown
+    assert (data["text/plain"], data["text/html"]) == ("", "")
+    dashboard.close()
+
+
+def test_the_picture_is_renewed_while_requests_come(
+    make: Make, displayed: list[tuple[Any, dict[str, Any]]]
+) -> None:
+    """When a cell ends; not once the server has been stopped, nor after the widget is closed."""
+    server = make(echo)
+    dashboard = server.dashboard()
+    dashboard.keep()
+    assert displayed == []
+    dashboard._ipython_display_()
+    widget.cells._ends(None)
+    assert len(displayed) == 2  # nothing has come yet
+    server.predict("x")
+    widget.cells._ends(None)
+    still, how = displayed[-1]
+
+    assert len(displayed) == 3
+    assert how == {"display_id": displayed[0][1]["display_id"], "update": True}
+    assert still.picture["outcomes"]["ok"] == 1
+    assert sum(still.picture["history"]["answered"]) == 1  # of the second that runs, too
+    server.stop()
+    widget.cells._ends(None)
+    dashboard.close()
+    widget.cells._ends(None)
+    assert len(displayed) == 3
+
+
+def test_the_picture_is_renewed_once_a_minute_in_sight(
+    make: Make, displayed: list[tuple[Any, dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While nothing runs in the notebook, too: requests may come from elsewhere."""
+    server = make(echo)
+    dashboard = server.dashboard()
+    dashboard._ipython_display_()
+    server.predict("x")
+    dashboard._heard(dashboard, {"do": "look"}, [])
+    assert len(displayed) == 2
+    monkeypatch.setattr(widget, "KEPT", 0.0)
+    dashboard._heard(dashboard, {"do": "look"}, [])
+
+    assert len(displayed) >= 3
     dashboard.close()
 
 

@@ -1,43 +1,25 @@
 // Draws a picture of a server. See live.py for what a picture holds, and dashboard.py for the two
-// hosts. Whatever comes from the server is put in as text, never as markup.
+// hosts. Whatever comes from the server is put in as text, never as markup. The charts are in
+// charts.js, which comes before this in the same module.
 
-const Chart = globalThis.Chart;
-Object.assign(Chart.defaults, { animation: false, maintainAspectRatio: false });
-Object.assign(Chart.defaults.font, { family: "system-ui, sans-serif", size: 11 });
-
-// Colours that can be told apart with any kind of sight (Okabe and Ito), as in figures.py.
-const PALETTE = ["#0072B2", "#E69F00", "#009E73", "#56B4E9", "#CC79A7"];
-const [BLUE, ORANGE, GREEN, SKY] = PALETTE;
-const PALE = `${ORANGE}55`;
-const LOST = "#D55E00";
-const STATES = { ready: GREEN, loading: ORANGE, paused: ORANGE, failed: LOST, dead: LOST };
+const STATES = {
+  ...{ ready: "green", loading: "orange", paused: "orange", stopping: "orange" },
+  ...{ failing: "lost", failed: "lost", dead: "lost" },
+};
 const WHY_NONE =
   "Nothing has been asked yet: send a request, over HTTP or with server.predict(...), and it " +
   "shows here within a second.";
 
-// -- small things -----------------------------------------------------------------------------
-
-function make(tag, name = "", ...children) {
-  const node = document.createElement(tag);
-  node.className = name;
-  node.append(...children);
-  return node;
-}
-
-// A node that says what it said is left alone: a screen reader would read it out again.
-function write(node, text) {
-  if (node.textContent !== text) node.textContent = text;
-}
-
-function duration(seconds) {
-  if (seconds < 1e-3) return `${(seconds * 1e6).toFixed(0)} µs`;
-  return seconds < 1 ? `${(seconds * 1e3).toFixed(1)} ms` : `${seconds.toFixed(2)} s`;
-}
-
-const total = (values) => values.reduce((sum, value) => sum + value, 0);
-const pairs = (counts) => Object.entries(counts).map(([name, n]) => `${name}: ${n}`).join(", ");
+const colourOf = (state) => `var(--ns-${STATES[state] ?? "waits"})`;
 const hasBegun = ({ outcomes, timeline }) =>
   timeline.length > 0 || total(Object.values(outcomes)) > 0;
+
+// As many children as there are items, each filled; those that are there are kept.
+function fillChildren(node, items, child, put) {
+  while (node.children.length > items.length) node.lastChild.remove();
+  while (node.children.length < items.length) node.append(child());
+  items.forEach((item, n) => put(node.children[n], item));
+}
 
 // -- models -----------------------------------------------------------------------------------
 
@@ -55,7 +37,7 @@ function models(model) {
       const button = node.children[n];
       const [square, text] = button.children;
       button.dataset.model = name;
-      square.style.color = STATES[state] ?? "#80868B";
+      square.style.color = colourOf(state);
       write(text, `${name} · ${state} · ${waiting} waiting`);
       if (name === picture.name) button.setAttribute("aria-current", "true");
       else button.removeAttribute("aria-current");
@@ -93,7 +75,7 @@ function head() {
     make("span", "ns-fact", "policy ", policy),
   ];
   const show = (picture) => {
-    square.style.color = STATES[picture.state] ?? "#80868B";
+    square.style.color = colourOf(picture.state);
     write(name, picture.name);
     write(state, picture.state);
     write(model, picture.model);
@@ -107,15 +89,57 @@ function head() {
 
 function tiles() {
   const node = make("div", "ns-tiles"); // no <dl>: JupyterLab has its own idea of one
-  const show = (picture) => {
-    while (node.children.length < picture.tiles.length) {
-      node.append(make("div", "ns-tile", make("div"), make("div")));
-    }
-    picture.tiles.forEach(([name, value], n) => {
-      const [term, figure] = node.children[n].children;
-      write(term, name);
-      write(figure, value);
-    });
+  const child = () =>
+    make("div", "ns-tile", make("div", "", make("span"), make("small")), make("div"));
+  const put = ({ children: [term, figure] }, [name, value, scope = ""]) => {
+    write(term.children[0], name);
+    write(term.children[1], scope);
+    write(figure, value);
+  };
+  return { node, show: (picture) => fillChildren(node, picture.tiles, child, put) };
+}
+
+// -- what is wrong ----------------------------------------------------------------------------
+
+const often = (times) => (times > 1 ? `${times} times` : "once");
+
+// Why every request fails. Only what does not change by itself is read out.
+function failingBanner() {
+  const [what, when] = [make("p"), make("p")];
+  const node = make("section", "ns-failing", what, when);
+  what.setAttribute("role", "alert");
+  const show = ({ failing }) => {
+    node.hidden = !failing;
+    if (!failing) return;
+    const { type, message, ago, times, next } = failing;
+    write(what, `Requests fail: ${type}: ${message}`);
+    write(when, `${often(times)}, the last one ${since(ago)}. ${next}`);
+  };
+  return { node, show };
+}
+
+function warningList() {
+  const node = make("ul", "ns-warnings");
+  node.setAttribute("aria-label", "warnings");
+  const show = ({ warnings = [] }) => {
+    node.hidden = !warnings.length;
+    fillChildren(node, warnings, () => make("li"), write);
+  };
+  return { node, show };
+}
+
+function newestErrors() {
+  const [summary, list] = [make("summary"), make("ol")];
+  const node = make("details", "ns-errors", summary, list);
+  const child = () => make("li", "", make("span"), make("small"));
+  const put = ({ children: [what, when] }, { type, message, ago, times, request }) => {
+    write(what, `${type}: ${message}`);
+    write(when, `${often(times)}, ${since(ago)}${request ? ` · request ${request}` : ""}`);
+  };
+  const show = ({ errors = [] }) => {
+    node.hidden = !errors.length;
+    write(summary, `newest errors (${errors.length})`);
+    fillChildren(list, errors, child, put);
   };
   return { node, show };
 }
@@ -207,13 +231,13 @@ function pauseButton(ask) {
   node.type = "button";
   let paused = false;
   node.addEventListener("click", () => {
-    if (paused) ask({ do: "resume" }, "Resumed: what waits is run.");
+    if (paused) ask({ do: "resume" }, "Resumed: the queue is being run.");
     else ask({ do: "pause" }, "Paused: requests wait until it is resumed.");
   });
   const show = (picture) => {
     paused = picture.state === "paused";
     write(node, paused ? "Resume" : "Pause");
-    node.disabled = !["ready", "paused"].includes(picture.state);
+    node.disabled = !["ready", "paused", "failing"].includes(picture.state);
   };
   return { node, show };
 }
@@ -225,7 +249,7 @@ function controls(model) {
   outcome.setAttribute("role", "status");
   const ask = (action, said, done = () => {}) => {
     asked.push({ said, done });
-    write(outcome, "Asked; in a notebook it is heard once the running cell is through.");
+    write(outcome, "Sent. In a notebook it takes effect when the running cell ends.");
     try {
       model.send(action);
     } catch {
@@ -250,256 +274,9 @@ function controls(model) {
 
 // -- charts -----------------------------------------------------------------------------------
 
-const whole = { beginAtZero: true, suggestedMax: 1, ticks: { precision: 0 } };
-const bare = { grid: { display: false } };
-const seconds = { ...bare, ticks: { autoSkip: false, maxRotation: 0, callback: everyQuarter } };
-const key = { display: true, align: "end", labels: { boxWidth: 10, boxHeight: 2, padding: 8 } };
-const noKey = { display: false };
-const lineOf = (label, data, colour, more = {}) => ({
-  label,
-  data,
-  borderColor: colour,
-  backgroundColor: colour,
-  borderWidth: 2,
-  pointRadius: 0,
-  ...more,
-});
-const bar = { maxBarThickness: 34, borderRadius: 2 };
-
-function everyQuarter(n) {
-  return n % 15 ? null : this.getLabelForValue(n);
-}
-
-const ago = ({ arrived }) => arrived.map((_, n) => `−${arrived.length - n} s`);
-
-const rates = {
-  name: "rates",
-  type: "line",
-  title: "Requests per second",
-  options: { scales: { x: seconds, y: whole }, plugins: { legend: { ...key, reverse: true } } },
-  draw: ({ history }) => ({
-    says: `${history.arrived.at(-1)} arrived, ${history.answered.at(-1)} answered`,
-    labels: ago(history),
-    datasets: [ // the first is drawn on top
-      lineOf("lost", history.lost, LOST),
-      lineOf("answers", history.answered, GREEN),
-      lineOf("arrivals", history.arrived, BLUE),
-    ],
-  }),
-};
-
-const waiting = {
-  name: "waiting",
-  type: "line",
-  title: "Requests waiting",
-  options: { scales: { x: seconds, y: whole }, plugins: { legend: noKey } },
-  draw: ({ history }) => ({
-    says: `${history.waiting.at(-1)} wait`,
-    labels: ago(history),
-    datasets: [lineOf("waiting", history.waiting, ORANGE, { fill: true, backgroundColor: PALE })],
-  }),
-};
-
-const times = {
-  name: "times",
-  type: "bar",
-  title: ({ times: { latency } }) => `Time to answer (${latency.p99 >= 1 ? "s" : "ms"})`,
-  none: "no answer in the last minute",
-  options: { scales: { x: bare, y: { beginAtZero: true } }, plugins: { legend: key } },
-  draw: ({ times: all }) => {
-    const names = all.latency.p50 === null ? [] : ["wait", "run", "latency"];
-    const scale = all.latency.p99 >= 1 ? 1 : 1e3;
-    const of = (level) => names.map((name) => all[name][level] * scale);
-    const column = (label, colour) => ({ ...bar, label, data: of(label), backgroundColor: colour });
-    return {
-      says: names.map((name) => `${name} ${duration(all[name].p50)} at p50`).join(", "),
-      labels: names,
-      datasets: [column("p50", "#9CCBEA"), column("p90", "#3E97D1"), column("p99", BLUE)],
-    };
-  },
-};
-
-const counted = (field, label, backgroundColor) => (picture) => ({
-  says: pairs(picture[field]),
-  labels: Object.keys(picture[field]),
-  datasets: [{ ...bar, label, backgroundColor, data: Object.values(picture[field]) }],
-});
-
-const sizes = {
-  name: "sizes",
-  type: "bar",
-  title: "Batches by size",
-  none: "no batch in the last minute",
-  options: { scales: { x: bare, y: whole }, plugins: { legend: noKey } },
-  draw: counted("batch_sizes", "batches", GREEN),
-};
-
-const reasons = {
-  name: "reasons",
-  type: "bar",
-  title: "Batches by reason",
-  none: "no batch in the last minute",
-  options: { indexAxis: "y", scales: { x: whole, y: bare }, plugins: { legend: noKey } },
-  draw: counted("reasons", "batches", SKY),
-};
-
-// -- time line --------------------------------------------------------------------------------
-
-const FEW = 24;
-const requestOf = (item) => item.dataset.requests[item.dataIndex];
-const fromNow = (at) => (at ? `${at < 0 ? "−" : "+"}${Math.abs(+at.toPrecision(6))} s` : "now");
-const isLost = ({ outcome }) => outcome !== "ok" && outcome !== "unfinished";
-const bars = { grouped: false, barPercentage: 1, categoryPercentage: 0.84, maxBarThickness: 14 };
-
-function explain(item) {
-  const { arrived, started, finished, batch, size, reason, outcome } = requestOf(item);
-  const lines = [outcome, `waited ${duration((started ?? finished ?? 0) - arrived)}`];
-  if (started === null) return lines;
-  const why = reason ? `, released: ${reason}` : "";
-  const ran = `ran ${duration((finished ?? 0) - started)}`;
-  return [...lines, ran, `batch ${batch}, of ${size}${why}`];
-}
-
-// A few stand at the top, rather than far apart.
-function rowsOf(requests) {
-  const ids = requests.map(({ id }) => String(id));
-  return [...ids, ...Array(Math.max(0, FEW - ids.length)).fill("")];
-}
-
-// Up to now while somebody waits; where it is quiet, up to the last answer.
-function spanOf(requests) {
-  const first = Math.min(...requests.map(({ arrived }) => arrived));
-  const last = Math.max(...requests.map(({ finished }) => finished ?? 0));
-  const margin = Math.max(0.005 * (last - first), 0.0005);
-  return [first - margin, last + margin];
-}
-
-function requestBars(requests, colours) {
-  const lost = requests.filter(isLost);
-  const run = ({ started, finished }) => (started === null ? null : [started, finished ?? 0]);
-  return [
-    {
-      ...bars,
-      requests,
-      data: requests.map(({ arrived, started, finished }) => [arrived, started ?? finished ?? 0]),
-      backgroundColor: colours.waits,
-    },
-    {
-      ...bars,
-      requests,
-      data: requests.map(run),
-      backgroundColor: requests.map(({ batch }) => PALETTE[(batch ?? 0) % PALETTE.length]),
-      minBarLength: 2,
-    },
-    {
-      type: "scatter",
-      requests: lost,
-      data: lost.map(({ id, finished }) => ({ x: finished, y: String(id) })),
-      pointStyle: "crossRot",
-      pointRadius: 4,
-      borderWidth: 2,
-      borderColor: LOST,
-    },
-  ];
-}
-
-const timeline = {
-  name: "timeline",
-  type: "bar",
-  title: "The newest requests",
-  note: "grey: waits · coloured by batch: runs · ×: lost",
-  options: {
-    indexAxis: "y",
-    interaction: { mode: "nearest", axis: "y", intersect: false },
-    scales: {
-      x: { type: "linear", ticks: { includeBounds: false, callback: fromNow } },
-      y: { type: "category", ...bare, title: { display: true, text: "request" } },
-    },
-    plugins: {
-      legend: noKey,
-      tooltip: {
-        displayColors: false,
-        filter: (item, n) => n === 0, // its wait and its run are one request
-        callbacks: { title: ([item]) => `request ${requestOf(item).id}`, label: explain },
-      },
-    },
-  },
-  draw: ({ timeline: requests }, colours) => ({
-    says: `${requests.length} requests, ${requests.filter(isLost).length} of them lost`,
-    labels: rowsOf(requests),
-    datasets: requestBars(requests, colours),
-    span: spanOf(requests),
-  }),
-};
-
-// -- cards ------------------------------------------------------------------------------------
-
-const muted = () => Chart.defaults.color;
-const faint = () => Chart.defaults.borderColor;
-
-// Functions, so that the colours are asked for again with each picture.
-const inColour = ({ ticks, grid, title, ...rest }) => ({
-  ...rest,
-  ticks: { ...ticks, color: muted },
-  grid: { ...grid, color: faint },
-  border: { color: faint },
-  title: { ...title, color: muted },
-});
-
-function card(title, note, ...children) {
-  const caption = make("figcaption", "", make("span", "", title), " ", make("small", "", note));
-  return make("figure", "ns-card", caption, ...children);
-}
-
-function chartCard({ name, type, title, note = "last minute", none = "", options, draw }) {
-  const canvas = make("canvas");
-  const nothing = make("p", "ns-nothing", none);
-  const frame = make("div", "ns-frame", canvas, nothing);
-  const node = card("", note, frame);
-  node.classList.add(`ns-${name}`);
-  canvas.dataset.chart = name;
-  canvas.setAttribute("role", "img");
-  const scales = { x: inColour(options.scales.x), y: inColour(options.scales.y) };
-  const data = { labels: [], datasets: [] };
-  const chart = new Chart(canvas, { type, data, options: { ...options, scales } });
-  const show = (picture, colours) => {
-    const { says, labels, datasets, span } = draw(picture, colours);
-    const heading = typeof title === "function" ? title(picture) : title;
-    write(node.querySelector("span"), heading);
-    canvas.setAttribute("aria-label", `${heading}: ${says || none}`);
-    nothing.hidden = labels.length > 0;
-    chart.data.labels = labels;
-    // The same objects, or what a person has hidden by the legend would come back.
-    const shown = chart.data.datasets;
-    datasets.forEach((set, n) => (shown[n] = Object.assign(shown[n] ?? {}, set)));
-    if (span) [chart.options.scales.x.min, chart.options.scales.x.max] = span;
-    chart.update();
-  };
-  return { node, show, remove: () => chart.destroy() };
-}
-
-function outcomesCard() {
-  const list = make("div", "ns-outcomes");
-  const node = card("Requests by outcome", "since the start", list);
-  const show = ({ outcomes }) => {
-    const all = total(Object.values(outcomes));
-    const seen = Object.entries(outcomes).filter(([, count]) => count).sort((a, b) => b[1] - a[1]);
-    const rows = seen.map(([name, count]) => {
-      const square = make("span", "ns-square", "■ ");
-      square.style.color = name === "ok" ? GREEN : LOST;
-      const share = `${((100 * count) / all).toFixed(1)}%`;
-      const figures = [count.toLocaleString(), share].map((text) => make("span", "", text));
-      return [make("span", "", square, name), ...figures];
-    });
-    list.replaceChildren(...rows.flat());
-  };
-  return { node, show };
-}
-
 function cards() {
   const nothing = make("p", "ns-empty", WHY_NONE);
-  const small = [rates, waiting, times, sizes, reasons].map(chartCard);
-  const parts = [...small, outcomesCard(), chartCard(timeline)];
+  const parts = chartCards();
   const grid = make("div", "ns-grid", ...parts.map((part) => part.node));
   const show = (picture, colours) => {
     const begun = hasBegun(picture);
@@ -507,7 +284,7 @@ function cards() {
     grid.hidden = !begun;
     if (begun) parts.forEach((part) => part.show(picture, colours));
   };
-  const remove = () => parts.forEach((part) => part.remove?.());
+  const remove = () => parts.forEach((part) => part.remove());
   return { node: make("div", "", nothing, grid), show, remove };
 }
 
@@ -540,13 +317,6 @@ function watchTheme(changed) {
   };
 }
 
-function readColours(node) {
-  const style = getComputedStyle(node);
-  Chart.defaults.color = style.getPropertyValue("--ns-muted");
-  Chart.defaults.borderColor = style.getPropertyValue("--ns-line");
-  return { waits: style.getPropertyValue("--ns-waits") };
-}
-
 // Says so once no picture has come for longer than `patience` seconds.
 function news(root, patience) {
   const node = make("p", "ns-news");
@@ -565,6 +335,17 @@ function news(root, patience) {
   return { node, came, tick };
 }
 
+// The static picture of dashboard_picture.py is for readers without a kernel: while this lives it
+// is out of sight, in whichever order the two are drawn.
+function hideStatic(id) {
+  if (!id) return () => {};
+  const style = make("style");
+  const at = `[data-notebook-serve="${CSS.escape(id)}"]`;
+  style.textContent = `.jp-OutputArea-child:has(${at}), ${at} { display: none !important; }`;
+  document.head.append(style);
+  return () => style.remove();
+}
+
 // -- the whole --------------------------------------------------------------------------------
 
 function render({ model, el }) {
@@ -572,14 +353,19 @@ function render({ model, el }) {
   const every = model.get("every");
   const fresh = news(root, 3 + 2 * every);
   const steering = controls(model);
-  const parts = [models(model), head(), tiles(), steering, cards()];
-  root.append(fresh.node, ...parts.map((part) => part.node));
+  const probe = make("i");
+  const parts = [
+    ...[models(model), head(), failingBanner(), warningList(), tiles(), steering],
+    ...[newestErrors(), cards()],
+  ];
+  probe.hidden = true;
+  root.append(probe, fresh.node, ...parts.map((part) => part.node));
   el.append(root);
 
   const draw = () => {
     const picture = model.get("picture");
     if (!picture?.state) return; // none has come yet
-    const colours = readColours(root);
+    const colours = readColours(probe);
     parts.forEach((part) => part.show(picture, colours));
   };
   const came = () => {
@@ -605,7 +391,7 @@ function render({ model, el }) {
   model.on("change:picture", came);
   model.on("msg:custom", steering.heard);
   draw();
-  const stops = [watchSight(root, sight), watchTheme(draw)];
+  const stops = [hideStatic(model.get("shown")), watchSight(root, sight), watchTheme(draw)];
   return () => {
     stops.forEach((stop) => stop());
     timers.forEach(clearInterval);

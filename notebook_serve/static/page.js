@@ -1,6 +1,7 @@
 // The dashboard as a page: asks the server over HTTP for what a widget hears from its kernel.
 
 import dashboard from "./dashboard.js";
+import { tryIt } from "./tryit.js";
 
 // A request that hangs must not keep the next from being sent, in milliseconds.
 const PATIENCE = 10_000;
@@ -19,7 +20,7 @@ async function ask(address, options = {}) {
     const said = await response.json();
     return response.ok ? { picture: said } : { refusal: said.error };
   } catch {
-    return {}; // out of reach, or somebody else answers in its place
+    return {}; // out of reach, or another server answers in its place
   }
 }
 
@@ -53,7 +54,7 @@ class Model {
     const { picture, refusal } = await ask(`live${query()}`);
     this.#looking = false;
     if (picture) this.#show(picture);
-    // Where nobody answers the dashboard says so itself: it hears no news.
+    // Without an answer the dashboard says so itself: it hears no news.
     else if (refusal) this.#fire("msg:custom", { error: refusal });
   }
 
@@ -76,4 +77,7 @@ class Model {
   }
 }
 
-dashboard.render({ model: new Model(), el: document.querySelector("main") });
+const model = new Model();
+const form = tryIt(document.querySelector(".ns-try"));
+model.on("change:picture", () => form.show(model.get("picture").question));
+dashboard.render({ model, el: document.querySelector("main") });
