@@ -19,12 +19,13 @@ from typing import Any
 
 from .channel import Channel
 from .devices import moved, placed
+from .executors import ThreadedModel
 from .hearing import DistantPrompt, Flags
 from .memory import free_memory, is_out_of_memory
 from .models import FunctionModel, Model, Prepared
 from .pickling import shapes_only
 from .pipelines import as_model
-from .process import Start
+from .process import Start, Warned
 from .raised import Raised
 
 #: of Linux's prctl: the signal to get when the parent has died
@@ -60,7 +61,7 @@ def end_with(life: int) -> None:
     threading.Thread(target=watch, name="notebook-serve life", daemon=True).start()
 
 
-def load(channel: Channel) -> Model | None:
+def load(channel: Channel) -> ThreadedModel | None:
     """Make the model ready and say so, or say why that is not possible."""
     try:
         start: Start = channel.receive()
@@ -74,7 +75,7 @@ def load(channel: Channel) -> Model | None:
         with suppress(OSError):
             channel.send(Raised.of(error))
         return None
-    return model
+    return ThreadedModel(model, start.threads, adapts=start.adapts)
 
 
 def made(start: Start) -> Model:
@@ -91,15 +92,18 @@ def _without_function(model: FunctionModel) -> Any:
     return copyreg.__newobj__, (FunctionModel,), {**vars(model), "_function": None}  # type: ignore[attr-defined]
 
 
-def answer(channel: Channel, model: Model) -> None:
+def answer(channel: Channel, model: ThreadedModel) -> None:
     """Run the next batch. Raises `EOFError` or `OSError` if there is none to come."""
     reply: Any
+    before = model.warnings
     try:
         reply = outputs_of(model, channel.receive())
     except (EOFError, OSError):
         raise
     except Exception as error:  # an input that is not understood here
         reply = Raised.of(error)
+    if model.warnings != before:
+        channel.send(Warned(model.warnings))
     try:
         channel.send(reply, devices=False)
     except OSError:
@@ -109,7 +113,7 @@ def answer(channel: Channel, model: Model) -> None:
         channel.send(Raised.of(wrong))
 
 
-def outputs_of(model: Model, items: Sequence[Prepared]) -> Any:
+def outputs_of(model: ThreadedModel, items: Sequence[Prepared]) -> Any:
     """What the model makes of a batch, or what it raised."""
     try:
         return model.run(items)

@@ -794,6 +794,12 @@ class Engine:
         )
 
     @property
+    def warnings(self) -> list[str]:
+        """Sentences about what slows the server down; empty if all is well."""
+        found = (sentence for executor in self._executors for sentence in executor.warnings())
+        return list(dict.fromkeys(found))
+
+    @property
     def error(self) -> str:
         """Why it failed or died, or what the policy did wrong; empty when all is well."""
         error = self._cause or self._fault
