@@ -22,8 +22,8 @@ WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY")
 #: Threads in a process of ours spin for microseconds and then sleep, instead of spinning for 10 to
 #: 200 ms. GNU's runtime reads both variables, Intel's and LLVM's the first.
 PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "1000"}
-#: how deep a model is searched for modules of torch: the pipeline in a function in a wrapper
-DEPTH = 4
+#: how deep a model is searched for modules of torch: a pipeline in a function in two wrappers
+DEPTH = 6
 #: where Linux says which logical cores are one physical core
 CORES = Path("/sys/devices/system/cpu")
 
@@ -120,20 +120,21 @@ def has_compiled() -> bool:
 def computes_on_cpu(model: Any) -> bool:
     """Return True if `model` is seen to use torch, and all that is seen of it is on the CPU."""
     try:
-        found = list(_torch_parts(model, DEPTH))
+        found = list(_torch_parts(model, DEPTH, set()))
     except Exception:  # whatever a proxy raises that is only looked at
         return False
     return bool(found) and all(_device(part) == "cpu" for part in found)
 
 
-def _torch_parts(thing: Any, depth: int) -> Iterator[Any]:
+def _torch_parts(thing: Any, depth: int, seen: set[int]) -> Iterator[Any]:
     """Yield the modules of torch that `thing` is or refers to, and torch itself."""
     torch = sys.modules["torch"]
     if thing is torch or isinstance(thing, torch.nn.Module):
         yield thing
-    elif depth:
+    elif depth and id(thing) not in seen:
+        seen.add(id(thing))
         for part in _parts(thing):
-            yield from _torch_parts(part, depth - 1)
+            yield from _torch_parts(part, depth - 1, seen)
 
 
 def _parts(thing: Any) -> Iterator[Any]:

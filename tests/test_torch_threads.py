@@ -49,9 +49,8 @@ class Machine:
 
 @pytest.fixture
 def seed() -> int:
-    seed = random.randrange(10**6)
-    print(f"seed {seed}")
-    return seed
+    """A new one each time; pytest shows it with a test that fails."""
+    return random.randrange(10**6)
 
 
 def test_an_idle_machine_keeps_all_threads(seed: int) -> None:
@@ -118,14 +117,14 @@ def test_noise_alone_changes_nothing_for_long(seed: int) -> None:
     machine = Machine(TorchThreads(2), seed, noise=0.7)
 
     machine.run(3000, IDLE)
-    assert machine.ran[2] > 0.8 * 3000
+    assert machine.ran[2] > 0.6 * 3000
 
 
 def test_a_collapse_is_seen_through_noise(seed: int) -> None:
     machine = Machine(TorchThreads(2), seed, noise=0.7)
 
     machine.run(3000, {1: 1.0, 2: 10.0})
-    assert machine.ran[1] > 0.8 * 3000
+    assert machine.ran[1] > 0.6 * 3000
 
 
 def test_odd_numbers_are_halved_too(seed: int) -> None:
