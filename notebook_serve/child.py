@@ -20,13 +20,14 @@ from typing import Any
 from .channel import Channel
 from .devices import moved, placed
 from .encoder_model import EncoderModel
+from .executors import ThreadedModel
 from .hearing import DistantPrompt, Flags
 from .isolation import Failure
 from .memory import free_memory, is_out_of_memory
 from .models import FunctionModel, Model, Prepared
 from .pickling import shapes_only
 from .pipelines import as_model
-from .process import Start
+from .process import Start, Warned
 from .raised import Raised
 
 #: of Linux's prctl: the signal to get when the parent has died
@@ -62,7 +63,7 @@ def end_with(life: int) -> None:
     threading.Thread(target=watch, name="notebook-serve life", daemon=True).start()
 
 
-def load(channel: Channel) -> Model | None:
+def load(channel: Channel) -> ThreadedModel | None:
     """Make the model ready and say so, or say why that is not possible."""
     try:
         start: Start = channel.receive()
@@ -80,7 +81,7 @@ def load(channel: Channel) -> Model | None:
         with suppress(OSError):
             channel.send(Raised.of(error))
         return None
-    return model
+    return ThreadedModel(model, start.threads, adapts=start.adapts)
 
 
 def made(start: Start) -> Model:
@@ -101,15 +102,18 @@ def _without_encoder(model: EncoderModel) -> Any:
     return copyreg.__newobj__, (EncoderModel,), {**vars(model), "_encode": None}  # type: ignore[attr-defined]
 
 
-def answer(channel: Channel, model: Model) -> None:
+def answer(channel: Channel, model: ThreadedModel) -> None:
     """Run the next batch. Raises `EOFError` or `OSError` if there is none to come."""
     reply: Any
+    before = model.warnings
     try:
         reply = outputs_of(model, channel.receive())
     except (EOFError, OSError):
         raise
     except Exception as error:  # an input that is not understood here
         reply = Raised.of(error)
+    if model.warnings != before:
+        channel.send(Warned(model.warnings))
     try:
         channel.send(reply, devices=False)
     except OSError:
@@ -124,7 +128,7 @@ def _sendable(output: Any) -> Any:
     return Failure(Raised.of(output.error).error()) if isinstance(output, Failure) else output
 
 
-def outputs_of(model: Model, items: Sequence[Prepared]) -> Any:
+def outputs_of(model: ThreadedModel, items: Sequence[Prepared]) -> Any:
     """What the model makes of a batch, or what it raised."""
     try:
         return [_sendable(output) for output in model.run(items)]

@@ -898,8 +898,9 @@ class Engine:
 
         What is broken is in `error` and `failing`.
         """
-        found = [self._memory_warning(), self._restart_warning()]
-        return [sentence for sentence in found if sentence]
+        own = [self._memory_warning(), self._restart_warning()]
+        slow = [sentence for executor in self._executors for sentence in executor.warnings()]
+        return [sentence for sentence in dict.fromkeys([*own, *slow]) if sentence]
 
     def _memory_warning(self) -> str:
         if self.ceiling.limit == math.inf:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +13,7 @@ from .interpreter import SWITCHING
 from .models import Model, Prepared
 from .parcel import Parcel
 from .process import Process, ProcessDied, Silent, Start
+from .torch_settings import environment, is_chosen
 
 logger = logging.getLogger("notebook_serve")
 
@@ -74,9 +73,17 @@ class Keeper:
     ready = False
 
     def __init__(
-        self, cargo: Cargo, name: str, *, device: str = "", front: bool = False, workers: int = 1
+        self,
+        cargo: Cargo,
+        name: str,
+        *,
+        device: str = "",
+        front: bool = False,
+        workers: int = 1,
+        threads: int | None = None,
     ) -> None:
         self.device = device
+        self._threads = threads
         self._cargo, self._name = cargo, name
         self._front, self._workers = front, workers
         self._changed = threading.Condition()
@@ -109,8 +116,11 @@ class Keeper:
         parcel = self._cargo.pack()
         self._begin_anew()
         self._restarts.clear()
-        self._start = Start(parcel, self._cargo.loads, self.device, self._front)
-        self._environment = torch_threads(self._workers)
+        adapts = self._threads is None and not is_chosen()
+        self._start = Start(
+            parcel, self._cargo.loads, self.device, self._front, self._threads, adapts
+        )
+        self._environment = environment(self._threads, self._workers)
         self._thread = threading.Thread(target=self._keep, name=self._name, daemon=True)
         SWITCHING.hold(self)
 
@@ -197,6 +207,11 @@ class Keeper:
         """How often a process ended, and why, since the start."""
         with self._changed:
             return dict(self._restarts)
+
+    def warnings(self) -> list[str]:
+        """Say if torch's threads are fewer than it has in the process, or slow."""
+        with self._changed:
+            return [] if self._process is None else self._process.warnings
 
     # -- on the worker's thread ---------------------------------------------------------
 
@@ -295,20 +310,5 @@ def pause(row: int) -> float:
     return min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (row - 1)) if row else 0.0
 
 
-def torch_threads(workers: int) -> dict[str, str]:
-    """The environment in which so many processes have as many threads as torch has here."""
-    torch = sys.modules.get("torch")
-    if torch is None and workers == 1:
-        return {}
-    threads = _cores() if torch is None else torch.get_num_threads()
-    return {"OMP_NUM_THREADS": str(max(1, threads // workers))}
-
-
 def _in_short(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

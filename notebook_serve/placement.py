@@ -28,9 +28,17 @@ class Placement:
     kind: Kind = "thread"
     #: one for each worker; an empty one leaves the model where it is
     devices: tuple[str, ...] = ("",)
+    #: of torch, for each worker; None for its share of those that torch has
+    threads: int | None = None
 
     @classmethod
-    def of(cls, worker: Kind, workers: int | None, devices: Sequence[str] | None) -> Placement:
+    def of(
+        cls,
+        worker: Kind,
+        workers: int | None,
+        devices: Sequence[str] | None,
+        threads: int | None = None,
+    ) -> Placement:
         """The same, from what a person says. Raises `OptionError` if it makes no sense."""
         if not isinstance(worker, str) or worker not in get_args(Kind):
             raise OptionError(f"worker is 'thread' or 'process', not {worker!r}")
@@ -41,8 +49,9 @@ class Placement:
             raise OptionError(f"workers is a whole number, not {workers!r}")
         if workers is not None and not 1 <= workers <= MOST_WORKERS:
             raise OptionError(f"workers is a number from 1 to {MOST_WORKERS}, not {workers}")
+        _check_threads(threads)
         if devices is None:
-            return cls(worker, ("",) * (workers or 1))
+            return cls(worker, ("",) * (workers or 1), threads)
         several = isinstance(devices, Sequence) and not isinstance(devices, str)
         if not several or not devices or not all(isinstance(d, str) and d for d in devices):
             hint = f"; write devices=[{devices!r}]" if isinstance(devices, str) and devices else ""
@@ -51,7 +60,7 @@ class Placement:
             )
         if workers not in (None, len(devices)):
             raise OptionError(f"{workers} workers cannot be on {len(devices)} devices, one each")
-        return cls(worker, tuple(devices))
+        return cls(worker, tuple(devices), threads)
 
     def __str__(self) -> str:
         kinds = {"thread": ("thread", "threads"), "process": ("process", "processes")}
@@ -88,15 +97,17 @@ class Placement:
                     device=device,
                     front=model is None and n == 0,
                     workers=self.workers,
+                    threads=self.threads,
                 )
                 for n, device in enumerate(self.devices)
             ]
         if self.workers == 1 and self.devices == ("",):
             make = None if loader is None else partial(_loaded, loader)
-            return [ThreadExecutor(made, make)]
+            return [ThreadExecutor(made, make, threads=self.threads)]
         shared = Shared(model, loader, self.workers)
         return [
-            ThreadExecutor(None, partial(shared.model, device), device) for device in self.devices
+            ThreadExecutor(None, partial(shared.model, device), device, self.threads, self.workers)
+            for device in self.devices
         ]
 
     def _check_movable(self, model: Any) -> None:
@@ -124,13 +135,12 @@ class Shared:
                 f"two threads may not run one {type(model).__name__} at once, for all that is "
                 "known; give loader=..., which makes each worker its own, or worker='process'"
             )
-        self._loader, self._workers = loader, workers
+        self._loader = loader
         self._lock = threading.Lock()
         self._pipe = model
-        self._threads = None if model is None else _torch_threads()
 
     def model(self, device: str) -> Model:
-        """A worker's model, made on its thread; torch's threads are divided among the workers."""
+        """A worker's model, made on its thread."""
         with self._lock:
             made, told = self._pipe, False
             if made is None:
@@ -139,14 +149,14 @@ class Shared:
                 made = placed(self._loader, device) if told else self._loader()
                 if is_own_pipeline(made) and not told:
                     self._pipe = made
-                self._threads = _torch_threads()
             if not told:
                 made = moved(made, device, own=False)
-        if self._threads is not None and self._workers > 1:
-            sys.modules["torch"].set_num_threads(max(1, self._threads // self._workers))
         return as_model(made)
 
 
-def _torch_threads() -> int | None:
-    torch = sys.modules.get("torch")
-    return None if torch is None else int(torch.get_num_threads())
+def _check_threads(threads: Any) -> None:
+    whole = isinstance(threads, int) and not isinstance(threads, bool)
+    if threads is not None and not (whole and threads >= 1):
+        raise OptionError(
+            f"`threads` must be a whole number >= 1, or None for torch's own, got {threads!r}"
+        )

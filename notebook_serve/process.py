@@ -60,6 +60,17 @@ class Start:
     device: str = ""
     #: whether the notebook wants the model without its weights, to prepare and finish with
     front: bool = False
+    #: the number of torch's threads; None for what its environment says
+    threads: int | None = None
+    #: whether that number may be adapted
+    adapts: bool = False
+
+
+@dataclass(frozen=True)
+class Warned:
+    """The sentences that a process warns with from now on, sent before a reply."""
+
+    sentences: list[str]
 
 
 class Process:
@@ -71,6 +82,8 @@ class Process:
         self._channel, self._flags = Channel(ours), Flags()
         #: whether anything was heard of the newest batch before its end
         self.spoken = False
+        #: sentences about what slows its forward passes
+        self.warnings: list[str] = []
         passed = (theirs.fileno(), life, self._flags.fd)
         try:
             path = json.dumps([entry for entry in sys.path if isinstance(entry, str)])
@@ -116,8 +129,11 @@ class Process:
     def _reply_to(self, message: Any, hearing: Hearing) -> Any:
         try:
             self._channel.send(message, ways={Prompt: hearing.send})
-            while isinstance(reply := self._channel.receive(), Said):
-                hearing.hear(reply)
+            while isinstance(reply := self._channel.receive(), (Said, Warned)):
+                if isinstance(reply, Warned):
+                    self.warnings = reply.sentences
+                else:
+                    hearing.hear(reply)
         except (EOFError, OSError) as error:
             raise Silent from error
         if hearing.failed is not None:

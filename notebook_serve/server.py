@@ -81,6 +81,7 @@ def serve(
     worker: Kind = "thread",
     workers: int | None = None,
     devices: Sequence[str] | None = None,
+    threads: int | None = None,
     overtime: float | None = None,
     host: str = "127.0.0.1",
     port: int | None = None,
@@ -119,6 +120,12 @@ def serve(
             `loader` for anything else: it makes each its own.
         devices: Instead of `workers`: the device of each, such as ``["cuda:0", "cuda:1"]``.
             Pipelines are moved there; a loader with a parameter ``device`` is told.
+        threads: The number of torch's threads for each worker. If not given, a worker has its share
+            of the threads that torch has, and runs on fewer while those are faster: beside another
+            busy program, threads that wait for each other can make a forward pass 20 times as long.
+            Then the card and the page say so. A few batches on trial find it out. A number that you
+            chose before (``OMP_NUM_THREADS``, `torch.set_num_threads`) stays, and that of your
+            cells is never changed. On a GPU it has little effect.
         overtime: With processes: a forward that takes so many times as long as its requests had
             left when it began is ended, and its process replaced. If not given it runs on, as it
             always does on a thread, which cannot be ended; its requests have their 504 on time
@@ -153,6 +160,7 @@ def serve(
         worker=worker,
         workers=workers,
         devices=devices,
+        threads=threads,
         overtime=overtime,
         host=host,
         port=port,
@@ -189,6 +197,7 @@ class Server(FixedAttributes):
         worker: Kind = "thread",
         workers: int | None = None,
         devices: Sequence[str] | None = None,
+        threads: int | None = None,
         overtime: float | None = None,
         host: str = "127.0.0.1",
         port: int | None = None,
@@ -220,7 +229,9 @@ class Server(FixedAttributes):
         self._expose_errors = is_loopback(host) if expose_errors is None else expose_errors
         self._hosts = (host, *_checked_texts("allow_hosts", allow_hosts))
         self._origins = _checked_texts("allow_origins", allow_origins)
-        placement = self._placement = _checked_placement(worker, workers, devices, overtime)
+        placement = self._placement = _checked_placement(
+            worker, workers, devices, threads, overtime
+        )
         self._engine = _checked_engine(
             model,
             loader,
@@ -361,6 +372,7 @@ class Server(FixedAttributes):
         worker: Kind = "thread",
         workers: int | None = None,
         devices: Sequence[str] | None = None,
+        threads: int | None = None,
         overtime: float | None = None,
     ) -> Endpoint:
         """Serve another model at ``/models/{name}``, with a queue and workers of its own.
@@ -380,6 +392,7 @@ class Server(FixedAttributes):
             worker: Whether it runs on a ``thread`` or in a ``process``, as for `serve`.
             workers: How many of its batches may run at once, as for `serve`.
             devices: Where its workers are, as for `serve`.
+            threads: The number of torch's threads for each worker, as for `serve`.
             overtime: When a forward in a process is ended, as for `serve`.
 
         Raises:
@@ -397,7 +410,7 @@ class Server(FixedAttributes):
             given,
             loader,
             policy,
-            placement=_checked_placement(worker, workers, devices, overtime),
+            placement=_checked_placement(worker, workers, devices, threads, overtime),
             overtime=overtime,
             max_queue_size=own.max_queue_size if max_queue_size is None else max_queue_size,
             refuse_late=own.refuse_late if refuse_late is None else refuse_late,
@@ -852,9 +865,13 @@ def _checked_texts(name: str, values: Sequence[str]) -> tuple[str, ...]:
 
 
 def _checked_placement(
-    worker: Kind, workers: int | None, devices: Sequence[str] | None, overtime: float | None
+    worker: Kind,
+    workers: int | None,
+    devices: Sequence[str] | None,
+    threads: int | None,
+    overtime: float | None,
 ) -> Placement:
-    placement = Placement.of(worker, workers, devices)
+    placement = Placement.of(worker, workers, devices, threads)
     _check_overtime(overtime, placement)
     return placement
 

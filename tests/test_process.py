@@ -33,7 +33,7 @@ from notebook_serve import (
     servers,
 )
 from notebook_serve.generation import Piece, Prompt, Written
-from notebook_serve.keeper import LONGEST_PAUSE, pause, torch_threads
+from notebook_serve.keeper import LONGEST_PAUSE, pause
 from notebook_serve.testing import Faulty
 
 from . import small_models
@@ -521,14 +521,6 @@ def test_pauses_grow() -> None:
     """None after a process that was of use; then longer, to a limit."""
     assert [pause(row) for row in range(5)] == [0, 0.1, 0.2, 0.4, 0.8]
     assert pause(1000) == LONGEST_PAUSE
-
-
-def test_processes_share_the_threads_of_torch() -> None:
-    import torch
-
-    threads = torch.get_num_threads()
-    assert torch_threads(1) == {"OMP_NUM_THREADS": str(threads)}
-    assert torch_threads(64) == {"OMP_NUM_THREADS": "1"}
 
 
 def test_a_missing_extra_is_named() -> None:

