@@ -163,6 +163,43 @@ def test_what_it_says_is_held(path: Path) -> None:
     assert any(isinstance(node, ast.Assert) for node in parsed(path))
 
 
+def test_the_first_cells_show_what_it_is_about() -> None:
+    """The quickstart has a card, the dashboard and a changed policy in its first five cells."""
+    first = "\n".join(cell.source for cell in read(FILES[0]).cells[:5])
+
+    assert re.search(r"^server = serve\(", first, re.MULTILINE)
+    assert re.search(r"^server\.dashboard\(\)", first, re.MULTILINE)
+    assert re.search(r"^server\.policy = ", first, re.MULTILINE)
+
+
+@each
+def test_it_says_why_torch_has_one_thread(path: Path) -> None:
+    """A notebook that sets the number of torch's threads says what that costs and gains."""
+    calls = [node.attr for node in parsed(path) if isinstance(node, ast.Attribute)]
+    if "set_num_threads" in calls:
+        assert {"idle", "busy", "thread"} <= set(re.findall(r"\w+", prose(path)))
+
+
+@each
+def test_it_draws_and_each_figure_shows_once(path: Path) -> None:
+    """A report's figure is the value of its cell; drawn before, a cell would show it elsewhere."""
+    drawn = 0
+    for cell in code(path):
+        nodes = ast.parse(TransformerManager().transform_cell(cell.source)).body  # type: ignore[no-untyped-call]
+        own = [node for each in nodes for node in ast.walk(each) if is_a_reports_figure(node)]
+        drawn += "subplots(" in cell.source or len(own)
+
+        assert len(own) <= 1, cell.id
+        assert not own or (isinstance(nodes[-1], ast.Expr) and nodes[-1].value is own[0]), cell.id
+    assert drawn
+
+
+def is_a_reports_figure(node: ast.AST) -> bool:
+    """Return True for ``report.plot()`` and the like, that draws on axes of its own."""
+    own = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and not node.args
+    return own and node.func.attr in ("plot", "timeline")  # type: ignore[attr-defined]
+
+
 @each
 def test_it_ends_with_exercises(path: Path) -> None:
     """The last section is for the reader to do, three or more, each with a hint to unfold."""
