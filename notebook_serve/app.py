@@ -154,11 +154,11 @@ class Handlers:
         return json_response({"state": self._engines.state})
 
     async def ready(self, request: Request) -> Response:
-        """Whether every model is loaded and requests are accepted.
+        """Answer 200 if every model is loaded and takes requests, else 503.
 
-        A model that is failing still takes requests, so this is 200, and says what failed: a load
-        balancer that sent none could not find out that it answers again, and three bad inputs of
-        one client would take the server from all. It is 503 while a circuit breaker is open.
+        A failing model takes requests, so the answer is 200 with its error. With 503 a load
+        balancer would send no request that could end the state, and three bad inputs of one client
+        would take the server away from all. An open circuit breaker is 503.
         """
         failing = self._failing()
         for engine in self._engines.values():

@@ -46,7 +46,7 @@ from .errors import (
     WorkerDead,
 )
 from .executors import Executor, ThreadExecutor
-from .failures import FailureStreak, NewestErrors
+from .failures import FailureStreak, NewestErrors, message_of
 from .interpreter import COLLECTING
 from .isolation import Failure, run_isolated
 from .jobs import (
@@ -692,14 +692,19 @@ class Engine:
                 self._note_error(error.__cause__ or error, str(entry.id))
             turn = self._streak.ran(answered, len(failures))
         if turn == "failing":
-            entry, error = failures[-1]
-            said = (
-                "%s: the model failed on %d requests in a row; the newest (request %d) raised this"
-            )
-            cause = error.__cause__ or error
-            logger.error(said, self.name, self._streak.count, entry.id, exc_info=cause)
+            self._log_failing(*failures[-1])
         elif turn == "recovered":
             logger.info("%s: the model answers again", self.name)
+
+    def _log_failing(self, entry: Entry, error: ModelFailed) -> None:
+        """Log the newest error of a failing model, with the traceback of its cause."""
+        cause = error.__cause__ or error
+        said = f"{type(cause).__name__}: {message_of(cause)}"
+        logger.error(
+            "%s: the model failed on %d requests in a row; the newest (request %d) raised %s",
+            *(self.name, self._streak.count, entry.id, said),
+            exc_info=cause,
+        )
 
     def _note_error(self, error: BaseException, request: str = "") -> None:
         """Keep an error to be looked at; the lock is held."""

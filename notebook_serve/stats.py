@@ -75,7 +75,8 @@ class WorkerStats:
     def __str__(self) -> str:
         what = self.kind if self.pid is None else f"{self.kind} {self.pid}"
         where = f" on {self.device}" if self.device else ""
-        ran = f"{self.batches} batches in {duration(self.busy)}"
+        batches = "1 batch" if self.batches == 1 else f"{self.batches} batches"
+        ran = f"{batches} in {duration(self.busy)}"
         return f"{what}{where}; {ran}; {percent(self.utilisation)} busy in the {LAST}"
 
 

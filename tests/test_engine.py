@@ -338,8 +338,10 @@ def test_a_failing_model_says_what_failed_and_what_comes_next(
     assert "one is tried again in 60 s" in opened.next
     logged = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert len(logged) == 1
-    assert "failed on 3 requests in a row; the newest (request 3)" in logged[0].getMessage()
-    assert "no weights" in caplog.text
+    assert logged[0].getMessage() == (
+        "test: the model failed on 3 requests in a row; "
+        "the newest (request 3) raised RuntimeError: no weights"
+    )
     assert "test_engine.py" in caplog.text  # the traceback leads to the model's own line
 
 
