@@ -12,6 +12,7 @@ from .display import described, per_second, percent, roughly
 from .display import duration as in_words
 from .errors import OptionError
 from .policies import PolicyLike, label
+from .policy_kinds import as_policy
 from .progress import work_bar
 from .report import Report
 from .simulator import Dispatch, simulate
@@ -116,15 +117,15 @@ def capacity(
     (60, 164)
     """
     _check_objective(objective, quantile)
-
+    chosen = as_policy(policy)
     notes: dict[float, tuple[str, ...]] = {}
 
     with work_bar(progress, "searching the capacity") as show:
 
         def fits(rate: float) -> bool:
-            show(text=f"{label(policy)} at {rate:.3g}/s")
+            show(text=f"{label(chosen)} at {rate:.3g}/s")
             traffic = Poisson(rate, seed=seed, n=requests)
-            report = simulate(policy, traffic, cost, lengths=lengths, seed=seed, **options)
+            report = simulate(chosen, traffic, cost, lengths=lengths, seed=seed, **options)
             notes[rate] = report.notes
             return holds(report, objective, quantile)
 
@@ -216,14 +217,15 @@ def plan(
     3
     """
     _check_objective(objective, quantile)
+    chosen = as_policy(policy)
     traffic = Poisson(rate, seed=seed, n=requests)
 
     with work_bar(progress, "planning") as show:
 
         def trial(replicas: int) -> Report:
-            show(text=f"{replicas} x {label(policy)}")
+            show(text=f"{replicas} x {label(chosen)}")
             return simulate(
-                policy,
+                chosen,
                 traffic,
                 cost,
                 lengths=lengths,

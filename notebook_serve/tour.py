@@ -196,7 +196,7 @@ class Tour:
         default = server.policy
         report = self._load(server, "mixed", default, "warm-up of ")
         self._tell(self._learnt(default, len(report.batches)))
-        policies = (NoBatching(), Greedy(), default)
+        policies: tuple[Policy, ...] = (NoBatching(), Greedy(), default)
         names = ("NoBatching", "Greedy", f"{type(default).__name__} (the default)")
         return Findings(
             [

@@ -22,7 +22,8 @@ from notebook_serve.simulator import simulate
 from notebook_serve.traffic import Poisson
 
 from .browser import a_browser  # noqa: F401 (a fixture)
-from .test_kernel import Notebook, only  # noqa: F401 (a fixture)
+from .kernels import Notebook
+from .test_kernel import only  # noqa: F401 (a fixture)
 from .test_kernel import pytestmark as in_a_kernel
 
 mpl.use("Agg")

@@ -30,7 +30,7 @@ from notebook_serve import (
 from . import hub_methods, small_models
 from .gate import Steps, eventually
 from .hub_methods import CHATTING, pipeline
-from .test_kernel import kernel
+from .kernels import kernel
 from .test_tracing import Spans, id_of, linked
 
 Make = Callable[..., Server]
