@@ -18,6 +18,10 @@ SHORT = 2.0
 #: work of unknown length gets a bar after so many seconds
 LONG = 1.0
 
+#: how tqdm draws work of known length, and other work
+STEPS = "{l_bar}{bar}| {n_fmt}/{total_fmt} steps, {elapsed}{postfix}"
+SECONDS = "{desc}: {elapsed}{postfix}"
+
 #: seconds between two looks at work that shows itself
 TICK = 0.1
 
@@ -59,11 +63,11 @@ def work_bar(
 ) -> Iterator[Step]:
     """Give a function to call after each step of some work, which then shows a bar.
 
-    ``show(done, text)`` draws it. With one step or an unknown `total` it shows the seconds that
-    have passed. The bar comes once the work has taken longer than `LONG` and goes with its end, so
-    short work shows none. `wanted` is that of `progress_bar`.
+    ``show(done, text)`` draws it; with one step or an unknown `total`, only the seconds that have
+    passed. The bar comes once the work has taken longer than `LONG`, so short work shows none. It
+    goes when the work ends. `wanted` is that of `progress_bar`.
     """
-    begun = time.time()
+    begun, known = time.time(), total is not None and total > 1
     bar: Any = None
     if wanted:
         _tqdm(wanted, math.inf)  # raises before the work begins
@@ -74,23 +78,19 @@ def work_bar(
             tqdm = _tqdm(wanted, math.inf)
             if tqdm is None:
                 return
-            bar = tqdm(total=total, desc=what, leave=False, bar_format=_form(total, unit))
+            form = STEPS.replace("steps", unit) if known else SECONDS
+            bar = tqdm(total=total if known else None, desc=what, leave=False, bar_format=form)
             bar.start_t = begun
         if bar is not None:
-            bar.n = done
+            bar.n = done if known else 1  # a notebook draws an empty bar as one that stands still
             bar.set_postfix_str(text)  # which also draws it
 
     try:
         yield show
     finally:
         if bar is not None:
+            bar.total = bar.n  # a notebook keeps one that is not full, in red
             bar.close()
-
-
-def _form(total: int | None, unit: str) -> str:
-    if total is None or total == 1:
-        return "{desc}: {elapsed}{postfix}"
-    return "{l_bar}{bar}| {n_fmt}/{total_fmt} " + unit + ", {elapsed}{postfix}"
 
 
 def packing_bar() -> Callable[[int, int], None]:
