@@ -22,7 +22,13 @@ FIELDS = (
 )
 
 
-class _Handler(logging.StreamHandler[Any]):
+if TYPE_CHECKING:
+    Stream = logging.StreamHandler[Any]
+else:  # it takes no type before Python 3.11
+    Stream = logging.StreamHandler
+
+
+class _Handler(Stream):
     """The one that `access_log` sets; another takes its place."""
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from .errors import OptionError
+from .signatures import signature_of
 
 #: types of one input; a batch function takes a list of them
 ITEMS = (str, bytes, bytearray, int, float, complex, bool, dict)
@@ -21,7 +22,7 @@ def check_batch_function(function: Callable[..., Any], name: str) -> None:
     """Raise `OptionError`, with what to write, for what cannot take a list of inputs."""
     _refuse_other_kinds(function, name)
     try:
-        signature = inspect.signature(function)
+        signature = signature_of(function)
     except (TypeError, ValueError):
         return  # a builtin, of which nothing is known
     first = _first(signature, name)
@@ -83,6 +84,7 @@ def _refuse_more_required(
 
 def _evaluated(annotation: Any, function: Callable[..., Any]) -> Any:
     """Return an annotation that is written as text as what it means, where that is known."""
+    annotation = getattr(annotation, "__forward_arg__", annotation)
     if not isinstance(annotation, str):
         return annotation
 

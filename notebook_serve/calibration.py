@@ -17,6 +17,7 @@ from .cost import CostModel
 from .errors import InvalidInput, OptionError
 from .models import FunctionModel, Model, Prepared
 from .pipelines import CHUNKED, TextPipeline, as_model
+from .tracebacks import entry_point
 
 #: what texts are made of: words so common that most vocabularies have a token for each
 WORDS = ("the", "people", "of", "this", "world", "have", "one", "more", "day", "and", "many", "do")
@@ -37,6 +38,7 @@ class Timing:
     seconds: float
 
 
+@entry_point
 def calibrate(
     model: Any,
     lengths: Sequence[int] = (8, 16, 32, 64, 128),

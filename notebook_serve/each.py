@@ -8,6 +8,7 @@ from typing import Any
 
 from .errors import OptionError
 from .isolation import Failure
+from .signatures import signature_of
 
 
 class Each:
@@ -25,7 +26,7 @@ class Each:
 
     @property
     def __signature__(self) -> inspect.Signature:
-        signature = inspect.signature(self.function)
+        signature = signature_of(self.function)
         first, *more = signature.parameters.values()
         inputs = first.replace(name="inputs", annotation=list, kind=first.POSITIONAL_ONLY)
         named = [item for item in more if item.kind is not item.VAR_POSITIONAL]
@@ -81,7 +82,7 @@ def each(function: Callable[..., Any]) -> Each:
 
 def _takes_an_item(function: Callable[..., Any]) -> bool:
     try:
-        parameters = inspect.signature(function).parameters.values()
+        parameters = signature_of(function).parameters.values()
     except (TypeError, ValueError):
         return True  # a builtin, of which nothing is known
     first = next(iter(parameters), None)

@@ -16,6 +16,7 @@ from .display import Table
 from .each import Each
 from .errors import InvalidInput, OptionError
 from .parameters import Parameters
+from .signatures import signature_of
 
 
 @dataclass(slots=True)
@@ -82,13 +83,16 @@ class ServedModel:
     why: str
     #: the kinds of body that a request may have: ``bytes``, ``json``, ``text``
     accepts: tuple[str, ...]
+    #: where a pipeline's weights come from: a folder, or a name and its revision
+    source: str = ""
 
     @classmethod
     def of(cls, model: Model) -> ServedModel:
         """What there is to say about `model`."""
         batched = bool(getattr(model, "batched", True))
         why = str(getattr(model, "why", "its author says that it takes a list of inputs"))
-        return cls(model.name, model.task, batched, why, tuple(sorted(model.accepts)))
+        source = str(getattr(model, "source", ""))
+        return cls(model.name, model.task, batched, why, tuple(sorted(model.accepts)), source)
 
     def table(self) -> Table:
         """A row for each of what there is to say."""
@@ -101,6 +105,7 @@ class ServedModel:
                 ("batched", "yes" if self.batched else "no, one at a time"),
                 ("why", self.why),
                 ("accepts", ", ".join(self.accepts)),
+                *([("weights", self.source)] if self.source else []),
             ],
         )
 
@@ -193,7 +198,7 @@ def _anything(value: Any) -> str:
 def _keywords(function: Callable[..., Any]) -> dict[str, bool]:
     """The parameters that a request may give by name, and whether it may leave them out."""
     try:
-        signature = inspect.signature(function)
+        signature = signature_of(function)
     except (TypeError, ValueError):
         return {}
     parameters = list(signature.parameters.values())

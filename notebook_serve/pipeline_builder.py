@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import LoaderFailed, OptionError
+from .pipelines import source_of
 from .unservable import task_of_class
 
 #: the task name that stands for the model that ships with the package
@@ -80,14 +81,6 @@ def _of_task(task: str, model: Any, worker: str) -> Chosen:
         raise LoaderFailed(f"no pipeline for {task} could be made of {source!r}: {error}") from None
     _tell(f"loaded {task}: {type(pipe.model).__name__} from {source_of(pipe)}")
     return pipe, None
-
-
-def source_of(pipe: Any) -> str:
-    """Return where the weights of a pipeline come from: a folder, or a name and its revision."""
-    config = getattr(pipe.model, "config", None)
-    name = str(getattr(pipe.model, "name_or_path", "") or getattr(config, "_name_or_path", ""))
-    revision = getattr(config, "_commit_hash", None)
-    return f"{name}, revision {revision[:12]}" if revision else name
 
 
 def _checked_source(source: str) -> str:

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import accumulate
-from typing import Any
+from typing import Any, cast
 
 from .collation import Chunk, as_chunk, collation_for, in_lists
 from .copies import is_message, private_copy, rejecting, resolve
@@ -73,7 +73,9 @@ def as_model(model: Any) -> Model:
     if isinstance(model, Model):
         return model
     if is_pipeline(model):
-        return _of_pipeline(model)
+        made: Any = _of_pipeline(model)
+        made.source = source_of(model)
+        return cast(Model, made)
     if is_encoder(model):
         return EncoderModel(model)
     wrong = why_unservable(model)
@@ -97,6 +99,14 @@ def _of_pipeline(pipe: Any) -> Model:
         return StackedPipeline(pipe)
     known = TASKS.get(pipe.task)
     return AnyPipeline(pipe, known.why) if known else AnyPipeline(pipe)
+
+
+def source_of(pipe: Any) -> str:
+    """Return where the weights of a pipeline come from: a folder, or a name and its revision."""
+    config = getattr(pipe.model, "config", None)
+    name = str(getattr(pipe.model, "name_or_path", "") or getattr(config, "_name_or_path", ""))
+    revision = getattr(config, "_commit_hash", None)
+    return f"{name}, revision {revision[:12]}" if revision else name
 
 
 def is_pipeline(model: Any) -> bool:

@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from .errors import callers_frames
 from .pickling import dumps, loads
 
 
@@ -30,7 +31,9 @@ class Raised:
     @classmethod
     def of(cls, error: BaseException) -> Raised:
         """What is to be known of `error`."""
-        where = "".join(traceback.format_exception(error))
+        # From the lines of the model on: those of this package tell its author nothing.
+        trace = callers_frames(error.__traceback__)
+        where = "".join(traceback.format_exception(type(error), error, trace))
         said = ""
         with suppress(Exception):
             said = str(error)

@@ -17,6 +17,7 @@ PACKAGE = Path(notebook_serve.__file__).parent
 FLOORS = {
     "errors": 0,
     "option_hints": 0,
+    "signatures": 0,
     "tracebacks": 1,
     "fixed_attributes": 2,
     "policy_kinds": 1,

@@ -302,11 +302,11 @@ def test_the_options_of_what_if_go_before_the_servers_own(make: Make) -> None:
     assert short.outcomes["ok"] == 5
 
 
-def test_what_if_takes_a_policy_and_not_its_class(make: Make) -> None:
+def test_what_if_takes_a_policy_and_nothing_else(make: Make) -> None:
     """It is held to what the server's own policy is held to."""
     server = make(sleeping)
     server.predict("x")
-    wrong: Any = Greedy
+    wrong: Any = print
 
     with pytest.raises(OptionError, match="a policy is an object"):
         server.what_if(wrong)

@@ -189,6 +189,21 @@ def test_a_cause_of_the_model_is_kept_and_one_of_ours_is_not(make: Make) -> None
     assert refused.value.__cause__ is None
 
 
+def divided(inputs: list[Any]) -> list[Any]:
+    """Fail for nought."""
+    return [1 / int(item) for item in inputs]
+
+
+def test_the_lines_of_a_model_in_a_process_are_kept(make: Make) -> None:
+    """They come as text, from the model's own line on."""
+    with pytest.raises(ModelFailed) as failed:
+        make(divided, worker="process").predict("0")
+    cause = failed.value.__cause__
+    assert isinstance(cause, ZeroDivisionError)
+    assert "in divided" in str(cause.__cause__)
+    assert PACKAGE not in str(cause.__cause__)
+
+
 def test_an_exception_that_was_being_handled_stays_the_context(make: Make) -> None:
     """A wrong call in the caller's own handler is chained to what was handled there."""
 

@@ -159,7 +159,7 @@ def test_options_by_place_are_refused_with_a_hint() -> None:
         (lambda: NoBatching(8), "too many arguments, 1; it has no options"),  # type: ignore[call-arg]
         (lambda: Greedy(1, 2), "its options are max_batch_size"),  # type: ignore[call-arg]
     ],
-    ids=str,
+    ids=called,
 )
 def test_an_unknown_option_of_a_policy_says_what_to_write(make: Any, hint: str) -> None:
     """The right name where this policy has it, else the policy that does."""
@@ -535,6 +535,8 @@ def test_a_task_and_a_folder_are_served(make: Make, capsys: Any, pipe: Any) -> N
         server = make("fill-mask", model=Path(folder()))
         more = server.add("more", "fill-mask", model=folder())
     assert f"loaded fill-mask: BertForMaskedLM from {folder()}" in capsys.readouterr().out
+    assert server.model.source == folder()
+    assert folder() in repr(server.model)
     expected = pipe("raise a [MASK]")[0]["token_str"]
     assert server.predict("raise a [MASK]")[0]["token_str"] == expected
     assert more.predict("raise a [MASK]")[0]["token_str"] == expected
