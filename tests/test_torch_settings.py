@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch._dynamo.utils as dynamo
 
 from notebook_serve import OptionError, Server
 from notebook_serve import torch_settings as settings
@@ -66,6 +67,7 @@ def clean(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in (*NUMBER, *WAITING):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(settings, "usual_numbers", lambda: {2})
+    monkeypatch.setattr(dynamo, "counters", {})  # another test may have compiled a model
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     yield
@@ -160,9 +162,7 @@ def test_no_number_is_tried_on_what_is_compiled(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each would have the model compiled again."""
-    import torch._dynamo.utils
-
-    monkeypatch.setattr(torch._dynamo.utils, "counters", {"frames": {"total": 1}})
+    monkeypatch.setattr(dynamo, "counters", {"frames": {"total": 1}})
     server = make(collapses)
 
     assert [server.predict(1) for _ in range(15)] == [2] * 15
