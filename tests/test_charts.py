@@ -223,7 +223,7 @@ def test_changes_of_the_policy_are_marked(show: Show) -> None:
             "fault → Greedy(8)",
         ]
         said = page.locator(f"[data-chart={name}]").get_attribute("aria-label") or ""
-        assert "policy Window(max_batch_size=16, max_wait=0.005) since 15 s ago" in said
+        assert "policy became Window(16, 0.005) 15 s ago" in said
     dark = page.evaluate(
         f"""() => {{
           const chart = {chart("waiting")};

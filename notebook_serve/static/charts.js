@@ -87,7 +87,7 @@ const marksOf = ({ changes = [] }) =>
   }));
 
 const saysChanges = ({ changes = [] }) =>
-  changes.map(({ ago, policy }) => `; policy ${policy} since ${since(ago)}`).join("");
+  changes.map(({ ago, policy }) => `; policy became ${brief(policy)} ${since(ago)}`).join("");
 
 // Where each label stands: the newest first, in the first row that has room, or nowhere.
 function placed(marks, { left, right }, widthOf) {
