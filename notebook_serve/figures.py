@@ -283,7 +283,7 @@ def _panel(ax: Axes, rows: Sequence[Mapping[str, Any]], column: str, scale: floa
 
 
 def _look(place: int, source: str) -> dict[str, Any]:
-    """How the points of one policy look: its colour, and more for those who do not see that."""
+    """The look of a policy's points: its colour, and more for readers who do not see that."""
     colour = PALETTE[place % len(PALETTE)]
     if source == "measured":
         crosses = {"marker": "x", "markersize": 9, "markeredgewidth": 2, "linestyle": "none"}
