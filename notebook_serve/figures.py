@@ -35,6 +35,8 @@ SIZES = ("#6A5ACD", "#C4527F", "#BF8300")
 BAND: dict[str, Any] = {"color": WAITS, "alpha": 0.18, "linewidth": 0, "zorder": 0}
 #: exchanged with white where the page is dark
 INK = "black"
+#: inches: JupyterLab does not shrink an SVG to the width of a cell, which is often not more
+WIDTH = 8.4
 #: more points than these take long to draw and show no more
 MOST_POINTS = 5000
 #: more marks than these are pixels within an SVG, which would be large
@@ -100,14 +102,15 @@ def _levels(ax: Axes, report: Report, longest: float, scale: float, unit: str) -
         levels.append(("deadline", report.deadline, LOST, ":"))
     for name, seconds, colour, style in levels:
         if not math.isnan(seconds):
-            label = f"{name} {_number(report, seconds * scale)} {unit}"
+            known = not report.is_rough or name == "deadline"
+            value = _plain(seconds * scale) if known else roughly(seconds * scale, _plain)
+            label = f"{name} {value} {unit}"
             ax.plot(span, [seconds * scale] * 2, color=colour, linestyle=style, label=label)
 
 
-def _number(report: Report, value: float) -> str:
-    """A figure of a report with as many digits as are known."""
-    show = "{:.0f}" if value >= 1000 else "{:.3g}"
-    return roughly(value, show.format) if report.is_rough else show.format(value)
+def _plain(value: float) -> str:
+    """Three digits, but all before the point."""
+    return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
 
 
 # -- time line ----------------------------------------------------------------------------
@@ -167,7 +170,7 @@ def _first_of_each_batch(ran: Mapping[int, RequestRecord]) -> dict[int | None, i
 
 
 def _axes(height: float) -> Axes:
-    ax: Axes = _subplots(1, 1, 9, height)[1]
+    ax: Axes = _subplots(1, 1, WIDTH, height)[1]
     return ax
 
 
@@ -192,7 +195,7 @@ def _finish(ax: Axes, report: Report, along: str, names_at: float = 1.0) -> Axes
     _mark_changes(ax, report.changes, names_at)
     policies = policies_in_words(report.policy, report.changes) if report.policy else ""
     about = f"{report.source}, {per_second(report.offered)} offered"
-    ax.set_title(f"{textwrap.fill(policies, 90)}\n{about}".strip(), loc="left", fontsize="medium")
+    ax.set_title(f"{textwrap.fill(policies, 85)}\n{about}".strip(), loc="left", fontsize="medium")
     ax.set_xlabel("\n".join([along, *_below(report.notes)]))
     ax.spines[["top", "right"]].set_visible(False)
     if ax.get_legend_handles_labels()[0]:
@@ -240,7 +243,7 @@ PANELS = (
     ("throughput", "answers (per second)", 1.0),
     ("goodput", "answers in time (per second)", 1.0),
     ("batch_size", "mean batch size", 1.0),
-    ("padding", "padding (share of the computed)", 1.0),
+    ("padding", "padding (share of tokens)", 1.0),
 )
 MARKERS = "osD^vP"
 DASHES = ("-", "--", "-.", ":")
@@ -248,7 +251,7 @@ DASHES = ("-", "--", "-.", ":")
 
 def comparison(rows: Sequence[Mapping[str, Any]], notes: Sequence[str] = ()) -> Figure:
     """Draw what became of each policy at each load: a line each, measured ones as crosses."""
-    figure, axes = _subplots(3, 2, 10, 10, sharex=True)
+    figure, axes = _subplots(3, 2, WIDTH, 9, sharex=True)
     for ax, (column, label, scale) in zip(axes.flat, PANELS, strict=True):
         _panel(ax, rows, column, scale)
         ax.set_ylabel(label)
@@ -280,7 +283,7 @@ def _panel(ax: Axes, rows: Sequence[Mapping[str, Any]], column: str, scale: floa
 
 
 def _look(place: int, source: str) -> dict[str, Any]:
-    """How the points of one policy look: its colour, and more for those who do not see that."""
+    """The look of a policy's points: its colour, and more for readers who do not see that."""
     colour = PALETTE[place % len(PALETTE)]
     if source == "measured":
         crosses = {"marker": "x", "markersize": 9, "markeredgewidth": 2, "linestyle": "none"}

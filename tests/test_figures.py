@@ -19,7 +19,8 @@ from notebook_serve.compare import compare
 from notebook_serve.cost import CostModel
 from notebook_serve.drawing import DARK, LIGHT, svg
 from notebook_serve.figures import LOST, MOST_NAMED, MOST_SHAPES, PALETTE, SIZES, WAITS
-from notebook_serve.jobs import PolicyChange
+from notebook_serve.jobs import PolicyChange, RequestRecord
+from notebook_serve.log import RequestLog
 from notebook_serve.policies import CoDel, Greedy, LengthAware, NoBatching, Policy, Window
 from notebook_serve.report import Report
 from notebook_serve.simulator import simulate
@@ -219,6 +220,17 @@ def test_a_rough_report_draws_rough_percentiles() -> None:
 
     assert len(shown) == 2
     assert all(re.fullmatch(r"p\d\d ≈\d0* ms", label) for label in shown)
+
+
+@pytest.mark.parametrize(("seconds", "label"), [(0.9961, "≈1000 ms"), (1.0, "≈1 s")])
+def test_a_rough_percentile_is_a_plain_number(seconds: float, label: str) -> None:
+    """Rounded up to a thousand it is none with an exponent; the deadline is known."""
+    records = [RequestRecord(n, n / 10, n / 10, n / 10 + seconds, "ok") for n in range(9)]
+    report = Report(RequestLog.of(records), (), 1.0, error=0.69, deadline=0.25, warmup=0.0)
+    labels = report.plot().get_legend_handles_labels()[1]
+
+    assert f"p50 {label}" in labels
+    assert f"deadline {'250 ms' if seconds < 1 else '0.25 s'}" in labels
 
 
 def test_a_comparison_has_its_warnings_below() -> None:
