@@ -113,7 +113,7 @@ def _add_demo(demo: argparse.ArgumentParser) -> None:
         type=float,
         default=6.0,
         metavar="SECONDS",
-        help="of traffic for each policy and kind of text (default: 6)",
+        help="of traffic for each policy and kind of text, in two turns (default: 6)",
     )
     add(
         "--clients",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import pty
 import re
@@ -15,12 +16,12 @@ import httpx
 import pytest
 
 from notebook_serve.__main__ import main
-from notebook_serve.tour import SAME, Findings, Run
+from notebook_serve.tour import SAME, STEADY, Findings, Run
 
 from .browser import Visit, a_browser, visiting  # noqa: F401
 from .gate import eventually
 
-QUICK = ("demo", "--seconds", "0.4", "--clients", "8", "--port", "0")
+QUICK = ("demo", "--seconds", "0.8", "--clients", "8", "--port", "0")
 POLICIES = ("NoBatching", "Greedy", "CostAware (the default)")
 
 
@@ -105,6 +106,13 @@ def test_the_table_compares_with_no_batching_on_the_same_texts() -> None:
     assert [policy in row for policy, row in zip(POLICIES * 2, rows, strict=True)] == [True] * 6
 
 
+def test_figures_that_are_not_steady_are_called_unsure() -> None:
+    """Where one turn of a policy was much faster than another, the policy and by how much."""
+    assert runs((1, 2, 3), (1, 2, 3), spread=STEADY).doubt() == ""
+    assert "was 1.6 times as fast in one" in runs((1, 2, 3), (1, 2, 3), spread=1.6).doubt()
+    assert "far faster" in runs((1, 2, 3), (1, 2, 3), spread=math.inf).doubt()
+
+
 def test_a_table_without_a_base_has_no_ratio() -> None:
     """A base without answers is no base."""
     assert " x" not in str(runs((0, 240, 236), (0, 40, 104)).table())
@@ -120,10 +128,12 @@ def test_the_demo_ends_by_itself(capsys: pytest.CaptureFixture[str]) -> None:
     (url,) = re.findall(r"^Open (http://127\.0\.0\.1:\d+) in a browser", printed, re.MULTILINE)
     assert f'curl -X POST -d "raise a [MASK] if the key is missing" {url}\n' in printed
     assert "keyerror" in printed
-    steps = re.findall(r"^\[(\d)/7\] (?:warm-up of )?(\w+)\(.*, (\w+) texts", printed, re.MULTILINE)
-    order = ["CostAware", *["NoBatching", "Greedy", "CostAware"] * 2]
+    steps = re.findall(
+        r"^\[(\d+)/13\] (?:warm-up of )?(\w+)\(.*, (\w+) texts", printed, re.MULTILINE
+    )
+    order = ["CostAware", *["NoBatching", "Greedy", "CostAware"] * 4]
     assert [policy for _, policy, _ in steps] == order
-    assert [number for number, _, _ in steps] == list("1234567")
+    assert [number for number, _, _ in steps] == list(map(str, range(1, 14)))
     rows = re.findall(r"^(short|mixed) +(\w+).* ([\d.]+) x ", printed, re.MULTILINE)
     assert [(kind, policy) for kind, policy, _ in rows] == [
         (kind, policy) for kind in ("short", "mixed") for policy in order[1:4]
@@ -213,7 +223,7 @@ def test_an_interrupt_ends_it_in_the_middle() -> None:
     """Ctrl+C while it measures: no table, no traceback, the usual exit status, no server."""
     process, ours = terminal("demo", "--seconds", "600", "--port", "0")
     try:
-        printed = read(ours, "[1/7]")
+        printed = read(ours, "[1/13]")
         (url,) = re.findall(r"Open (http://\S+) ", printed)
         process.send_signal(signal.SIGINT)
         rest = read(ours)
