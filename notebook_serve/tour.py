@@ -226,7 +226,7 @@ class Tour:
         default = server.policy
         report = self._load(server, "mixed", default, "warm-up of ")
         self._tell(self._learnt(default, len(report.batches)))
-        policies = {
+        policies: dict[str, Policy] = {
             "NoBatching": NoBatching(),
             "Greedy": Greedy(),
             f"{type(default).__name__} (the default)": default,
