@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import inspect
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -13,9 +12,9 @@ from typing import Any, NoReturn, get_args
 
 from . import __version__
 from .errors import OptionError, ServeError
-from .model_names import check_named
+from .model_names import DEMO, check_named, check_task
 from .parsing import parse_policy
-from .pipeline_builder import DEMO, build_pipeline, check_task
+from .pipeline_builder import build_pipeline
 from .placement import Kind
 from .policies import Policy
 from .server import serve
@@ -175,8 +174,7 @@ def _add_model(group: argparse._ArgumentGroup) -> None:
         metavar="LIST",
         help="instead of --workers: the device of each, such as cuda:0,cuda:1",
     )
-    if "threads" in inspect.signature(serve).parameters:
-        add("--threads", type=int, metavar="N", help="of torch (default: as torch has it)")
+    add("--threads", type=int, metavar="N", help="of torch, for each worker (default: adapted)")
 
 
 def _add_queue(group: argparse._ArgumentGroup) -> None:

@@ -136,6 +136,7 @@ class Endpoint(FixedAttributes):
         futures = self._engine.submit(wanted, parameters, timeout=timeout, client="predict")
         return futures, parts is not None
 
+    @entry_point
     def stream(
         self,
         inputs: Any,
@@ -178,6 +179,7 @@ class Endpoint(FixedAttributes):
         with self._writing(stream, prompt, parameters, timeout):
             yield from stream.texts()
 
+    @entry_point
     def astream(
         self,
         inputs: Any,

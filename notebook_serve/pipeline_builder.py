@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 from collections.abc import Callable
@@ -11,11 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from .errors import LoaderFailed, OptionError
+from .model_names import DEMO, check_source, check_task, default_model, near_tasks, task_names
 from .pipelines import source_of
 from .unservable import task_of_class
-
-#: the task name that stands for the model that ships with the package
-DEMO = "demo"
 
 
 def build_pipeline(task: str, model: str | None = None, **options: Any) -> Any:
@@ -70,7 +67,7 @@ def _of_task(task: str, model: Any, worker: str) -> Chosen:
             f"serve({task!r}, model=...) takes a folder or a name, not {type(model).__name__}; "
             f"write serve(pipeline({task!r}, model=model, tokenizer=tokenizer))"
         )
-    source = None if model is None else _checked_source(os.fspath(model))
+    source = None if model is None else check_source(os.fspath(model))
     make = partial(build_pipeline, task, source)
     if worker == "process":
         _tell(f"the worker loads {task} from {source or 'the model that ships'}")
@@ -83,29 +80,13 @@ def _of_task(task: str, model: Any, worker: str) -> Chosen:
     return pipe, None
 
 
-def _checked_source(source: str) -> str:
-    """Return a model's folder or name; refuse a folder that is not there, and no name on the hub.
-
-    A library would look for such a name on the hub.
-    """
-    local = source.startswith((".", "/", "~")) or (os.sep != "/" and os.sep in source)
-    folder = Path(source).expanduser()
-    if not source.strip():
-        raise OptionError("model must be a folder or a name on the hub, got an empty text")
-    if folder.is_dir():
-        return str(folder)
-    if local or source.count("/") > 1:
-        raise OptionError(f"there is no folder {source!r} (seen from {Path.cwd()})")
-    return source
-
-
 def _model_is_missing(served: str) -> str:
     if served in task_names():
-        standard = _standard_model(served)
+        standard = default_model(served)
         name = standard or "FOLDER OR NAME"
         fetched = f"; without one, transformers would download {standard}" if standard else ""
         return f"which model for {served}? write serve({served!r}, model={name!r}){fetched}"
-    if not Path(served).expanduser().exists() and _near(served):
+    if not Path(served).expanduser().exists() and near_tasks(served):
         check_task(served)
     return _task_is_missing(served)
 
@@ -129,38 +110,6 @@ def _task_of_folder(folder: Path) -> str:
         return "TASK"
 
 
-def _standard_model(task: str) -> str:
-    """Return the name of the model that transformers takes where none is given."""
-    from transformers.pipelines import PIPELINE_REGISTRY
-
-    try:
-        _, about, _ = PIPELINE_REGISTRY.check_task(task)
-        return str(about["default"]["model"][0])
-    except (KeyError, IndexError, TypeError):
-        return ""
-
-
 def _tell(text: str) -> None:
     """Say in the cell what is served, which the caller has only named."""
     print(f"notebook_serve: {text}", flush=True)  # noqa: T201 - it belongs to the cell's output
-
-
-def check_task(task: str) -> None:
-    """Raise `OptionError`, with the nearest names, if there is no such task."""
-    known = task_names()
-    if task in known:
-        return
-    near = _near(task)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"tasks are {', '.join(known)}"
-    raise OptionError(f"there is no task {task!r}; {hint}")
-
-
-def _near(task: str) -> list[str]:
-    return difflib.get_close_matches(task, task_names(), n=3, cutoff=0.5)
-
-
-def task_names() -> list[str]:
-    """Return the names of all tasks, aliases and ``demo`` included, in alphabetical order."""
-    from transformers.pipelines import PIPELINE_REGISTRY
-
-    return sorted({DEMO, *PIPELINE_REGISTRY.get_supported_tasks()})

@@ -321,6 +321,7 @@ class Server(FixedAttributes):
                         del _running[self.name]
                 self._ended.set()
 
+    @entry_point
     def wait(self) -> None:
         """Wait until the server stops: the last line of a script that only serves.
 
@@ -474,6 +475,7 @@ class Server(FixedAttributes):
         """The same as `predict`, to be awaited; a cancelled one leaves the queue."""
         return await self._first.apredict(inputs, timeout=timeout, **parameters)
 
+    @entry_point
     def stream(
         self,
         inputs: Any,
@@ -501,6 +503,7 @@ class Server(FixedAttributes):
         """
         return self._first.stream(inputs, stop=stop, timeout=timeout, **parameters)
 
+    @entry_point
     def astream(
         self,
         inputs: Any,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 import itertools
 import math
 import select
@@ -12,7 +11,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
 
 from .demo import pipeline, sentences
 from .display import Table, duration, per_second, percent
@@ -195,7 +193,7 @@ class Tour:
     def run(self, *, port: int | None, browse: bool, stays: bool) -> int:
         """Take the tour; returns the exit status, 1 if a request had no answer."""
         self._tell("Loading the model that ships with the package (nothing is downloaded) ...")
-        with serve(port=port, name="demo", **_with_one_thread()) as server:
+        with serve(port=port, name="demo", loader=pipeline, threads=1) as server:
             server.wait_ready()
             self._greet(server, browse)
             found = self._measure(server)
@@ -305,17 +303,3 @@ def _entered(seconds: float) -> bool:
         return False
     ready, _, _ = select.select([sys.stdin], [], [], seconds)
     return bool(ready)
-
-
-def _with_one_thread() -> dict[str, Any]:
-    """Options of `serve` for the model that ships, with one thread of torch's."""
-    if "threads" in inspect.signature(serve).parameters:
-        return {"loader": pipeline, "threads": 1}
-    return {"loader": _one_thread}
-
-
-def _one_thread() -> Any:
-    import torch
-
-    torch.set_num_threads(1)  # of the worker's thread, on which a loader runs: figures swing less
-    return pipeline()

@@ -19,7 +19,6 @@ from typing import Any
 import httpx
 import pytest
 
-from notebook_serve import serve
 from notebook_serve.__main__ import _for_serve, _parser, in_flags, main
 
 from . import small_models
@@ -355,10 +354,6 @@ def test_run_ends_with_the_reason_when_the_model_cannot_be_loaded(start: Start) 
     assert said.startswith("notebook-serve: the model cannot be loaded: OSError: ")
 
 
-@pytest.mark.skipif(
-    "threads" not in __import__("inspect").signature(serve).parameters,
-    reason="serve has no option `threads` yet",
-)
 def test_threads_are_those_of_serve() -> None:
     """--threads N is serve(threads=N)."""
     options = _parser().parse_args(["run", "demo", "--threads", "2"])

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from notebook_serve import OptionError
-from notebook_serve.model_names import check_named, default_model
-from notebook_serve.pipeline_builder import DEMO, task_names
+from notebook_serve.model_names import DEMO, check_named, default_model, task_names
 
 
 def test_each_task_has_the_default_of_transformers_or_none() -> None:

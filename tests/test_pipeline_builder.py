@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from notebook_serve import OptionError
-from notebook_serve.pipeline_builder import build_pipeline, check_task, task_names
+from notebook_serve.model_names import check_task, task_names
+from notebook_serve.pipeline_builder import build_pipeline
 
 
 @pytest.mark.parametrize("task", ["fill-mask", "ner", "sentiment-analysis", "demo"])

@@ -507,9 +507,13 @@ def no_pipeline(monkeypatch: pytest.MonkeyPatch) -> None:
         ("google/bert", {}, r"serve\('TASK', model='google/bert'\)"),
         ("bert-base-uncased", {}, r"serve\(pipeline\('TASK', model='bert-base-uncased'\)\)"),
         (None, {"model": "google/bert"}, r"serve\('TASK', model='google/bert'\)"),
-        ("fill-mask", {"model": "./nowhere"}, "there is no folder './nowhere'"),
-        ("fill-mask", {"model": Path("/no/such/folder")}, "there is no folder"),
-        ("fill-mask", {"model": ""}, "got an empty text"),
+        (
+            "fill-mask",
+            {"model": "./nowhere"},
+            "no folder that exists, nor a name on the hub: './nowhere'",
+        ),
+        ("fill-mask", {"model": Path("/no/such/folder")}, "no folder that exists"),
+        ("fill-mask", {"model": ""}, "nor a name on the hub: ''"),
         ("fill-mask", {"model": echo}, r"serve\(pipeline\('fill-mask', model=model, tokenizer"),
         ("fill-mask", {"loader": echo}, "and not both"),
         (echo, {"model": echo}, "give one model"),
@@ -556,8 +560,11 @@ def test_a_folder_alone_is_told_its_task() -> None:
         serve(folder())
 
 
-def test_a_folder_without_a_model_is_an_error_of_loading(tmp_path: Path) -> None:
-    """What the library says of it is in the sentence."""
+def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
+    """One without a configuration at once; else what the library says of it is in the sentence."""
+    with pytest.raises(OptionError, match=r"must be a folder with a config\.json"):
+        serve("fill-mask", model=tmp_path)
+    (tmp_path / "config.json").write_text("{}")
     with pytest.raises(LoaderFailed, match="no pipeline for fill-mask could be made of"):
         serve("fill-mask", model=tmp_path)
 
