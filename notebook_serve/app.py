@@ -25,6 +25,7 @@ from .asking import Calls, inputs_of
 from .bodies import content_type_of
 from .engines import AT_REST, FIRST, Engines, summary
 from .errors import InvalidInput, ModelFailed, NotReady, ServeError, WorkerDead
+from .exchange import MODEL
 from .extras import require
 from .headers import header
 from .inference_api import InferenceApi
@@ -221,6 +222,10 @@ class Handlers:
     async def failed(self, request: Request, error: Exception) -> Response:
         """An error of ours, as JSON."""
         assert isinstance(error, ServeError)
+        # A failure in the engine has a record: this one came later, when the answer was encoded.
+        if isinstance(error, ModelFailed) and error.record is None and MODEL in request.scope:
+            engine = self._engines[request.scope[MODEL]]
+            engine.answer_failed(error, request_id(request))
         return error_response(request, error, self.told(request, error))
 
     def told(self, request: Request, error: ServeError) -> str:

@@ -706,6 +706,11 @@ class Engine:
             exc_info=cause,
         )
 
+    def answer_failed(self, error: ModelFailed, request: str) -> None:
+        """Keep the error of an answer that could not be sent to the client that asked for it."""
+        with self._lock:
+            self._note_error(error.__cause__ or error, request)
+
     def _note_error(self, error: BaseException, request: str = "") -> None:
         """Keep an error to be looked at; the lock is held."""
         self._errors.add(error, time.monotonic(), time.time(), request)

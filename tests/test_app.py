@@ -246,6 +246,20 @@ def test_a_failing_model_is_500(make: Make, client: httpx.Client, exposed: bool)
     assert response.headers["x-batch-size"] == "1"
 
 
+@pytest.mark.parametrize("path", ["", "/models/default"])
+def test_an_answer_that_cannot_be_sent_is_among_the_errors(
+    make: Make, client: httpx.Client, path: str
+) -> None:
+    """The model did answer, so it is not failing; what went wrong is there to be found."""
+    server = make(lambda inputs: [object() for _ in inputs])
+    response = client.post(server.url + path, content="x", headers={"X-Request-ID": "mine"})
+    assert error_of(response) == (500, "ModelFailed")
+    (error,) = server.errors()
+    assert (error.type, error.request) == ("TypeError", "mine")
+    assert "object" in error.message
+    assert server.stats().last_error is not None
+
+
 @pytest.mark.parametrize("exposed", [True, False])
 def test_what_a_library_says_of_an_input_is_hidden_too(
     make: Make, client: httpx.Client, caplog: pytest.LogCaptureFixture, exposed: bool
