@@ -133,7 +133,12 @@ def tidy(notebook: Any) -> None:
     for output in shown(notebook):
         if "data" in output:
             output.data.pop(WIDGET, None)  # its state lived in the kernel
+            if "image/png" in output.data:
+                output.data.pop("image/svg+xml", None)  # several times as large
             output.metadata.clear()
+    for cell in notebook.cells:
+        if "outputs" in cell:
+            cell.outputs = [output for output in cell.outputs if output.get("data") != {}]
 
 
 def is_bar(output: Any) -> bool:

@@ -216,8 +216,8 @@ class Notebook:
 
     @property
     def dashboard(self) -> Locator:
-        """Where it is drawn."""
-        return self.page.locator(".notebook-serve-live")
+        """Where it is drawn; the first, where a notebook shows several."""
+        return self.page.locator(".notebook-serve-live").first
 
     def tile(self, name: str) -> Locator:
         """One of the dashboard's figures."""
@@ -387,13 +387,13 @@ def test_the_quickstart_as_a_new_user_goes_through_it(
         look(notebook, theme, tmp_path)
     notebook.dashboard.get_by_role("combobox", name="policy").select_option("Greedy")
     notebook.dashboard.get_by_label("max_batch_size").fill("2")
-    notebook.page.get_by_role("button", name="Apply").click()
-    notebook.page.get_by_text("The next batch is chosen by Greedy(max_batch_size=2).").wait_for()
+    notebook.dashboard.get_by_role("button", name="Apply").click()
+    notebook.dashboard.get_by_text("The next batch is chosen by Greedy(max_batch_size=2).").wait_for()
     assert notebook.run("which-policy").startswith("Greedy(max_batch_size=2)")
     notebook.select("the-dashboard")
-    notebook.page.get_by_role("button", name="Pause").click()
+    notebook.dashboard.get_by_role("button", name="Pause").click()
     expect(notebook.tile("waiting")).to_have_text("16", timeout=LIMIT)
-    notebook.page.get_by_role("button", name="Resume").click()
+    notebook.dashboard.get_by_role("button", name="Resume").click()
     expect(notebook.tile("waiting")).not_to_have_text("16", timeout=LIMIT)
 
     notebook.select("which-policy")
