@@ -388,7 +388,8 @@ def test_the_quickstart_as_a_new_user_goes_through_it(
     notebook.dashboard.get_by_role("combobox", name="policy").select_option("Greedy")
     notebook.dashboard.get_by_label("max_batch_size").fill("2")
     notebook.dashboard.get_by_role("button", name="Apply").click()
-    notebook.dashboard.get_by_text("The next batch is chosen by Greedy(max_batch_size=2).").wait_for()
+    said = "The next batch is chosen by Greedy(max_batch_size=2)."
+    notebook.dashboard.get_by_text(said).wait_for()
     assert notebook.run("which-policy").startswith("Greedy(max_batch_size=2)")
     notebook.select("the-dashboard")
     notebook.dashboard.get_by_role("button", name="Pause").click()
