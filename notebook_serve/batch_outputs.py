@@ -16,6 +16,11 @@ def one_per_input(outputs: Any, count: int, name: str) -> list[Any]:
     polars or pyarrow) one for each row, which becomes a dict. Raises `TypeError` for anything else,
     and `ValueError` for another number of outputs.
     """
+    if _is_columns(outputs, count):
+        raise TypeError(
+            f"{name} returned a tuple of {len(outputs)} columns, not one output per input; "
+            "return list(zip(...)) of them, or a list if each is the output of one input"
+        )
     rows = _rows(outputs, name)
     if len(rows) != count:
         raise ValueError(
@@ -29,7 +34,8 @@ def _rows(outputs: Any, name: str) -> list[Any]:
     kind = type(outputs).__name__
     if is_table(outputs):
         return records(outputs, name)
-    if isinstance(outputs, WRONG) or _is_struct(outputs) or not _is_sized(outputs):
+    no_rows = _is_struct(outputs) or _is_groups(outputs) or not _is_sized(outputs)
+    if isinstance(outputs, WRONG) or no_rows:
         hint = _hint(outputs)
         raise TypeError(
             f"{name} returned a {kind}, not a list of one output per input"
@@ -38,6 +44,27 @@ def _rows(outputs: Any, name: str) -> list[Any]:
     if hasattr(outputs, "to_pylist"):  # an array of pyarrow
         return list(outputs.to_pylist())
     return list(outputs)
+
+
+def _is_columns(outputs: Any, count: int) -> bool:
+    """Return True for a tuple of several results, each with an item for each of `count` inputs.
+
+    Where there are as many of them as inputs, they would be taken for the outputs. A tuple of one
+    may hold the only output; a list is what a function that means outputs returns.
+    """
+    if type(outputs) is not tuple or len(outputs) < 2:
+        return False
+    return all(_length(column) == count for column in outputs)
+
+
+def _length(column: Any) -> int:
+    """Return the items of a list, a tuple, an array, a tensor or a series; -1 for another thing."""
+    if isinstance(column, (list, tuple)):
+        return len(column)
+    is_array = hasattr(type(column), "shape") and hasattr(type(column), "__len__")
+    if not is_array or is_table(column) or getattr(column, "ndim", 0) < 1:
+        return -1
+    return len(column)
 
 
 def is_table(value: Any) -> bool:
@@ -67,6 +94,11 @@ def _is_struct(value: Any) -> bool:
     return isinstance(value, tuple) and (hasattr(value, "_fields") or hasattr(value, "n_fields"))
 
 
+def _is_groups(value: Any) -> bool:
+    """Return True for the groups of a table of pandas: there are as many as it has keys."""
+    return any(base.__name__ == "BaseGroupBy" for base in type(value).__mro__)
+
+
 def _is_sized(value: Any) -> bool:
     """Return True for a sequence or an array of at least one dimension."""
     if isinstance(value, Sequence):
@@ -92,6 +124,8 @@ def _hint(outputs: Any) -> str:
         return "a set has no order"
     if _is_struct(outputs):
         return "return the part of it that has an answer for each input"
+    if _is_groups(outputs):
+        return "groups are not one per input"
     if hasattr(outputs, "shape"):
         return "it must have a row for each input"
     return ""

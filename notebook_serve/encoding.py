@@ -9,7 +9,8 @@ import io
 import json
 import math
 import sys
-from collections.abc import Mapping, Sequence, Set, ValuesView
+from collections import UserString
+from collections.abc import Collection, Mapping, Sequence, Set, ValuesView
 from datetime import date, time, timedelta
 from decimal import Decimal
 from enum import Enum
@@ -21,14 +22,17 @@ from .batch_outputs import is_table, records
 from .errors import ModelFailed
 from .sounds import is_sound, wav
 
+#: types that hold no dict
+LEAVES = {str, int, float, bool, type(None)}
+
 
 def to_json(value: Any) -> bytes:
     """`value` as UTF-8 JSON.
 
     Numbers and arrays of numpy and torch become numbers and lists; NaN and infinity become null;
     an image becomes base64 PNG, sound base64 WAV beside its rate, bytes base64, a dataclass an
-    object, a date its ISO text. Raises `ModelFailed` for what has no such form: its repr would be
-    no answer.
+    object, a date its ISO text. A series with labels is an object by label, and else a list. Raises
+    `ModelFailed` for what has no such form: its repr would be no answer.
     """
     try:
         text = _text(_with_files(value))
@@ -45,9 +49,32 @@ def to_json(value: Any) -> bytes:
 
 def _text(value: Any) -> str:
     with contextlib.suppress(ValueError, TypeError):
-        return _ENCODER.encode(value)
+        return _ENCODER.encode(_with_text_keys(value))
     # A NaN, or keys that are no strings: rare enough to look at every value only then.
     return json.dumps(_clean(value), ensure_ascii=False, allow_nan=False)
+
+
+def _with_text_keys(value: Any) -> Any:
+    """Return `value`; raise `TypeError` if a dict in it has a key that is no string.
+
+    The encoder would write such keys, and two of them may be the same text.
+    """
+    if isinstance(value, dict):
+        if not set(map(type, value)) <= {str}:
+            raise TypeError("a key is no string")
+        parts: Collection[Any] = value.values()
+    elif isinstance(value, (list, tuple)):
+        parts = value
+    else:
+        return value
+    if not set(map(type, parts)) <= LEAVES:
+        for item in parts:
+            _with_text_keys(item)
+    return value
+
+
+def _plain_with_text_keys(value: Any) -> Any:
+    return _with_text_keys(plain(value))
 
 
 def plain(value: Any) -> Any:
@@ -57,6 +84,8 @@ def plain(value: Any) -> Any:
     """
     if isinstance(value, (bytes, bytearray, memoryview)):
         return base64.b64encode(value).decode("ascii")
+    if isinstance(value, UserString):
+        return str(value)
     if isinstance(value, Mapping):
         return dict(value)
     if is_table(value):
@@ -77,13 +106,15 @@ def _plain_array(value: Any) -> Any:
     """Return an array, a tensor, a series, or one number of such, as lists and numbers."""
     if hasattr(value, "detach"):
         return _plain_tensor(value.detach().cpu())
-    if getattr(getattr(value, "index", None), "inferred_type", "") == "string":
-        return value.to_dict()  # a row of a table, by its columns
-    dtype = getattr(value, "dtype", None)
+    if _has_labels(value):
+        return _by_label(value)
+    dtype: Any = getattr(value, "dtype", None)
     if names := getattr(dtype, "names", None):
         return _plain_records(value, names)
     if getattr(dtype, "kind", "") in ("m", "M"):
         return _plain_times(value)
+    if getattr(dtype, "itemsize", 0) > LARGEST.get(getattr(dtype, "kind", ""), math.inf):
+        return value.astype(complex if dtype.kind == "c" else float).tolist()
     for method in ("to_pylist", "tolist", "to_list"):
         if hasattr(value, method):
             return getattr(value, method)()
@@ -94,7 +125,26 @@ def _plain_array(value: Any) -> Any:
     raise TypeError(_no_form(value))
 
 
+def _has_labels(series: Any) -> bool:
+    """Return True for a series of pandas whose index is not just 0, 1, 2 and so on."""
+    index: Any = getattr(series, "index", None)
+    if not hasattr(index, "inferred_type"):
+        return False
+    return type(index).__name__ != "RangeIndex" or (index.start, index.step) != (0, 1)
+
+
+def _by_label(series: Any) -> dict[Any, Any]:
+    """Return a series as a dict; raise `TypeError` where one label has two values."""
+    if not series.index.is_unique:
+        raise TypeError("it holds a series with two values of one label")
+    return dict(series.to_dict())
+
+
 def _plain_tensor(tensor: Any) -> Any:
+    if tensor.is_nested:
+        return [_plain_tensor(part) for part in tensor.unbind()]
+    if tensor.is_quantized:
+        tensor = tensor.dequantize()
     if tensor.layout is not sys.modules["torch"].strided:
         tensor = tensor.to_dense()
     return (tensor.double() if tensor.is_floating_point() else tensor).tolist()
@@ -160,9 +210,11 @@ def png(image: Any) -> bytes:
     return buffer.getvalue()
 
 
+#: bytes of the largest numbers that Python has too, by numpy's letter for their kind
+LARGEST = {"f": 8, "c": 16}
 #: made once: `json.dumps` with options makes one for each answer
 _ENCODER = json.JSONEncoder(
-    ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=plain
+    ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain_with_text_keys
 )
 
 
@@ -217,7 +269,8 @@ def is_bulky(value: Any) -> bool:
     items = value[:100] if isinstance(value, list) else [value]
     parts = (item.values() if isinstance(item, dict) else [item] for item in items)
     return any(
-        hasattr(x, "shape") or hasattr(x, "getbands")
+        # Asked of the class: a nested tensor raises when it is asked for its shape.
+        hasattr(type(x), "shape") or hasattr(x, "getbands")
         for part in parts
         for value in part
         for x in (value if isinstance(value, list) else [value])[:1]
@@ -232,10 +285,38 @@ def _clean(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_clean(item) for item in value]
     if isinstance(value, Mapping):
-        return {_key(key): _clean(item) for key, item in value.items()}
+        return _cleaned_dict(value)
     return _clean(plain(value))
 
 
-def _key(key: Any) -> Any:
-    # What json.dumps knows as a key, it spells itself (true, null); the rest is text.
-    return key if key is None or isinstance(key, (str, int)) else str(key)
+def _cleaned_dict(value: Mapping[Any, Any]) -> dict[str, Any]:
+    keys: dict[str, Any] = {}
+    for key in value:
+        text = _key(key)
+        if text in keys:
+            raise TypeError(
+                f"it holds a dict with the keys {keys[text]!r} and {key!r}, which are the same "
+                "text in JSON; rename one"
+            )
+        keys[text] = key
+    return {text: _clean(value[key]) for text, key in keys.items()}
+
+
+def _key(key: Any) -> str:
+    """Return a key of a dict as JSON writes it; raise `TypeError` for what is no text or number."""
+    if isinstance(key, Enum):
+        return _key(key.value)
+    if isinstance(key, str):
+        return str(key)
+    if key is None or isinstance(key, int) or (isinstance(key, float) and math.isfinite(key)):
+        return json.dumps(key)
+    if isinstance(key, (date, time)) and key == key:
+        return key.isoformat()
+    if getattr(getattr(key, "dtype", None), "kind", "") in tuple("biufM"):  # a number of numpy
+        value = plain(key)
+        if value == value and value is not None:
+            return _key(value)
+    raise TypeError(
+        f"it holds a dict with a key of {type(key).__name__}; write keys that are strings, "
+        "numbers or dates"
+    )

@@ -191,6 +191,51 @@ def test_what_has_none_is_an_error_that_says_what_to_write(outputs: Any, hint: s
         one_per_input(outputs, 2, "f")
 
 
+def test_a_tuple_of_columns_is_no_list_of_outputs() -> None:
+    """With as many columns as inputs, each input would be answered with a column."""
+    import torch
+
+    columns = (["a", "b"], np.array([1, 2]))
+    others = [
+        (torch.ones(2), pd.Series([1, 2])),
+        (("a", "b"), [1, 2]),
+        np.unique(["x", "y"], return_counts=True),
+    ]
+    for outputs in (columns, *others):
+        with pytest.raises(TypeError, match=r"f returned a tuple of 2 columns.*list\(zip\(...\)\)"):
+            one_per_input(outputs, 2, "f")
+    with pytest.raises(TypeError, match="a tuple of 2 columns"):
+        one_per_input((["a"], [1]), 1, "f")
+    with pytest.raises(TypeError, match="a tuple of 3 columns"):
+        one_per_input(([1, 2], [3, 4], [5, 6]), 2, "f")
+
+
+@pytest.mark.parametrize(
+    ("outputs", "count"),
+    [
+        ([["a", "b"], [1, 2]], 2),
+        ((["a", "b", "c"], ["d"]), 2),
+        (("ab", "cd"), 2),
+        (({"a": 1, "b": 2}, {"a": 3, "b": 4}), 2),
+        ((["a"],), 1),
+        ((np.array(1.0), np.array(2.0)), 2),
+        (tuple(np.ones((2, 3))), 2),
+    ],
+    ids=str,
+)
+def test_any_other_tuple_is_one_output_per_input(outputs: Any, count: int) -> None:
+    """A list, texts, dicts, numbers, and results of another length are not columns."""
+    assert len(one_per_input(outputs, count, "f")) == count
+
+
+def test_groups_of_a_table_are_no_outputs() -> None:
+    """There may be as many groups as inputs, and they belong to none."""
+    frame = pd.DataFrame({"a": ["x", "y"], "b": [1, 2]})
+    for groups in (frame.groupby("a"), frame.groupby("a")["b"]):
+        with pytest.raises(TypeError, match="groups are not one per input"):
+            one_per_input(groups, 2, "f")
+
+
 def test_a_result_of_torch_with_names_is_no_list() -> None:
     """Values and places of a maximum are two for any number of inputs."""
     import torch

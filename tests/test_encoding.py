@@ -21,7 +21,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from notebook_serve.encoding import plain, to_json
+from notebook_serve.encoding import is_bulky, plain, to_json
 from notebook_serve.errors import ModelFailed
 
 from .same import called
@@ -194,24 +194,92 @@ KEYS: dict[Any, int] = {
     None: 3,
     False: 4,
     np.int64(7): 5,
-    (8, 9): 6,
+    dt.date(2026, 1, 2): 6,
     "a": 7,
     np.str_("b"): 8,
 }
 
 
 def test_keys_become_strings() -> None:
-    """A dictionary with keys of any kind is an object, and loses no entry."""
-    assert list(loaded(KEYS).values()) == list(KEYS.values())
-    assert {"1", "2.5", "7", "(8, 9)", "a", "b"} <= set(loaded(KEYS))
+    """Keys that are numbers, texts or dates are written as JSON writes those, and none is lost."""
+    assert loaded(KEYS) == {
+        "1": 1,
+        "2.5": 2,
+        "null": 3,
+        "false": 4,
+        "7": 5,
+        "2026-01-02": 6,
+        "a": 7,
+        "b": 8,
+    }
     assert loaded({np.float32(0.5): math.nan}) == {"0.5": None}
 
 
 @pytest.mark.parametrize("key", [None, True, False])
-@pytest.mark.parametrize("neighbour", [math.nan, {(1, 2): 3}], ids=["NaN", "odd key"])
+@pytest.mark.parametrize("neighbour", [math.nan, {np.int64(1): 3}], ids=["NaN", "odd key"])
 def test_a_key_does_not_depend_on_what_is_beside_it(key: Any, neighbour: Any) -> None:
     """The same key is spelled the same, whether or not a value nearby needs cleaning."""
     assert loaded({key: 1}).keys() == loaded([{key: 1}, neighbour])[0].keys()
+
+
+class Shade(str, enum.Enum):
+    """Texts with names."""
+
+    DARK = "dark"
+
+
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [
+        (Shade.DARK, "dark"),
+        (np.bool_(True), "true"),
+        (True, "true"),
+        (np.float64(0.5), "0.5"),
+        (np.longdouble(0.5), "0.5"),
+        (dt.datetime(2026, 1, 2, 3, tzinfo=dt.timezone.utc), "2026-01-02T03:00:00+00:00"),
+        (np.datetime64("2026-01-02"), "2026-01-02"),
+        (pd.Timestamp("2026-01-02"), "2026-01-02T00:00:00"),
+    ],
+    ids=called,
+)
+def test_a_key_is_written_as_the_value_is(key: Any, text: str) -> None:
+    """Numbers of numpy are numbers, an enum its value, a date its ISO text."""
+    assert loaded({key: 1}) == {text: 1}
+    assert loaded({"a": [Point({key: 1})]}) == {"a": [{"x": {text: 1}, "y": None}]}
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        *((1, 2), b"a", object(), len, int, math.nan, math.inf, np.float64("nan"), pd.NaT),
+        *(np.datetime64("NaT"), frozenset({1}), 1j, dt.timedelta(1), pd.Interval(0, 1)),
+    ],
+    ids=called,
+)
+def test_a_key_that_is_no_text_or_number_is_an_error(key: Any) -> None:
+    """Its repr would be no name; the sentence tells the type of the key."""
+    for value in ({key: 1}, [{"a": Point({key: 1})}]):
+        with pytest.raises(ModelFailed, match=f"a key of {type(key).__name__}"):
+            to_json(value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {1: "a", "1": "b"},
+        {None: 1, "null": 2},
+        {1.0: 1, "1.0": 2},
+        {True: 1, "true": 2},
+        {np.int64(3): 1, "3": 2},
+        {Shade.DARK: 1, 1: 2, "1": 3},
+    ],
+    ids=called,
+)
+def test_two_keys_of_one_text_are_an_error(value: Any) -> None:
+    """A reader would keep one of them, and lose the other's value."""
+    for answer in (value, [{"a": value}], Point(value), types.MappingProxyType(value)):
+        with pytest.raises(ModelFailed, match="the same text in JSON; rename one"):
+            to_json(answer)
 
 
 # -- the rest -----------------------------------------------------------------------------
@@ -302,6 +370,10 @@ SELF.append(SELF)
         (Point, "the class Point"),
         (1 + 2j, "an object of complex"),
         (np.array([1j]), "an object of complex"),
+        (np.clongdouble(1), "an object of complex"),
+        (pd.Series([1], index=pd.MultiIndex.from_tuples([(1, "a")])), "a key of tuple"),
+        (pd.Series([1, 2], index=["a", "a"]), "two values of one label"),
+        (pd.DataFrame([[1]], columns=pd.MultiIndex.from_tuples([(1, "a")])), "a key of tuple"),
         ((item for item in "ab"), "an object of generator"),
         (iter([1]), "an object of list_iterator"),
         (len, "an object of builtin_function_or_method"),
@@ -332,6 +404,13 @@ def test_what_has_no_json_form_is_an_error(value: Any, said: str, around: Any) -
         (pd.DataFrame({"a": [1, 2], "b": ["x", None]}), [{"a": 1, "b": "x"}, {"a": 2, "b": None}]),
         (pd.Series([1.5, math.nan]), [1.5, None]),
         (pd.Series({"label": "x", "score": 0.5}), {"label": "x", "score": 0.5}),
+        (pd.Series([1, 2], index=[7, 9]), {"7": 1, "9": 2}),
+        (pd.Series([3, 3, 5]).value_counts(), {"3": 2, "5": 1}),
+        (pd.Series([1], index=pd.CategoricalIndex(["x"])), {"x": 1}),
+        (pd.Series([1], index=pd.to_datetime(["2026-01-02"])), {"2026-01-02T00:00:00": 1}),
+        (np.longdouble(1.5), 1.5),
+        (np.array([1.5, math.nan], np.longdouble), [1.5, None]),
+        (collections.UserString("ab"), "ab"),
         (pd.Index(["a", "b"]), ["a", "b"]),
         (pd.Categorical(["a", "b", "a"]), ["a", "b", "a"]),
         (pd.Timestamp("2026-01-02 03:04"), "2026-01-02T03:04:00"),
@@ -354,6 +433,19 @@ def test_a_sparse_tensor_becomes_plain() -> None:
 
     dense = torch.tensor([[0.0, 2.0], [0.0, 0.0]])
     assert loaded(dense.to_sparse()) == dense.tolist()
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors", "ignore:.*quantize")
+def test_tensors_of_rare_kinds_become_plain() -> None:
+    """Nested tensors are lists of unequal length, and quantised ones the numbers meant."""
+    import torch
+
+    for layout in (torch.strided, torch.jagged):
+        parts = [torch.ones(1), torch.ones(2)]
+        nested = torch.nested.nested_tensor(parts, layout=layout)
+        assert is_bulky(nested)
+        assert loaded({"a": nested}) == {"a": [[1.0], [1.0, 1.0]]}
+    assert loaded(torch.quantize_per_tensor(torch.ones(2), 0.5, 0, torch.quint8)) == [1.0, 1.0]
 
 
 def test_a_picture_that_has_no_png_is_an_error() -> None:
