@@ -6,9 +6,11 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from .annotations import evaluated, is_list_of_texts
 from .errors import OptionError
 from .isolation import Failure
-from .signatures import signature_of
+from .signatures import called_parts, name_of, shown, signature_of, why_unbound, written
+from .unservable import is_a_pipeline, why_unservable
 
 
 class Each:
@@ -19,7 +21,7 @@ class Each:
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
-        self.__name__ = str(getattr(function, "__name__", type(function).__name__))
+        self.__name__ = name_of(function)
         self.__doc__ = getattr(function, "__doc__", None)
         if hasattr(function, "length"):
             self.length = function.length
@@ -32,11 +34,11 @@ class Each:
         named = [item for item in more if item.kind is not item.VAR_POSITIONAL]
         return signature.replace(parameters=[inputs, *named], return_annotation=list)
 
-    def __call__(self, inputs: Sequence[Any], **parameters: Any) -> list[Any]:
+    def __call__(self, inputs: Sequence[Any], /, **parameters: Any) -> list[Any]:
         """Return the answer to each of `inputs`; raise what the function raises."""
         return [self.function(item, **parameters) for item in inputs]
 
-    def outcomes(self, inputs: Sequence[Any], **parameters: Any) -> list[Any]:
+    def outcomes(self, inputs: Sequence[Any], /, **parameters: Any) -> list[Any]:
         """Return the answer to each of `inputs`, or a `Failure` with what it raised for it."""
         return [self._outcome(item, parameters) for item in inputs]
 
@@ -66,24 +68,37 @@ def each(function: Callable[..., Any]) -> Each:
     """
     if isinstance(function, Each):
         return function
-    name = getattr(function, "__name__", type(function).__name__)
+    if is_a_pipeline(function):
+        raise OptionError("a pipeline takes a list already; write serve(pipe)")
+    # A class makes an object of an item: `int` does.
+    wrong = "" if isinstance(function, type) else why_unservable(function)
+    if wrong:
+        raise OptionError(wrong)
+    name = name_of(function)
     if not callable(function):
         raise OptionError(f"each takes a function of one item, not {type(function).__name__}")
-    call = getattr(function, "__call__", None)  # noqa: B004 - an object's own, maybe async
-    for part in (function, call):
-        if inspect.iscoroutinefunction(part) or inspect.isasyncgenfunction(part):
+    for part in called_parts(function):
+        if inspect.iscoroutinefunction(part):
             raise OptionError(f"{name} is a coroutine function; each takes a plain one")
-        if inspect.isgeneratorfunction(part):
+        if inspect.isasyncgenfunction(part) or inspect.isgeneratorfunction(part):
             raise OptionError(f"{name} is a generator function; return the answer instead")
-    if not _takes_an_item(function):
-        raise OptionError(f"{name} takes no item; each takes a function of one item")
+    _check_takes_an_item(function, name)
     return Each(function)
 
 
-def _takes_an_item(function: Callable[..., Any]) -> bool:
+def _check_takes_an_item(function: Callable[..., Any], name: str) -> None:
     try:
-        parameters = signature_of(function).parameters.values()
+        signature = signature_of(function)
     except (TypeError, ValueError):
-        return True  # a builtin, of which nothing is known
-    first = next(iter(parameters), None)
-    return first is not None and first.kind not in (first.KEYWORD_ONLY, first.VAR_KEYWORD)
+        return  # a builtin, of which nothing is known
+    first = next(iter(signature.parameters.values()), None)
+    if first is None or first.kind in (first.KEYWORD_ONLY, first.VAR_KEYWORD):
+        raise OptionError(f"{name} takes no item; each takes a function of one item")
+    wrong = why_unbound(function, signature)
+    if not wrong and is_list_of_texts(evaluated(first.annotation, function)):
+        wrong = (
+            f"{name} takes a list already ({shown(first)}); write serve({written(function)}), "
+            "or leave the annotation out if one input is a list"
+        )
+    if wrong:
+        raise OptionError(wrong)

@@ -778,7 +778,8 @@ class Engine:
     def died(self, error: BaseException) -> None:
         """Answer everybody, and say why from now on: something escaped on the worker or desk."""
         logger.critical("%s: the worker died", self.name, exc_info=error)
-        cause = WorkerDead(f"the worker died of {type(error).__name__}: {error}; call start()")
+        said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        cause = WorkerDead(f"the worker died of {said}; call start()")
         cause.__cause__ = error
         with self._changed:
             self._running.clear()

@@ -159,9 +159,7 @@ class FunctionModel:
         self._length: Callable[[Any], int] | None = getattr(function, "length", None)
         if self._length is not None and not callable(self._length):
             raise OptionError(f"{self.name}.length is a function from one input to a whole number")
-        named = _keywords(function)
-        required = tuple(name for name, optional in named.items() if not optional)
-        self._parameters = Parameters(self.name, dict.fromkeys(named, _anything), required)
+        self._parameters = _parameters(function, self.name)
         self.prepares = self._length is not None
 
     def split(self, inputs: Any, parameters: Mapping[str, Any]) -> list[Any] | None:
@@ -195,18 +193,24 @@ def _anything(value: Any) -> str:
     return ""
 
 
-def _keywords(function: Callable[..., Any]) -> dict[str, bool]:
-    """The parameters that a request may give by name, and whether it may leave them out."""
+def _is_the_input(value: Any) -> str:
+    return "left out: the function has its inputs there"
+
+
+def _parameters(function: Callable[..., Any], name: str) -> Parameters:
+    """Return the parameters that a request may give by name to a function."""
     try:
-        signature = signature_of(function)
+        signature = signature_of(function.function if isinstance(function, Each) else function)
     except (TypeError, ValueError):
-        return {}
+        return Parameters(name, {})
     parameters = list(signature.parameters.values())
     by_keyword = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     # The first positional parameter takes the inputs.
     first = next((item for item in parameters if item.kind is not by_keyword[1]), None)
-    return {
-        item.name: item.default is not item.empty
-        for item in parameters
-        if item.kind in by_keyword and item is not first
-    }
+    named = [item for item in parameters if item.kind in by_keyword and item is not first]
+    allowed = dict.fromkeys((item.name for item in named), _anything)
+    others = any(item.kind is item.VAR_KEYWORD for item in parameters)
+    if others and first is not None and first.kind is first.POSITIONAL_OR_KEYWORD:
+        allowed[first.name] = _is_the_input
+    required = tuple(item.name for item in named if item.default is item.empty)
+    return Parameters(name, allowed, required, others)

@@ -167,10 +167,14 @@ class Parameters:
     allowed: Mapping[str, Check]
     #: those without which the task cannot run, unless the pipeline was made with them
     required: tuple[str, ...] = ()
+    #: True where any others may be given too
+    others: bool = False
 
     def check(self, given: Mapping[str, Any]) -> None:
         """Raise `InvalidInput`, naming the first parameter that the task does not take so."""
         for name, value in given.items():
+            if name not in self.allowed and self.others:
+                continue
             if name not in self.allowed:
                 known = ", ".join(sorted(self.allowed)) or "none"
                 raise InvalidInput(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from typing import Any
 
 #: the task of a model, by how its class is called
@@ -21,6 +22,10 @@ TASK_OF_HEAD = {
 }
 
 
+#: methods of a module of torch that take tensors
+OF_TENSORS = {"forward", "generate", "__call__", "_wrapped_call_impl", "_call_impl"}
+
+
 def task_of_class(name: str) -> str:
     """Return the task that a model of this class is for; ``TASK`` if its name does not tell."""
     return next((task for end, task in TASK_OF_HEAD.items() if name.endswith(end)), "TASK")
@@ -35,6 +40,13 @@ def why_unservable(thing: Any) -> str:
         return "" if thing in (list, tuple) else _of_a_class(thing)
     if inspect.iscoroutine(thing) or inspect.isgenerator(thing) or inspect.isasyncgen(thing):
         return f"a {name} runs once; give the function that makes it, without calling it"
+    if inspect.ismethod(thing) and thing.__name__ in OF_TENSORS and _is_net(thing.__self__):
+        return why_unservable(thing.__self__)
+    if _is_of_this_package(thing):
+        return (
+            f"{thing.__name__} is a function of {__package__}; "
+            "give a pipeline, or a function of your own"
+        )
     if inspect.ismodule(thing):
         return f"{thing.__name__} is a Python module; give a pipeline or a function of it"
     if bases & {"Server", "Endpoint"} and hasattr(thing, "what_if"):
@@ -53,16 +65,35 @@ def why_unservable(thing: Any) -> str:
         )
     if hasattr(thing, "predict") and (not callable(thing) or _is_estimator(thing)):
         return f"{name} cannot be called; write serve(model.predict)"
-    if "Module" in bases and hasattr(thing, "state_dict"):
+    if _is_net(thing):
         return (
-            f"{name} takes a tensor and not a list; write a batch function: "
-            "serve(lambda inputs: model(torch.tensor(inputs)))"
+            f"{name} is a torch module and no pipeline; write a batch function around it, such as "
+            "def f(texts): return model(tokenize(texts)), and serve(f)"
         )
     if bases & {"Dataset", "DataLoader", "IterableDataset", "DatasetDict"}:
         return f"{name} holds inputs; serve a model, and send it such inputs: server.predict([...])"
     if not callable(thing) and hasattr(thing, "decode") and hasattr(thing, "encode"):
         return _of_a_part(name, "tokenizer")
     return ""
+
+
+def is_a_pipeline(thing: Any) -> bool:
+    """Return True for a pipeline of transformers, without importing that."""
+    return "transformers.pipelines.base.Pipeline" in {
+        f"{base.__module__}.{base.__name__}" for base in type(thing).__mro__
+    }
+
+
+def _is_net(thing: Any) -> bool:
+    bases = {base.__name__ for base in type(thing).__mro__}
+    return "Module" in bases and hasattr(thing, "state_dict")
+
+
+def _is_of_this_package(thing: Any) -> bool:
+    """Return True for `serve`, `each` and the other functions that users import from here."""
+    package: Any = sys.modules[__package__ or ""]
+    name = getattr(thing, "__name__", "")
+    return name in package.__all__ and thing is getattr(package, name)
 
 
 def _is_estimator(thing: Any) -> bool:

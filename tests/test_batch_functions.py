@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import dataclasses
+import datetime as dt
+import enum
 import functools
 import typing
 from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
+from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Optional
 
 import httpx
 import numpy as np
 import pandas as pd
 import PIL.Image
+import pydantic
 import pytest
 
 from notebook_serve import ModelFailed, OptionError, Server, each
@@ -22,6 +28,33 @@ from notebook_serve.batch_outputs import one_per_input
 from .same import called
 
 Make = Callable[..., Server]
+
+
+class Struct(NamedTuple):
+    """Two results, of which none is of one input."""
+
+    labels: list[str]
+    scores: list[float]
+
+
+@dataclasses.dataclass
+class Record:
+    """An input with fields."""
+
+    text: str
+
+
+class Level(enum.Enum):
+    """An input of few."""
+
+    LOW = 1
+
+
+Text = typing.TypeVar("Text", bound=str)
+One = typing.TypeVar("One", str, bytes)
+Unknown = typing.TypeVar("Unknown")
+Many = typing.TypeVar("Many", bound=list[str])
+Named = typing.NewType("Named", str)
 
 # -- what it takes, by its signature ----------------------------------------------------------
 
@@ -44,7 +77,9 @@ def annotated(annotation: Any) -> Callable[..., Any]:
         *("Image.Image", "Image", "float"),
         *(Optional[str], str | None, str | bytes, typing.Union[int, float]),  # noqa: UP007, UP045
         *(Annotated[str, "a text"], Mapping[str, int], typing.Dict[str, int], Literal["a", "b"]),  # noqa: UP006
-        PIL.Image.Image,
+        *(PIL.Image.Image, memoryview, Path, dt.datetime, dt.date, Decimal),
+        *(Record, Struct, Level, pd.DataFrame, pd.Series, pydantic.BaseModel),
+        *(Callable, Callable[[int], int], Text, Named, One, "Path", "pd.DataFrame"),
     ],
     ids=called,
 )
@@ -60,7 +95,7 @@ def test_a_function_of_one_item_is_refused_with_the_line_that_works(annotation: 
         *(list, list[str], Sequence[str], typing.List[int], collections.abc.Iterable[str]),  # noqa: UP006
         *("list[str]", "Sequence[str]", "str | list[str]", "Item", "list[Item]"),
         *(str | list[str], Any, object, np.ndarray, tuple[str, ...], None, "None"),
-        Annotated[list[str], "texts"],
+        *(Annotated[list[str], "texts"], Unknown, Many, Record | list[Record], list[Record]),
     ],
     ids=called,
 )
@@ -92,6 +127,58 @@ def test_every_kind_of_function_is_looked_at(function: Any) -> None:
     """A function, an object, a method and a partial, annotated by text in this file."""
     with pytest.raises(OptionError, match=r"takes one item \(`text: str`\)"):
         check_batch_function(function, "it")
+
+
+def test_texts_under_a_star_are_one_item() -> None:
+    """The list would be the first of them; without an annotation nothing is known."""
+
+    def join(*texts: str) -> str:
+        return "".join(texts)
+
+    def starred(*inputs: Any) -> Any:
+        return inputs[0]
+
+    with pytest.raises(OptionError, match=r"`\*texts: str`.*serve\(each\(join\)\)"):
+        check_batch_function(join, "join")
+    check_batch_function(starred, "starred")
+
+
+def test_a_function_with_a_cache_is_refused_but_for_each() -> None:
+    """A list cannot be looked up; one item can."""
+
+    @functools.lru_cache
+    def slow(x: Any) -> Any:
+        return x
+
+    @functools.cache
+    async def later(x: Any) -> Any:
+        return x
+
+    class Model:
+        @functools.cache  # noqa: B019
+        def run(self, x: Any) -> Any:
+            return x
+
+    with pytest.raises(OptionError, match=r"caches its results.*serve\(each\(slow\)\)"):
+        check_batch_function(slow, "slow")
+    with pytest.raises(OptionError, match=r"caches its results.*serve\(each\(...\)\)"):
+        check_batch_function(Model().run, "run")
+    assert each(slow)([1, 1]) == [1, 1]
+    assert slow.cache_info().hits == 1
+    with pytest.raises(OptionError, match="coroutine function"):
+        check_batch_function(later, "later")
+    with pytest.raises(OptionError, match="coroutine function"):
+        each(later)
+
+
+def test_a_method_without_its_object_is_refused() -> None:
+    """The list would be its object."""
+    for method, check in (
+        (Caller.method, lambda f: check_batch_function(f, "method")),
+        (Caller.method, each),
+    ):
+        with pytest.raises(OptionError, match=r"give a method of an object: Caller\(...\).method"):
+            check(method)
 
 
 def no_inputs() -> None:
@@ -128,13 +215,6 @@ def test_a_function_that_cannot_be_called_with_a_list_is_refused(function: Any, 
 
 
 # -- what it returns --------------------------------------------------------------------------
-
-
-class Struct(NamedTuple):
-    """Two results, of which none is of one input."""
-
-    labels: list[str]
-    scores: list[float]
 
 
 class Mine(list[Any]):
@@ -375,6 +455,27 @@ def test_each_refuses_coroutines_and_generators() -> None:
     def parts(text: str) -> Any:
         yield text
 
-    for function, said in ((later, "coroutine"), (parts, "generator")):
+    async def some(text: str) -> Any:
+        yield text
+
+    for function, said in ((later, "coroutine"), (parts, "generator"), (some, "a generator")):
         with pytest.raises(OptionError, match=said):
             each(function)
+
+
+@pytest.mark.parametrize("annotation", [list[str], Sequence[bytes], "list[str]"], ids=called)
+def test_each_refuses_a_function_of_a_list_of_texts(annotation: Any) -> None:
+    """Its items would be taken apart, letter by letter."""
+    with pytest.raises(OptionError, match=r"takes a list already \(.*\); write serve\(function\)"):
+        each(annotated(annotation))
+
+
+@pytest.mark.parametrize("annotation", [list, list[float], list[dict[str, str]], str], ids=called)
+def test_each_takes_a_function_of_one_list(annotation: Any) -> None:
+    """A vector of numbers or a chat may be one item."""
+    assert each(annotated(annotation))([["a"]]) == [["a"]]
+
+
+def test_each_takes_a_class() -> None:
+    """It makes an object of an item."""
+    assert each(int)(["1", "2"]) == [1, 2]

@@ -18,6 +18,7 @@ FLOORS = {
     "errors": 0,
     "option_hints": 0,
     "signatures": 0,
+    "annotations": 0,
     "tracebacks": 1,
     "fixed_attributes": 2,
     "policy_kinds": 1,

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from notebook_serve import each
 from notebook_serve.errors import InvalidInput, OptionError
 from notebook_serve.models import FunctionModel, Prepared, group_name, next_alone
 
@@ -44,7 +45,7 @@ class Scaler:
         return abs(item)
 
 
-def answers(model: FunctionModel, inputs: Sequence[Any], **parameters: Any) -> list[Any]:
+def answers(model: FunctionModel, inputs: Sequence[Any], /, **parameters: Any) -> list[Any]:
     """What the model answers to `inputs` in one batch."""
     items = [model.prepare(item, parameters) for item in inputs]
     outputs = model.run(items)
@@ -274,7 +275,6 @@ def starred(*inputs: Any, only: Any = None) -> list[Any]:
     [
         (double, []),
         (scaled, ["factor", "offset"]),
-        (named, ["only", "other"]),
         (starred, ["only"]),
         (Scaler(2), ["offset"]),
         (Scaler(2).method, ["offset"]),
@@ -299,6 +299,28 @@ def test_the_signature_says_which_parameters_are_allowed(
             model.prepare(1, {name: 2})
         if allowed is not None:
             assert caught.value.message.endswith("takes: " + (", ".join(allowed) or "none"))
+
+
+def test_a_function_that_takes_any_parameters_is_given_any() -> None:
+    """What it collects under two stars is the author's to check; only the inputs are fixed."""
+
+    def gather(texts: list[str], *, only: int = 0, **rest: Any) -> list[Any]:
+        return [(only, rest)] * len(texts)
+
+    def one(text: str, **rest: Any) -> Any:
+        return rest
+
+    for function in (gather, each(one)):
+        model = FunctionModel(function)
+        assert model.prepare("a", {"made_up": 1}).parameters == {"made_up": 1}
+    assert answers(FunctionModel(gather), ["a"], only=1, other=2) == [(1, {"other": 2})]
+    assert answers(FunctionModel(each(one)), ["a"], inputs=3) == [{"inputs": 3}]
+    with pytest.raises(InvalidInput, match="'texts' must be left out"):
+        FunctionModel(gather).prepare("a", {"texts": ["b"]})
+    with pytest.raises(InvalidInput, match="'text' must be left out"):
+        FunctionModel(each(one)).prepare("a", {"text": "b"})
+    # Where the inputs have no name, that name is free.
+    assert answers(FunctionModel(named), [1], inputs=2, only=3) == [(None, 3)]
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ from notebook_serve import (
     capacity,
     compare,
     demo,
+    each,
     load_test,
     plan,
     replay,
@@ -426,6 +427,7 @@ def test_the_parts_of_a_pipeline_are_refused_with_the_line_that_works(pipe: Any)
     """A model, a tokenizer or a configuration alone would fail every request."""
     for part, line in [
         (pipe.model, r"serve\(pipeline\('fill-mask', model=model, tokenizer=tokenizer\)\)"),
+        (pipe.model.forward, "tokenizer=tokenizer"),
         (pipe.tokenizer, "tokenizer=tokenizer"),
         (pipe.tokenizer._tokenizer, "tokenizer=tokenizer"),
         (pipe.model.config, r"serve\(pipeline\("),
@@ -434,6 +436,23 @@ def test_the_parts_of_a_pipeline_are_refused_with_the_line_that_works(pipe: Any)
     ]:
         with pytest.raises(OptionError, match=line):
             serve(part)
+        if not isinstance(part, type):
+            with pytest.raises(OptionError, match=line):
+                each(part)
+    with pytest.raises(OptionError, match=r"takes a list already; write serve\(pipe\)"):
+        each(pipe)
+
+
+def test_a_method_of_ones_own_module_of_torch_serves(make: Make) -> None:
+    """Only the methods that take tensors are refused."""
+    import torch
+
+    class Net(torch.nn.Module):  # type: ignore[misc]
+        def predict_texts(self, texts: list[str]) -> list[str]:
+            return [text.upper() for text in texts]
+
+    assert make(Net().predict_texts).predict(["a"]) == ["A"]
+    assert each(torch.nn.functional.relu)([torch.tensor(-1.0)]) == [0.0]
 
 
 def test_objects_of_other_libraries_are_refused_with_the_line_that_works(make: Make) -> None:
@@ -444,8 +463,11 @@ def test_objects_of_other_libraries_are_refused_with_the_line_that_works(make: M
     linear_model: Any = pytest.importorskip("sklearn.linear_model")
     estimator = linear_model.LogisticRegression()
     for thing, line in [
-        (torch.nn.Linear(2, 2), r"serve\(lambda inputs: model\(torch.tensor\(inputs\)\)\)"),
-        (torch.nn.Sequential(), "takes a tensor and not a list"),
+        (torch.nn.Linear(2, 2), "Linear is a torch module and no pipeline; write a batch function"),
+        (torch.nn.Linear(2, 2).forward, "Linear is a torch module"),
+        (torch.nn.Linear(2, 2).__call__, "Linear is a torch module"),
+        (serve, "serve is a function of notebook_serve"),
+        (each, "each is a function of notebook_serve"),
         (torch.utils.data.TensorDataset(torch.ones(2)), "holds inputs"),
         (estimator, r"write serve\(model.predict\)"),
         (
@@ -478,7 +500,7 @@ def test_a_module_of_torch_that_a_loader_makes_is_refused_there() -> None:
     import torch
 
     server = serve(loader=lambda: torch.nn.Linear(2, 2), port=0, name="linear")
-    with pytest.raises(LoaderFailed, match="takes a tensor and not a list"):
+    with pytest.raises(LoaderFailed, match="is a torch module and no pipeline"):
         server.wait_ready(30)
     assert server.state == "failed"
 
