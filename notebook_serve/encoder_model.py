@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .errors import InvalidInput
-from .models import Prepared, group_name
+from .models import Prepared, check_one_input, group_name
 from .parameters import Parameters
 
 #: parameters of ``encode`` that requests may give
@@ -57,7 +57,10 @@ class EncoderModel:
 
     def split(self, inputs: Any, parameters: Mapping[str, Any]) -> list[Any] | None:
         """Return the texts of a list; None for one text."""
-        return inputs if isinstance(inputs, list) else None
+        if isinstance(inputs, list):
+            return inputs
+        check_one_input(inputs)
+        return None
 
     def prepare(self, inputs: Any, parameters: Mapping[str, Any]) -> Prepared:
         """Check one text and count its tokens."""

@@ -46,7 +46,7 @@ from .errors import (
     WorkerDead,
 )
 from .executors import Executor, ThreadExecutor
-from .failures import FailureStreak, NewestErrors, message_of
+from .failures import BatchFailures, FailureStreak, NewestErrors, message_of
 from .interpreter import COLLECTING
 from .isolation import Failure, run_isolated
 from .jobs import (
@@ -59,7 +59,7 @@ from .jobs import (
     RequestRecord,
 )
 from .memory import Ceiling, free_memory, is_out_of_memory
-from .models import Model, Prepared
+from .models import FunctionModel, Model, Prepared
 from .pipelines import as_model
 from .policies import Policy, label
 from .progress import TICK, work_bar
@@ -161,6 +161,7 @@ class Engine:
         self._fault: PolicyFault | None = None
         self._changes: deque[PolicyChange] = deque(maxlen=KEEP_CHANGES)
         self._streak = FailureStreak()
+        self._batch_failures = BatchFailures()
         self._errors = NewestErrors(self.name)
         self._cause: ServeError | None = None
         self._state: State = "new"
@@ -605,6 +606,7 @@ class Engine:
         if self.overtime < math.inf:
             self._limit(-batch.id, executor, started, entries)
         wanted = dict(zip(map(id, items), entries, strict=True))
+        memory = self.ceiling.limit
         outputs, retries = run_isolated(
             partial(self._run_wanted, executor, wanted),
             items,
@@ -627,6 +629,9 @@ class Engine:
             self._limited.pop(-batch.id, None)
             self._recorder.batch(record)
             self._backlog.learn(record)
+            if self.ceiling.limit >= memory:  # want of memory has a warning of its own
+                failures = sum(isinstance(output, Failure) for output in outputs)
+                self._batch_failures.ran(len(items), retries, failures)
         if self.overtime < math.inf:
             self._deadlines.discard(-batch.id)
         if not retries:
@@ -726,6 +731,8 @@ class Engine:
             free_memory()
             if len(items) > 1:
                 self.ceiling.failed(len(items) * max(item.length for item in items))
+        elif len(items) > 1:
+            self._batch_failures.failed(error)
         return executor.again(error, items)
 
     def _begin(self, batch: Batch, number: int) -> tuple[list[tuple[Entry, Prepared]], float]:
@@ -909,7 +916,7 @@ class Engine:
 
         What is broken is in `error` and `failing`.
         """
-        own = [self._memory_warning(), self._restart_warning()]
+        own = [self._memory_warning(), self._restart_warning(), self._batch_warning()]
         slow = [sentence for executor in self._executors for sentence in executor.warnings()]
         return [sentence for sentence in dict.fromkeys([*own, *slow]) if sentence]
 
@@ -918,6 +925,13 @@ class Engine:
             return ""
         tokens = int(self.ceiling.limit)
         return f"A batch ran out of memory: batches are limited to {tokens:,} padded tokens."
+
+    def _batch_warning(self) -> str:
+        name = "" if self.model is None else self.model.name
+        if not isinstance(self.model, FunctionModel):
+            return self._batch_failures.warning(name)
+        advice = f"; return one output per input, or serve(each({name}))"
+        return self._batch_failures.warning(name, advice)
 
     def _restart_warning(self) -> str:
         reasons: Counter[str] = Counter()

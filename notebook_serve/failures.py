@@ -61,6 +61,39 @@ class FailureStreak:
 
 
 @dataclass
+class BatchFailures:
+    """Counts the batches in a row that failed, while each of their inputs alone was answered.
+
+    The model's author would not notice: all answers are right, and as slow as without batching.
+    """
+
+    after: int = FAILING_AFTER
+    count: int = 0
+    #: what the newest of them raised
+    said: str = ""
+
+    def failed(self, error: Exception) -> None:
+        """Note what several inputs together raised."""
+        self.said = f"{type(error).__name__}: {message_of(error)}"
+
+    def ran(self, size: int, retries: int, failures: int) -> None:
+        """Count a batch by how many calls more it took, and how many of its inputs failed."""
+        if size < 2:
+            return
+        alone = retries == 2 * (size - 1)  # it was halved until each input was alone
+        self.count = self.count + 1 if alone and not failures else 0
+
+    def warning(self, name: str, advice: str = "") -> str:
+        """Return a sentence for the author of the model; empty while batches run."""
+        if self.count < self.after:
+            return ""
+        return (
+            f"{name} fails on batches and answers single inputs: its batches are run one by one"
+            f"{advice}. The newest batch raised {self.said}"
+        )
+
+
+@dataclass
 class NewestErrors:
     """The newest `keep` errors of a model; one that repeats the last is counted with it."""
 

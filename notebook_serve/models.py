@@ -6,7 +6,7 @@ import contextlib
 import inspect
 import itertools
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set, ValuesView
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -136,6 +136,28 @@ def next_alone() -> str:
     return f"alone {next(_unique)}"
 
 
+def check_one_input(inputs: Any) -> None:
+    """Raise `InvalidInput` for texts that are in no list, which may be meant as several inputs.
+
+    Only Python can ask for such; what JSON has in their place is a list.
+    """
+    once = isinstance(inputs, Iterator) and not hasattr(inputs, "read")
+    if once or _holds_texts(inputs):
+        raise InvalidInput(
+            f"a {type(inputs).__name__} may be one input or several; write list(...) of it for "
+            "its items, or [...] around it for one input"
+        )
+
+
+def _holds_texts(inputs: Any) -> bool:
+    """Return True for a tuple, a set, an array or a series of texts only."""
+    if type(inputs) is not tuple and not isinstance(inputs, (Set, ValuesView)):
+        kind = getattr(getattr(inputs, "dtype", None), "kind", "")  # numpy's and pandas's
+        if kind not in ("U", "O", "T") or getattr(inputs, "ndim", 0) != 1:
+            return False
+    return len(inputs) > 0 and all(isinstance(item, str) for item in inputs)
+
+
 class FunctionModel:
     """A callable that takes a list of inputs and returns a list of as many outputs.
 
@@ -164,7 +186,10 @@ class FunctionModel:
 
     def split(self, inputs: Any, parameters: Mapping[str, Any]) -> list[Any] | None:
         """A list is many inputs; anything else is one."""
-        return inputs if isinstance(inputs, list) else None
+        if isinstance(inputs, list):
+            return inputs
+        check_one_input(inputs)
+        return None
 
     def prepare(self, inputs: Any, parameters: Mapping[str, Any]) -> Prepared:
         """Check the names of the parameters, and measure the input if the function can."""

@@ -22,7 +22,7 @@ from .copies import is_message, private_copy, rejecting, resolve
 from .encoder_model import EncoderModel, is_encoder
 from .errors import InvalidInput, OptionError
 from .generation import Decode, Prompt, Watch, Written, written
-from .models import FunctionModel, Model, Prepared, next_alone
+from .models import FunctionModel, Model, Prepared, check_one_input, next_alone
 from .parameters import parameters_of
 from .single import AnyPipeline
 from .stacked import StackedPipeline
@@ -174,6 +174,7 @@ class TextPipeline:
     def split(self, inputs: Any, parameters: Mapping[str, Any]) -> list[Any] | None:
         """A list is many inputs, except a chat, and a list of words that are one sentence."""
         if not isinstance(inputs, list):
+            check_one_input(inputs)
             return None
         if self.task == "text-generation" and inputs and is_message(inputs[0]):
             return None

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import functools
+import io
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -244,6 +246,38 @@ def test_the_function_is_called_once_with_a_list() -> None:
 def test_a_list_is_many_inputs(inputs: Any, expected: list[Any] | None) -> None:
     """Only a list is split, and only once; anything else is one input."""
     assert FunctionModel(double).split(inputs, {}) == expected
+
+
+TEXTS = ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        *(tuple(TEXTS), set(TEXTS), frozenset(TEXTS), dict.fromkeys(TEXTS).keys()),
+        *({1: "a"}.values(), np.array(TEXTS), np.array(TEXTS, object), pd.Series(TEXTS)),
+        *(pd.Index(TEXTS), iter(TEXTS), (text for text in TEXTS), map(str, TEXTS)),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_texts_in_no_list_are_refused(inputs: Any) -> None:
+    """They may be meant as one input or several, and would be answered as one."""
+    with pytest.raises(InvalidInput, match=r"write list\(...\) of it for its items, or \[...\]"):
+        FunctionModel(double).split(inputs, {})
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        *("ab", b"ab", 1, (1, 2), ("a", 1), (), {"a": "b"}, np.ones(2), np.array("a"), {1}),
+        *(pd.Series([1, 2]), pd.Series({"a": "x", "b": 1}), io.BytesIO(b"ab"), np.str_("a")),
+        pd.DataFrame({"a": ["x"]}),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_anything_else_is_one_input(inputs: Any) -> None:
+    """Numbers, a vector, a file, a row: a function may take such as one."""
+    assert FunctionModel(double).split(inputs, {}) is None
 
 
 def test_an_input_is_passed_on_as_it_is() -> None:
