@@ -930,7 +930,8 @@ class Engine:
         name = "" if self.model is None else self.model.name
         if not isinstance(self.model, FunctionModel):
             return self._batch_failures.warning(name)
-        advice = f"; return one output per input, or serve(each({name}))"
+        function = name if name.isidentifier() else "..."
+        advice = f"; return one output per input, or serve(each({function}))"
         return self._batch_failures.warning(name, advice)
 
     def _restart_warning(self) -> str:

@@ -807,6 +807,17 @@ def test_when_the_worker_dies_everybody_is_answered_and_start_recovers(
     assert ask(one, 1).result(30).value == 1
 
 
+def test_an_error_without_a_message_is_told_by_its_name(engine: MakeEngine) -> None:
+    """Nothing stands behind a colon."""
+
+    def model(inputs: list[Any]) -> list[Any]:
+        raise KeyboardInterrupt
+
+    one = engine(model)
+    with pytest.raises(WorkerDead, match=r"the worker died of KeyboardInterrupt; call start\(\)"):
+        ask(one, 1).result(30)
+
+
 class AtDesk(FunctionModel):
     """A function whose answers are finished at the desk, by `finishing`."""
 
