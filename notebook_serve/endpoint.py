@@ -107,6 +107,7 @@ class Endpoint(FixedAttributes):
             finally:
                 for future in futures:
                     future.cancel()  # if the cell was interrupted, or an item has failed
+        self._engine.answer_sent()
         return values if many else values[0]
 
     @entry_point
@@ -121,6 +122,7 @@ class Endpoint(FixedAttributes):
             finally:
                 for future in futures:
                     future.cancel()
+        self._engine.answer_sent()
         values = [answer.value for answer in answers]
         return values if many else values[0]
 

@@ -161,6 +161,8 @@ class Engine:
         self._fault: PolicyFault | None = None
         self._changes: deque[PolicyChange] = deque(maxlen=KEEP_CHANGES)
         self._streak = FailureStreak()
+        #: of answers on their way to clients, after the model has given them
+        self._sending = FailureStreak()
         self._errors = NewestErrors(self.name)
         self._cause: ServeError | None = None
         self._state: State = "new"
@@ -193,7 +195,11 @@ class Engine:
             return self._state
         if self._paused:
             return "paused"
-        return "failing" if self._streak.failing else "ready"
+        return "failing" if self._fails else "ready"
+
+    @property
+    def _fails(self) -> bool:
+        return self._streak.failing or self._sending.failing
 
     @property
     def cause(self) -> ServeError | None:
@@ -238,7 +244,8 @@ class Engine:
             self.breaker = Breaker()
             self._recorder = Recorder(time.monotonic())
             self._changes.clear()
-            self._streak, self._errors = FailureStreak(), NewestErrors(self.name)
+            self._streak, self._sending = FailureStreak(), FailureStreak()
+            self._errors = NewestErrors(self.name)
             self._note_policy("start")
             self._backlog = Backlog()
             self._loading = {n for n, one in enumerate(self._executors) if not one.ready}
@@ -707,9 +714,25 @@ class Engine:
         )
 
     def answer_failed(self, error: ModelFailed, request: str) -> None:
-        """Keep the error of an answer that could not be sent to the client that asked for it."""
+        """Count an answer that could not be sent to the client that asked for it."""
         with self._lock:
             self._note_error(error.__cause__ or error, request)
+            turn = self._sending.ran(0, 1)
+        if turn == "failing":
+            logger.error(
+                "%s: %d answers in a row could not be sent; the newest: %s",
+                *(self.name, self._sending.count, message_of(error)),
+            )
+
+    def answer_sent(self) -> None:
+        """Count an answer that reached its client, or is just about to be sent."""
+        sending = self._sending
+        if sending.answered and not sending.count:
+            return  # as nearly always: there is nothing to change, and no lock to take
+        with self._lock:
+            turn = sending.ran(1, 0)
+        if turn == "recovered":
+            logger.info("%s: answers can be sent again", self.name)
 
     def _note_error(self, error: BaseException, request: str = "") -> None:
         """Keep an error to be looked at; the lock is held."""
@@ -889,13 +912,14 @@ class Engine:
         """The newest error, and what happens next, while the model is failing; else None.
 
         It is failing when its newest 3 requests that ran all failed, or all of them where fewer
-        ran. See `FailureStreak`.
+        ran; or when so many of its answers could not be sent. See `FailureStreak`.
         """
         error = self.last_error
-        if self._state != "ready" or not self._streak.failing or error is None:
+        if self._state != "ready" or not self._fails or error is None:
             return None
         outlook = self.breaker.outlook(time.monotonic())
-        return replace(error, times=self._streak.count, next=outlook)
+        times = max(self._streak.count, self._sending.count)
+        return replace(error, times=times, next=outlook)
 
     def errors(self) -> list[ErrorRecord]:
         """The newest errors since the start, newest first."""
