@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
+from .checks import check_seconds
 from .cost import CostModel
 from .display import Table, duration
 from .engine import Answer, Engine
@@ -87,6 +87,7 @@ class Endpoint(FixedAttributes):
         longer than a second. Raises `LoaderFailed`, with what the loader raised as its cause, or
         `NotReady`.
         """
+        check_seconds("timeout", timeout, zero=True, endless=True, none=True)
         self._engine.wait_ready(timeout, progress)
 
     # -- asking -------------------------------------------------------------------------
@@ -129,7 +130,7 @@ class Endpoint(FixedAttributes):
     def _submit(
         self, inputs: Any, parameters: Mapping[str, Any], timeout: float | None
     ) -> tuple[list[Future[Answer]], bool]:
-        _check_timeout(timeout)
+        check_seconds("timeout", timeout, none=True)
         self._engine.check_open("predict", timeout)
         model = self._engine.model
         assert model is not None  # it was open
@@ -218,7 +219,7 @@ class Endpoint(FixedAttributes):
         parameters: Mapping[str, Any],
     ) -> list[str]:
         """Return the texts to stop at; raises what is wrong with a call of `stream`."""
-        _check_timeout(timeout)
+        check_seconds("timeout", timeout, none=True)
         self._engine.check_open("stream", timeout)
         model = self._engine.model
         assert model is not None  # it was open
@@ -411,11 +412,6 @@ def checked_policy(policy: PolicyLike) -> Policy:
     """Return the policy, of which its class or its text will do. Raises `OptionError`."""
     chosen: Policy = as_policy(policy)
     return chosen
-
-
-def _check_timeout(timeout: float | None) -> None:
-    if timeout is not None and not 0 < timeout < math.inf:
-        raise OptionError(f"timeout is a positive number of seconds, not {timeout!r}")
 
 
 def _wait(future: Future[Answer]) -> Answer:

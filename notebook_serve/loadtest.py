@@ -13,6 +13,7 @@ from itertools import count
 from numbers import Real
 from typing import Any
 
+from .checks import check_flags
 from .display import duration as duration_of
 from .endpoint import Endpoint
 from .errors import OptionError
@@ -119,6 +120,7 @@ def load_test(
         warmup=warmup,
         progress=progress,
     )
+    check_flags(share_loop=share_loop)
     return run_sync(_until_interrupted(load), share_loop)
 
 
@@ -421,6 +423,8 @@ def _load(
     progress: bool | None,
 ) -> Load:
     """The load that is meant; raises `OptionError` before anything is sent."""
+    if progress is not None:
+        check_flags(progress=progress)
     _check("timeout", timeout, TINY, math.inf, "a positive number of seconds")
     _check("deadline", deadline, TINY, math.inf, "a positive number of seconds")
     _check("warmup", warmup, 0.0, math.nextafter(1.0, 0.0), "a share from 0 to below 1")

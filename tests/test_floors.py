@@ -19,6 +19,7 @@ FLOORS = {
     "option_hints": 0,
     "signatures": 0,
     "tracebacks": 1,
+    "checks": 1,
     "fixed_attributes": 2,
     "policy_kinds": 1,
     "interpreter": 0,

@@ -28,6 +28,7 @@ from notebook_serve import (
     Server,
     Window,
     WrongCall,
+    access_log,
     capacity,
     compare,
     demo,
@@ -37,7 +38,9 @@ from notebook_serve import (
     serve,
     servers,
     simulate,
+    stop_all,
 )
+from notebook_serve.checks import checked_hosts, checked_origins
 from notebook_serve.errors import FrozenPolicy, LoaderFailed, UnknownAttribute
 from notebook_serve.live import steer
 from notebook_serve.option_hints import LOAD, POLICY, SERVER, SIMULATION, unknown_option
@@ -378,6 +381,31 @@ def test_an_attribute_that_is_none_cannot_be_set(
         ({"port": -1}, "port is a whole number"),
         ({"token": 123}, "token is a string that is not empty, got int"),
         ({"token": ""}, "token is a string that is not empty"),
+        ({"token": "a\n"}, "a space or a line break"),
+        ({"token": " a"}, "a space or a line break"),
+        ({"token": "a b"}, "a space or a line break"),
+        ({"token": "gehe\u00efm"}, "other letters than those of ASCII"),
+        ({"token": "a\x00"}, "a control character"),
+        ({"host": "127.0.0.1:8000"}, "write host='127.0.0.1', port=8000"),
+        ({"host": "localhost:8000"}, "write host='localhost', port=8000"),
+        ({"host": "[::1]:8000"}, "write host='::1', port=8000"),
+        ({"start": "no"}, "start must be True or False, got 'no'"),
+        ({"start": None}, "start must be True or False"),
+        ({"threads": 10_000}, "threads` must be a whole number >= 1 and <= 1024"),
+        ({"allow_origins": ["example.org"]}, "needs a scheme, write 'https://example.org'"),
+        ({"allow_origins": ["localhost:3000"]}, "needs a scheme, write 'https://localhost:3000'"),
+        ({"allow_origins": ["https://a/b"]}, "a scheme and a host only, .* write 'https://a'"),
+        ({"allow_origins": ["https://a?x"]}, "a scheme and a host only"),
+        ({"allow_origins": ["https://me@a"]}, "a scheme and a host only"),
+        ({"allow_origins": [""]}, "such as 'https://example.org', got ''"),
+        ({"allow_origins": ["*"]}, "such as 'https://example.org'"),
+        ({"allow_origins": ["https://a b"]}, "such as 'https://example.org'"),
+        ({"allow_origins": ["https://a:x"]}, "such as 'https://example.org'"),
+        ({"allow_hosts": ["http://a"]}, "without a scheme, .* write 'a'"),
+        ({"allow_hosts": ["a b"]}, "names of hosts"),
+        ({"allow_hosts": [""]}, "names of hosts"),
+        ({"allow_hosts": ["*"]}, "names of hosts"),
+        ({"allow_hosts": ["a/b"]}, "names of hosts"),
         ({"timeout": "5"}, "timeout is a positive number"),
         ({"timeout": None}, "timeout is a positive number"),
         ({"timeout": float("nan")}, "timeout is a positive number"),
@@ -405,6 +433,66 @@ def test_a_value_that_makes_no_sense_is_refused(options: Any, said: str) -> None
     with pytest.raises(OptionError, match=said):
         serve(echo, **options)
     assert servers() == []
+
+
+@pytest.mark.parametrize("pages", [["https://A.example/"], ["HTTPS://a.example:443"]])
+def test_a_page_is_allowed_however_it_is_written(make: Make, pages: list[str]) -> None:
+    """A browser sends it in small letters, without a usual port and without a slash."""
+    server = make(echo, allow_origins=pages, allow_hosts=["MINE.example:80"])
+    headers = {"Origin": "https://a.example", "Host": "mine.example:9"}
+    with server.httpx() as client:
+        assert client.post("/", content="x", headers=headers).status_code == 200
+        elsewhere = {**headers, "Origin": "https://b.example"}
+        assert client.post("/", content="x", headers=elsewhere).status_code == 403
+
+
+def test_names_and_pages_are_kept_as_requests_have_them() -> None:
+    """Ports of pages count, those of hosts do not; an IPv6 address is in brackets."""
+    assert checked_hosts(
+        ["B.example:8000", "::1", "[::2]:80", "10.0.0.1", "b\u00fccher.example"]
+    ) == (*("b.example", "[::1]", "[::2]", "10.0.0.1", "xn--bcher-kva.example"),)
+    pages = ["http://a:80/", "http://a:8080", "https://[::1]:3", "vscode-webview://x", "null"]
+    kept = ("http://a", "http://a:8080", "https://[::1]:3", "vscode-webview://x", "null")
+    assert checked_origins(pages) == kept
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda s: s.predict("a", timeout="x"), "timeout is a positive number of seconds, not 'x'"),
+        (lambda s: s.predict("a", timeout=True), "timeout is a positive number"),
+        (lambda s: s.predict("a", timeout=float("nan")), "timeout is a positive number"),
+        (lambda s: s.stream("a", timeout="1"), "timeout is a positive number"),
+        (lambda s: s.wait_ready("x"), "timeout is a number of seconds from 0 up, not 'x'"),
+        (lambda s: s["default"].wait_ready(True), "timeout is a number of seconds from 0 up"),
+        (lambda s: s.wait_ready(progress="x"), "progress must be True or False, got 'x'"),
+        (lambda s: s.stop(timeout="x"), "timeout is a number of seconds from 0 up"),
+        (lambda s: s.stop(drain="no"), "drain must be True or False, got 'no'"),
+        (lambda s: s.stop(timeout=float("inf")), "timeout is a number of seconds from 0 up"),
+        (lambda s: stop_all(drain=0), "drain must be True or False"),
+        (lambda s: s.add("m", echo, timeout="x"), "timeout is a positive number"),
+        (lambda s: load_test(s, ["x"], concurrency=1, progress="x"), "progress must be True"),
+        (lambda s: load_test(s, ["x"], concurrency=1, share_loop="x"), "share_loop must be True"),
+        (lambda s: access_log(json="x"), "json must be True or False"),
+    ],
+)
+def test_a_value_of_a_call_that_makes_no_sense_is_refused(make: Make, call: Any, said: str) -> None:
+    """With a sentence, where Python would raise of a comparison somewhere inside."""
+    server = make(echo)
+    with pytest.raises(OptionError, match=said):
+        call(server)
+    assert server.state == "ready"
+
+
+def test_a_loader_that_needs_an_argument_is_refused_in_the_cell() -> None:
+    """A batch function given as the loader would fail in the worker, much later."""
+    with pytest.raises(OptionError, match="a callable of no arguments that returns a model"):
+        serve(loader=echo)
+    with pytest.raises(OptionError, match="a callable of no arguments"):
+        serve(loader=lambda device: echo)
+    assert servers() == []
+    assert serve(loader=lambda device: echo, devices=["cpu"], start=False).state == "new"
+    assert serve(loader=lambda device="cpu": echo, start=False).state == "new"
 
 
 @pytest.mark.parametrize("name", ["command line", "über", "a.b-c_d", "<i>", "日本", "x & y"])
