@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import AbstractContextManager
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from .checks import check_seconds
@@ -19,7 +20,7 @@ from .extras import require
 from .fixed_attributes import FixedAttributes
 from .jobs import PolicyChange
 from .log import Batches, Errors, Requests
-from .models import ServedModel
+from .models import Model, ServedModel
 from .overheads import with_overheads
 from .parameters import STOP, Parameters
 from .policies import Policy, PolicyLike, label
@@ -96,8 +97,8 @@ class Endpoint(FixedAttributes):
     def predict(self, inputs: Any, *, timeout: float | None = None, **parameters: Any) -> Any:
         """Ask through the same queue, without HTTP; returns what ``pipe(inputs)`` would.
 
-        A list is as many entries of the queue, as over HTTP. `timeout` (seconds) can shorten the
-        server's. Raises a `ServeError`.
+        A list is as many entries of the queue, as over HTTP, and gives a list of what ``pipe(x)``
+        returns for each ``x``. `timeout` (seconds) can shorten the server's. Raises a `ServeError`.
         """
         if self._engine.on_own_thread():
             raise OptionError("the model must not wait for its own queue: that would never end")
@@ -131,9 +132,11 @@ class Endpoint(FixedAttributes):
         self, inputs: Any, parameters: Mapping[str, Any], timeout: float | None
     ) -> tuple[list[Future[Answer]], bool]:
         check_seconds("timeout", timeout, none=True)
+        self._check_served()
         self._engine.check_open("predict", timeout)
         model = self._engine.model
         assert model is not None  # it was open
+        _check_timeout_is_meant(model, parameters)
         parts = model.split(inputs, parameters)
         wanted = [inputs] if parts is None else parts
         futures = self._engine.submit(wanted, parameters, timeout=timeout, client="predict")
@@ -220,6 +223,7 @@ class Endpoint(FixedAttributes):
     ) -> list[str]:
         """Return the texts to stop at; raises what is wrong with a call of `stream`."""
         check_seconds("timeout", timeout, none=True)
+        self._check_served()
         self._engine.check_open("stream", timeout)
         model = self._engine.model
         assert model is not None  # it was open
@@ -232,6 +236,14 @@ class Endpoint(FixedAttributes):
             if parameters.get(name):
                 raise InvalidInput(f"{name} is for `predict`; a stream has only the new text")
         return [stops] if isinstance(stops, str) else stops
+
+    def _check_served(self) -> None:
+        """Raise `OptionError` if the server has this model no more."""
+        if self._engine not in self._engines.values():
+            raise OptionError(
+                f"the server has no model {self.name!r} any more: it was removed or replaced; "
+                f"server.models lists those that it has"
+            )
 
     @contextlib.contextmanager
     def _writing(
@@ -262,6 +274,7 @@ class Endpoint(FixedAttributes):
     @policy.setter
     @entry_point
     def policy(self, policy: PolicyLike) -> None:
+        self._check_served()
         self._engine.policy = checked_policy(policy)
 
     def pause(self) -> None:
@@ -412,6 +425,16 @@ def checked_policy(policy: PolicyLike) -> Policy:
     """Return the policy, of which its class or its text will do. Raises `OptionError`."""
     chosen: Policy = as_policy(policy)
     return chosen
+
+
+def _check_timeout_is_meant(model: Model, parameters: Mapping[str, Any]) -> None:
+    """Refuse a misspelt ``timeout``, which is not among what the model says it takes."""
+    known: Parameters | None = getattr(model, "_parameters", None)
+    for name in parameters:
+        if known is None or name in known.allowed:
+            continue
+        if get_close_matches(name.lower(), [*known.allowed, "timeout"], 1) == ["timeout"]:
+            raise InvalidInput(f"`predict` has no option `{name}`; did you mean `timeout`?")
 
 
 def _wait(future: Future[Answer]) -> Answer:

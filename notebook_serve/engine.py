@@ -283,7 +283,7 @@ class Engine:
                 with self._changed:
                     self._changed.wait_for(lambda: not self._open, timeout)
         finally:
-            self._refuse_all(lambda: Stopping("the server stopped before it came to this request"))
+            self._refuse_all(_stopped)
             if not self._end_threads(max(0.0, give_up - time.monotonic())):
                 logger.warning("%s: a forward outlasts stop(); its thread ends with it", self.name)
             COLLECTING.let_go(self)
@@ -516,10 +516,10 @@ class Engine:
         self._close([(entry, "expired", error)])
         self._worker.withdraw(entry_id)
 
-    def _refuse_all(self, error: Callable[[], Unavailable]) -> None:
+    def _refuse_all(self, error: Callable[[Entry], Unavailable]) -> None:
         with self._lock:
             entries = list(self._open.values())
-        self._close([(entry, "rejected", error()) for entry in entries])
+        self._close([(entry, "rejected", error(entry)) for entry in entries])
 
     def _close(self, endings: Iterable[Ending]) -> None:
         """Answer and record the entries that are still open, each with what `endings` says."""
@@ -809,7 +809,7 @@ class Engine:
             self._note_error(error)
             if self._state != "stopping":
                 self._set_state("dead")
-        refuse = partial(self._refuse_all, lambda: WorkerDead(str(cause), MOST_RETRY_AFTER))
+        refuse = partial(self._refuse_all, lambda entry: WorkerDead(str(cause), MOST_RETRY_AFTER))
         if self._desk.is_current():
             refuse()
         else:
@@ -982,6 +982,12 @@ class Engine:
             waiting = [entry for entry in self._open.values() if entry.started is None]
         jobs = tuple(entry.job for entry in waiting if entry.job is not None)
         return Queue(jobs, time.monotonic(), len(waiting) - len(jobs))
+
+
+def _stopped(entry: Entry) -> Stopping:
+    if entry.started is None:
+        return Stopping("the server stopped before it came to this request")
+    return Stopping("the server stopped while this request ran, and did not wait for its answer")
 
 
 def _loaded(loader: Callable[[], Any] | None) -> Model:

@@ -109,7 +109,7 @@ def instead(table: Mapping[str, str], name: str, value: Any) -> str:
     text = table.get(name.lower(), "")
     if not any(field for _, field, _, _ in Formatter().parse(text)):
         return text
-    return text.format(name=name, value=_short(value), seconds=_short(_seconds(value)))
+    return text.format(name=name, value=short(value), seconds=short(_seconds(value)))
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -126,6 +126,12 @@ def _seconds(milliseconds: Any) -> Any:
     return milliseconds / 1000 if number else milliseconds
 
 
-def _short(value: Any) -> str:
-    text = repr(value)
+def short(value: Any) -> str:
+    """Return a value as a sentence repeats it: a function's name; dots for what is long."""
+    if str(getattr(value, "__name__", "")).isidentifier():
+        return str(value.__name__)
+    try:
+        text = repr(value)
+    except Exception:  # it is of a client, and may be nested deeply
+        return "..."
     return text if len(text) <= MOST_TEXT and " at 0x" not in text else "..."

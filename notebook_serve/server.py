@@ -44,6 +44,7 @@ from .jobs import PolicyChange
 from .learning import CostAware
 from .log import Batches, Errors, Requests
 from .models import ServedModel
+from .option_hints import short
 from .pipeline_builder import choose_model
 from .pipelines import as_model
 from .placement import Kind, Placement
@@ -422,10 +423,7 @@ class Server(FixedAttributes):
         Raises:
             OptionError: An option makes no sense, or `name` is the first model's.
         """
-        if not isinstance(name, str) or not NAME.fullmatch(name):
-            raise OptionError(
-                f"a model's name is of letters, digits, dots, dashes and underscores, not {name!r}"
-            )
+        _check_model_name(name)
         if name in (FIRST, self.name):
             raise OptionError(f"{name!r} is the model that the server was made with")
         own = self._engine
@@ -479,8 +477,8 @@ class Server(FixedAttributes):
     def predict(self, inputs: Any, *, timeout: float | None = None, **parameters: Any) -> Any:
         """Ask through the same queue, without HTTP; returns what ``pipe(inputs)`` would.
 
-        A list is as many entries of the queue, as over HTTP. `timeout` (seconds) can shorten the
-        server's. Raises a `ServeError`.
+        A list is as many entries of the queue, as over HTTP, and gives a list of what ``pipe(x)``
+        returns for each ``x``. `timeout` (seconds) can shorten the server's. Raises a `ServeError`.
         """
         return self._first.predict(inputs, timeout=timeout, **parameters)
 
@@ -537,16 +535,20 @@ class Server(FixedAttributes):
 
     # -- clients ------------------------------------------------------------------------
 
+    @entry_point
     def client(self, name: str = "default", **options: Any) -> InferenceClient:
         """A Hugging Face `InferenceClient` for the model `name`, token and time-out included.
 
         ``server.client().fill_mask("a [MASK]")`` asks over HTTP. `options` are the client's own.
         Where ``HF_HUB_OFFLINE`` is set, that client refuses every address; use `httpx` then.
         """
+        self._engines[name]  # raises where there is none
         return self._clients.hub(name, options)
 
+    @entry_point
     def aclient(self, name: str = "default", **options: Any) -> AsyncInferenceClient:
         """The same as `client`, with methods to be awaited."""
+        self._engines[name]
         return self._clients.async_hub(name, options)
 
     def httpx(self, **options: Any) -> Client:
@@ -868,6 +870,16 @@ def _check_name(name: Any) -> None:
         )
     if len(name) > LONGEST_NAME:
         raise OptionError(f"name must have at most {LONGEST_NAME} letters, got {len(name)}")
+
+
+def _check_model_name(name: Any) -> None:
+    if not isinstance(name, str):
+        model = short(name) if callable(name) else "model"
+        raise OptionError(f"the name comes first; write server.add('more', {model})")
+    if not NAME.fullmatch(name):
+        raise OptionError(
+            f"a model's name is of letters, digits, dots, dashes and underscores, not {name!r}"
+        )
 
 
 def _checked_placement(

@@ -41,7 +41,14 @@ from notebook_serve import (
     stop_all,
 )
 from notebook_serve.checks import checked_hosts, checked_origins
-from notebook_serve.errors import FrozenPolicy, LoaderFailed, UnknownAttribute
+from notebook_serve.errors import (
+    FrozenPolicy,
+    InvalidInput,
+    LoaderFailed,
+    NoSuchModel,
+    UnknownAttribute,
+)
+from notebook_serve.fixed_attributes import GIVEN
 from notebook_serve.live import steer
 from notebook_serve.option_hints import LOAD, POLICY, SERVER, SIMULATION, unknown_option
 from notebook_serve.pipelines import as_model
@@ -53,6 +60,11 @@ from .same import called
 Make = Callable[..., Server]
 
 COST = CostModel(fixed=0.01)
+
+
+def given(value: Any) -> Any:
+    """Return a value that a type checker would refuse where it is given."""
+    return value
 
 
 def echo(inputs: list[Any]) -> list[Any]:
@@ -469,11 +481,21 @@ def test_names_and_pages_are_kept_as_requests_have_them() -> None:
         (lambda s: s.stop(timeout="x"), "timeout is a number of seconds from 0 up"),
         (lambda s: s.stop(drain="no"), "drain must be True or False, got 'no'"),
         (lambda s: s.stop(timeout=float("inf")), "timeout is a number of seconds from 0 up"),
-        (lambda s: stop_all(drain=0), "drain must be True or False"),
+        (lambda s: stop_all(drain=0), "drain must be True or False"),  # type: ignore[arg-type]
         (lambda s: s.add("m", echo, timeout="x"), "timeout is a positive number"),
-        (lambda s: load_test(s, ["x"], concurrency=1, progress="x"), "progress must be True"),
-        (lambda s: load_test(s, ["x"], concurrency=1, share_loop="x"), "share_loop must be True"),
-        (lambda s: access_log(json="x"), "json must be True or False"),
+        (lambda s: load_test(s, ["x"], concurrency=1, progress=given("x")), "progress must be"),
+        (lambda s: load_test(s, ["x"], concurrency=1, share_loop=given(1)), "share_loop must be"),
+        (lambda s: load_test(s, ["x"], concurrency=1, parameters=given([1])), "are a dict of name"),
+        (lambda s: load_test(s, ["x"], concurrency=1, parameters={"foo": 1}), "parameter 'foo'"),
+        (lambda s: load_test(given(echo), ["x"], concurrency=1), r"not <function echo>$"),
+        (lambda s: load_test(s, given(object()), concurrency=1), r"not <object>$"),
+        (lambda s: access_log(json=given("x")), "json must be True or False"),
+        (lambda s: s.add(echo), r"the name comes first; write server.add\('more', echo\)"),
+        (lambda s: s.add(3, echo), r"write server.add\('more', model\)"),
+        (lambda s: s.predict("a", "b"), r"give a list: predict\(\['a', 'b'\]\)"),
+        (lambda s: s.predict("a", 5), "give options by name: timeout"),
+        (lambda s: s.stream("a", "b"), "give options by name: stop, timeout"),
+        (lambda s: compare(Greedy(), NoBatching()), r"compare\(\[.*NoBatching\(\)\]"),  # type: ignore[arg-type, call-arg]
     ],
 )
 def test_a_value_of_a_call_that_makes_no_sense_is_refused(make: Make, call: Any, said: str) -> None:
@@ -484,15 +506,53 @@ def test_a_value_of_a_call_that_makes_no_sense_is_refused(make: Make, call: Any,
     assert server.state == "ready"
 
 
+def test_an_unknown_parameter_may_be_a_misspelt_one(make: Make) -> None:
+    """Of the model, or of `predict` itself."""
+
+    def model(inputs: list[Any], top_k: int = 1) -> list[Any]:
+        return inputs
+
+    server = make(model)
+    with pytest.raises(InvalidInput, match="did you mean 'top_k'"):
+        server.predict("a", topk=2)
+    with pytest.raises(InvalidInput, match="did you mean `timeout`"):
+        server.predict("a", tmeout=2)
+    assert server.predict("a", top_k=2) == "a"
+
+
+def test_a_model_that_is_gone_says_so(make: Make) -> None:
+    """To set a policy of it would do nothing, and a client of it would find nothing."""
+    server = make(echo)
+    more = server.add("more", echo)
+    server.remove("more")
+    for use in (lambda: setattr(more, "policy", Greedy()), lambda: more.predict(1)):
+        with pytest.raises(OptionError, match="has no model 'more' any more"):
+            use()
+    for client in (server.client, server.aclient):
+        with pytest.raises(NoSuchModel, match="no model 'nope'"):
+            client("nope")
+
+
+def test_every_option_of_serve_is_told_of_when_it_is_set() -> None:
+    """They are given once; the policy can be set, and `start` is a method."""
+    options = set(inspect.signature(serve).parameters) - {"served", "policy", "start"}
+    assert options == set(GIVEN)
+    server: Any = serve(echo, start=False)
+    for name in options:
+        with pytest.raises(UnknownAttribute, match=rf"serve\(..., {name}=") as caught:
+            setattr(server, name, echo)
+        assert " at 0x" not in str(caught.value)
+
+
 def test_a_loader_that_needs_an_argument_is_refused_in_the_cell() -> None:
     """A batch function given as the loader would fail in the worker, much later."""
     with pytest.raises(OptionError, match="a callable of no arguments that returns a model"):
-        serve(loader=echo)
+        serve(loader=given(echo))
     with pytest.raises(OptionError, match="a callable of no arguments"):
-        serve(loader=lambda device: echo)
+        serve(loader=given(lambda device: echo))
     assert servers() == []
-    assert serve(loader=lambda device: echo, devices=["cpu"], start=False).state == "new"
-    assert serve(loader=lambda device="cpu": echo, start=False).state == "new"
+    assert serve(loader=given(lambda device: echo), devices=["cpu"], start=False).state == "new"
+    assert serve(loader=given(lambda device="cpu": echo), start=False).state == "new"
 
 
 @pytest.mark.parametrize("name", ["command line", "über", "a.b-c_d", "<i>", "日本", "x & y"])
