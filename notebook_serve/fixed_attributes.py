@@ -43,7 +43,7 @@ def _sentence(kind: type, name: str, value: Any) -> str:
     wanted = instead(SERVER, name, value)
     if wanted.startswith("policy="):
         return f"{said}; write {kind.__name__.lower()}.policy = {wanted.removeprefix('policy=')}"
-    if wanted and not wanted.startswith(("a ", "the ", "serve(")):
+    if wanted and not wanted.startswith(("a ", "the ", "serve(", "leave ")):
         return f"{said}; give it when it is made: {make}, {wanted})"
     hint = nearest(name, [own for own in dir(kind) if not own.startswith("_")])
     return f"{said}; {hint if hint.startswith('did') else 'what can be set is its policy'}"

@@ -427,7 +427,11 @@ class Server(FixedAttributes):
         if name in (FIRST, self.name):
             raise OptionError(f"{name!r} is the model that the server was made with")
         own = self._engine
-        given, loader = choose_model(served, model, loader, worker)
+        try:
+            given, loader = choose_model(served, model, loader, worker)
+        except OptionError as error:  # its advice is for `serve`
+            advice = error.message.replace("serve(", f"server.add({name!r}, ")
+            raise OptionError(advice) from None
         engine = _checked_engine(
             given,
             loader,

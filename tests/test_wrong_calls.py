@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import inspect
 import pickle
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,13 +47,15 @@ from notebook_serve.errors import (
     InvalidInput,
     LoaderFailed,
     NoSuchModel,
+    NotReady,
     UnknownAttribute,
 )
 from notebook_serve.fixed_attributes import GIVEN
 from notebook_serve.live import steer
 from notebook_serve.option_hints import LOAD, POLICY, SERVER, SIMULATION, unknown_option
 from notebook_serve.pipelines import as_model
-from notebook_serve.policy_kinds import KINDS, options_of
+from notebook_serve.policy_kinds import KINDS, as_policy, options_of
+from notebook_serve.policy_kinds import unknown_option as policy_option
 from notebook_serve.traffic import Poisson
 
 from .same import called
@@ -86,6 +89,14 @@ def echo(inputs: list[Any]) -> list[Any]:
         ({"max_queue": 5}, "write max_queue_size=5"),
         ({"queue_size": 5}, "write max_queue_size=5"),
         ({"workers_per_device": 2}, "write workers=2"),
+        ({"device": 0}, r"write devices=\['cuda:0'\]"),
+        ({"device": -1}, "leave it out, the CPU is the default"),
+        ({"device": "cuda"}, r"write devices=\['cuda'\]"),
+        ({"gpu": True}, r"write devices=\['cuda:0'\]"),
+        ({"cors": True}, r"write allow_origins=\['https://example.org'\]"),
+        ({"n_jobs": -1}, "write workers=2"),
+        ({"batch_size": None}, r"write policy=Greedy\(max_batch_size=8\)"),
+        ({"max_wait_ms": "5"}, r"write policy=Window\(max_wait=0.01\)"),
         ({"device": "cuda:0"}, r"write devices=\['cuda:0'\]"),
         ({"api_key": "secret"}, r"write token='...'$"),
         ({"ssl_keyfile": "k"}, "a proxy for https"),
@@ -120,6 +131,92 @@ def test_every_hint_can_be_written(table: dict[str, str]) -> None:
                 assert name in sentence
                 assert len(sentence) < 250
                 assert " at 0x" not in sentence
+
+
+VALUES = [
+    *(8, 0, -1, 5000, 0.5, float("nan"), float("inf"), True, False, None, "", "8", "x", "cuda"),
+    *("x" * 1000, "a b", "https://example.org", "127.0.0.1:8000", "0.0.0.0", [], [1], ["a b"]),
+    *({"a": 1}, object(), echo, lambda: echo, "auto", "cpu", "127.0.0.1"),
+]
+
+
+def load(inputs: Any = None) -> Any:
+    """Load nothing; the name that a hint gives to a loader."""
+    return echo
+
+
+def hints(table: dict[str, str], caller: str, known: list[str]) -> set[str]:
+    """Return what the hints of a table say to write, for all names and values."""
+    sentences = {unknown_option(caller, name, value, known) for name in table for value in VALUES}
+    return {said.partition("; write ")[2] for said in sentences} - {""}
+
+
+NAMES: dict[str, Any] = {
+    "echo": echo,
+    "load": load,
+    "Greedy": Greedy,
+    "Window": Window,
+    "Poisson": Poisson,
+    "CostModel": CostModel,
+    "serve": serve,
+}
+
+
+def test_every_hint_of_serve_is_accepted() -> None:
+    """What it says to write is taken, whatever the value was."""
+    known = list(inspect.signature(serve).parameters)
+    written = hints(SERVER, "serve", known)
+    assert len(written) > 40
+    for line in written:
+        if line.startswith(("the model", "serve(pipeline", "loader=echo")):
+            continue
+        first = "" if line.startswith("loader=") else "loader=load, "
+        server = eval(f"serve({first}start=False, {line})", NAMES)
+        assert server.state == "new", line
+
+
+def test_every_hint_of_add_is_accepted() -> None:
+    """Options that only the server has are told as the server's."""
+    known = list(inspect.signature(Server.add).parameters)
+    for line in hints(SERVER, "add", known):
+        if line.startswith(("the model", "server.add(NAME, pipe", "loader=echo")):
+            continue
+        only = line.startswith("it where the server is made: ")
+        first = "" if line.startswith("loader=") else "loader=load, "
+        call = line.partition(": ")[2].replace("...,", "loader=load, start=False,")
+        added = call if only else f"serve(echo, start=False).add('x', {first}{line})"
+        assert eval(added, NAMES).state == "new", line
+
+
+def test_every_hint_of_a_simulation_and_of_a_load_test_is_accepted() -> None:
+    """A load test refuses what it is given before it finds that the server does not run."""
+    for line in hints(SIMULATION, "simulate", ["traffic"]):
+        if line.endswith(" as the policy"):
+            assert eval(line.removesuffix(" as the policy"), NAMES)
+            continue
+        options = eval(f"dict({line})", NAMES)
+        usual = {"traffic": Poisson(5), "cost": COST, "duration": 1}
+        if options.get("duration", 0) > 100:
+            continue  # it would be accepted, and take long
+        assert simulate(Greedy(), **{**usual, **options})
+    for line in hints(LOAD, "load_test", ["traffic"]):
+        options = eval(f"dict({line})", NAMES)
+        if options.get("parameters"):
+            continue  # that is of the model
+        usual = given({}) if {"traffic", "concurrency"} & set(options) else {"concurrency": 1}
+        with pytest.raises(NotReady):
+            load_test(serve(echo, start=False), ["x"], **usual, **options)
+
+
+def test_every_hint_of_a_policy_is_accepted() -> None:
+    """Of the policy itself, or of another that has the option."""
+    for kind in KINDS.values():
+        for name in POLICY:
+            for value in VALUES:
+                said = policy_option(kind, name, value)
+                call = re.search(r"(?:write|such as) (\w+\(.*\))$", said)
+                if call is not None:
+                    assert as_policy(call[1])
 
 
 def test_no_hint_is_for_an_option_that_exists() -> None:
@@ -711,6 +808,15 @@ def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(LoaderFailed, match="no pipeline for fill-mask could be made of"):
         serve("fill-mask", model=tmp_path)
+
+
+def test_advice_of_add_is_of_add() -> None:
+    """The line to write has the name of the model."""
+    server = serve(echo, start=False)
+    with pytest.raises(OptionError, match=r"server.add\('m', 'fill-mask', model='"):
+        server.add("m", "fill-mask")
+    with pytest.raises(OptionError, match=r"write serve\('TASK', model='FOLDER OR NAME'\)"):
+        serve("")
 
 
 def test_the_model_may_be_given_by_name(make: Make) -> None:
