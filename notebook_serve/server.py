@@ -877,10 +877,9 @@ def _check_name(name: Any) -> None:
 
 
 def _check_model_name(name: Any) -> None:
-    if not isinstance(name, str):
-        model = short(name) if callable(name) else "model"
-        raise OptionError(f"the name comes first; write server.add('more', {model})")
-    if not NAME.fullmatch(name):
+    if callable(name):
+        raise OptionError(f"the name comes first; write server.add('more', {short(name)})")
+    if not isinstance(name, str) or not NAME.fullmatch(name):
         raise OptionError(
             f"a model's name is of letters, digits, dots, dashes and underscores, not {name!r}"
         )

@@ -588,7 +588,7 @@ def test_names_and_pages_are_kept_as_requests_have_them() -> None:
         (lambda s: load_test(s, given(object()), concurrency=1), r"not <object>$"),
         (lambda s: access_log(json=given("x")), "json must be True or False"),
         (lambda s: s.add(echo), r"the name comes first; write server.add\('more', echo\)"),
-        (lambda s: s.add(3, echo), r"write server.add\('more', model\)"),
+        (lambda s: s.add(3, echo), "a model's name is of letters, .*, not 3"),
         (lambda s: s.predict("a", "b"), r"give a list: predict\(\['a', 'b'\]\)"),
         (lambda s: s.predict("a", 5), "give options by name: timeout"),
         (lambda s: s.stream("a", "b"), "give options by name: stop, timeout"),
