@@ -8,7 +8,9 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
+from .checks import check_flags
 from .exchange import Exchange
+from .tracebacks import entry_point
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -50,6 +52,7 @@ class JsonLines(logging.Formatter):
         return "JsonLines()"
 
 
+@entry_point
 def access_log(*, json: bool = False) -> None:
     """Write a line for each HTTP request to the standard error stream, from now on.
 
@@ -58,6 +61,7 @@ def access_log(*, json: bool = False) -> None:
     standard logger ``notebook_serve.access``, at level INFO; to have them elsewhere, leave this
     function and give that logger a handler and the level. Its level WARNING ends them.
     """
+    check_flags(json=json)
     handler = _Handler()
     text = "%(asctime)s %(message)s"
     handler.setFormatter(JsonLines() if json else logging.Formatter(text))

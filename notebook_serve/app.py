@@ -21,11 +21,10 @@ from starlette.routing import Route
 
 from .access import Access
 from .accesslog import AccessLog
-from .asking import Calls, inputs_of
+from .asking import ENGINE, Calls, counting_answers, inputs_of
 from .bodies import content_type_of
 from .engines import AT_REST, FIRST, Engines, summary
 from .errors import InvalidInput, ModelFailed, NotReady, ServeError, WorkerDead
-from .exchange import MODEL
 from .extras import require
 from .headers import header
 from .inference_api import InferenceApi
@@ -205,6 +204,7 @@ class Handlers:
 
     # -- asking -------------------------------------------------------------------------
 
+    @counting_answers
     async def _ask(self, request: Request) -> Response:
         call = self.calls.begin(request)
         body = await call.body()
@@ -223,9 +223,8 @@ class Handlers:
         """An error of ours, as JSON."""
         assert isinstance(error, ServeError)
         # A failure in the engine has a record: this one came later, when the answer was encoded.
-        if isinstance(error, ModelFailed) and error.record is None and MODEL in request.scope:
-            engine = self._engines[request.scope[MODEL]]
-            engine.answer_failed(error, request_id(request))
+        if isinstance(error, ModelFailed) and error.record is None and ENGINE in request.scope:
+            request.scope[ENGINE].answer_failed(error, request_id(request))
         return error_response(request, error, self.told(request, error))
 
     def told(self, request: Request, error: ServeError) -> str:

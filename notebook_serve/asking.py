@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
 
 from .bodies import body_of, client_of, forms, from_json, from_text, is_file, timeout_of
 from .departure import departure_of
@@ -19,6 +21,10 @@ from .generation import Piece
 from .mailbox import Mailbox
 from .models import Model
 from .writing import Stream, check_writes, submit
+
+H = TypeVar("H")
+#: in a request's scope, the engine that it asks
+ENGINE = "notebook_serve.engine"
 
 
 class Calls:
@@ -38,6 +44,7 @@ class Calls:
         """The engine of the model that a request asks; raises `NoSuchModel`."""
         engine = self._engines[name]
         request.scope[MODEL] = engine.name  # for those who log or trace
+        request.scope[ENGINE] = engine
         return engine
 
     def begin(self, request: Request, name: str = FIRST) -> Call:
@@ -133,6 +140,20 @@ class Call:
 
     def _submit(self, inputs: Sequence[Any], parameters: Mapping[str, Any]) -> list[Future[Answer]]:
         return submit(self.engine, inputs, parameters, timeout=self._timeout, client=self._client)
+
+
+def counting_answers(
+    handler: Callable[[H, Request], Awaitable[Response]],
+) -> Callable[[H, Request], Awaitable[Response]]:
+    """Wrap a handler that asks a model: what it returns can be sent, so its engine counts it."""
+
+    @functools.wraps(handler)
+    async def asked(self: H, request: Request) -> Response:
+        response = await handler(self, request)
+        request.scope[ENGINE].answer_sent()
+        return response
+
+    return asked
 
 
 def inputs_of(model: Model, body: bytes, kind: str, charset: str) -> tuple[Any, dict[str, Any]]:

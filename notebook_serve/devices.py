@@ -26,6 +26,22 @@ def takes_device(loader: Callable[..., Any]) -> bool:
         return False
 
 
+def check_loader(loader: Callable[..., Any], *, told: bool) -> None:
+    """Refuse a loader that cannot be called as it will be: `told` its device, or nothing at all."""
+    try:
+        signature = inspect.signature(loader)
+    except (TypeError, ValueError):
+        return  # it says nothing of itself
+    given = {"device": "cpu"} if told and takes_device(loader) else {}
+    try:
+        signature.bind(**given)
+    except TypeError as error:
+        raise OptionError(
+            f"loader is a callable of no arguments that returns a model, and this one is called "
+            f"otherwise ({error}); write loader=lambda: ..., or give a model itself without loader="
+        ) from None
+
+
 def moved(model: Any, device: str, *, own: bool) -> Any:
     """`model` on `device`, or as it is without one; only where it is our `own` is it changed.
 

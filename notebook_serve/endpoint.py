@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import AbstractContextManager
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
+from .checks import check_seconds
 from .cost import CostModel
 from .display import Table, duration
 from .engine import Answer, Engine
@@ -19,7 +20,7 @@ from .extras import require
 from .fixed_attributes import FixedAttributes
 from .jobs import PolicyChange
 from .log import Batches, Errors, Requests
-from .models import ServedModel
+from .models import Model, ServedModel
 from .overheads import with_overheads
 from .parameters import STOP, Parameters
 from .policies import Policy, PolicyLike, label
@@ -87,6 +88,7 @@ class Endpoint(FixedAttributes):
         longer than a second. Raises `LoaderFailed`, with what the loader raised as its cause, or
         `NotReady`.
         """
+        check_seconds("timeout", timeout, zero=True, endless=True, none=True)
         self._engine.wait_ready(timeout, progress)
 
     # -- asking -------------------------------------------------------------------------
@@ -95,8 +97,8 @@ class Endpoint(FixedAttributes):
     def predict(self, inputs: Any, *, timeout: float | None = None, **parameters: Any) -> Any:
         """Ask through the same queue, without HTTP; returns what ``pipe(inputs)`` would.
 
-        A list is as many entries of the queue, as over HTTP. `timeout` (seconds) can shorten the
-        server's. Raises a `ServeError`.
+        A list is as many entries of the queue, as over HTTP, and gives a list of what ``pipe(x)``
+        returns for each ``x``. `timeout` (seconds) can shorten the server's. Raises a `ServeError`.
         """
         if self._engine.on_own_thread():
             raise OptionError("the model must not wait for its own queue: that would never end")
@@ -107,6 +109,7 @@ class Endpoint(FixedAttributes):
             finally:
                 for future in futures:
                     future.cancel()  # if the cell was interrupted, or an item has failed
+        self._engine.answer_sent()
         return values if many else values[0]
 
     @entry_point
@@ -121,16 +124,19 @@ class Endpoint(FixedAttributes):
             finally:
                 for future in futures:
                     future.cancel()
+        self._engine.answer_sent()
         values = [answer.value for answer in answers]
         return values if many else values[0]
 
     def _submit(
         self, inputs: Any, parameters: Mapping[str, Any], timeout: float | None
     ) -> tuple[list[Future[Answer]], bool]:
-        _check_timeout(timeout)
+        check_seconds("timeout", timeout, none=True)
+        self._check_served()
         self._engine.check_open("predict", timeout)
         model = self._engine.model
         assert model is not None  # it was open
+        _check_timeout_is_meant(model, parameters)
         parts = model.split(inputs, parameters)
         wanted = [inputs] if parts is None else parts
         futures = self._engine.submit(wanted, parameters, timeout=timeout, client="predict")
@@ -216,7 +222,8 @@ class Endpoint(FixedAttributes):
         parameters: Mapping[str, Any],
     ) -> list[str]:
         """Return the texts to stop at; raises what is wrong with a call of `stream`."""
-        _check_timeout(timeout)
+        check_seconds("timeout", timeout, none=True)
+        self._check_served()
         self._engine.check_open("stream", timeout)
         model = self._engine.model
         assert model is not None  # it was open
@@ -229,6 +236,14 @@ class Endpoint(FixedAttributes):
             if parameters.get(name):
                 raise InvalidInput(f"{name} is for `predict`; a stream has only the new text")
         return [stops] if isinstance(stops, str) else stops
+
+    def _check_served(self) -> None:
+        """Raise `OptionError` if the server has this model no more."""
+        if self._engine not in self._engines.values():
+            raise OptionError(
+                f"the server has no model {self.name!r} any more: it was removed or replaced; "
+                f"server.models lists those that it has"
+            )
 
     @contextlib.contextmanager
     def _writing(
@@ -259,6 +274,7 @@ class Endpoint(FixedAttributes):
     @policy.setter
     @entry_point
     def policy(self, policy: PolicyLike) -> None:
+        self._check_served()
         self._engine.policy = checked_policy(policy)
 
     def pause(self) -> None:
@@ -411,9 +427,14 @@ def checked_policy(policy: PolicyLike) -> Policy:
     return chosen
 
 
-def _check_timeout(timeout: float | None) -> None:
-    if timeout is not None and not 0 < timeout < math.inf:
-        raise OptionError(f"timeout is a positive number of seconds, not {timeout!r}")
+def _check_timeout_is_meant(model: Model, parameters: Mapping[str, Any]) -> None:
+    """Refuse a misspelt ``timeout``, which is not among what the model says it takes."""
+    known: Parameters | None = getattr(model, "_parameters", None)
+    for name in parameters:
+        if known is None or name in known.allowed:
+            continue
+        if get_close_matches(name.lower(), [*known.allowed, "timeout"], 1) == ["timeout"]:
+            raise InvalidInput(f"`predict` has no option `{name}`; did you mean `timeout`?")
 
 
 def _wait(future: Future[Answer]) -> Answer:

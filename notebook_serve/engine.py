@@ -162,6 +162,8 @@ class Engine:
         self._changes: deque[PolicyChange] = deque(maxlen=KEEP_CHANGES)
         self._streak = FailureStreak()
         self._batch_failures = BatchFailures()
+        #: of answers on their way to clients, after the model has given them
+        self._sending = FailureStreak()
         self._errors = NewestErrors(self.name)
         self._cause: ServeError | None = None
         self._state: State = "new"
@@ -194,7 +196,11 @@ class Engine:
             return self._state
         if self._paused:
             return "paused"
-        return "failing" if self._streak.failing else "ready"
+        return "failing" if self._fails else "ready"
+
+    @property
+    def _fails(self) -> bool:
+        return self._streak.failing or self._sending.failing
 
     @property
     def cause(self) -> ServeError | None:
@@ -239,7 +245,8 @@ class Engine:
             self.breaker = Breaker()
             self._recorder = Recorder(time.monotonic())
             self._changes.clear()
-            self._streak, self._errors = FailureStreak(), NewestErrors(self.name)
+            self._streak, self._sending = FailureStreak(), FailureStreak()
+            self._errors = NewestErrors(self.name)
             self._note_policy("start")
             self._backlog = Backlog()
             self._loading = {n for n, one in enumerate(self._executors) if not one.ready}
@@ -277,7 +284,7 @@ class Engine:
                 with self._changed:
                     self._changed.wait_for(lambda: not self._open, timeout)
         finally:
-            self._refuse_all(lambda: Stopping("the server stopped before it came to this request"))
+            self._refuse_all(_stopped)
             if not self._end_threads(max(0.0, give_up - time.monotonic())):
                 logger.warning("%s: a forward outlasts stop(); its thread ends with it", self.name)
             COLLECTING.let_go(self)
@@ -510,10 +517,10 @@ class Engine:
         self._close([(entry, "expired", error)])
         self._worker.withdraw(entry_id)
 
-    def _refuse_all(self, error: Callable[[], Unavailable]) -> None:
+    def _refuse_all(self, error: Callable[[Entry], Unavailable]) -> None:
         with self._lock:
             entries = list(self._open.values())
-        self._close([(entry, "rejected", error()) for entry in entries])
+        self._close([(entry, "rejected", error(entry)) for entry in entries])
 
     def _close(self, endings: Iterable[Ending]) -> None:
         """Answer and record the entries that are still open, each with what `endings` says."""
@@ -712,9 +719,25 @@ class Engine:
         )
 
     def answer_failed(self, error: ModelFailed, request: str) -> None:
-        """Keep the error of an answer that could not be sent to the client that asked for it."""
+        """Count an answer that could not be sent to the client that asked for it."""
         with self._lock:
             self._note_error(error.__cause__ or error, request)
+            turn = self._sending.ran(0, 1)
+        if turn == "failing":
+            logger.error(
+                "%s: %d answers in a row could not be sent; the newest: %s",
+                *(self.name, self._sending.count, message_of(error)),
+            )
+
+    def answer_sent(self) -> None:
+        """Count an answer that reached its client, or is just about to be sent."""
+        sending = self._sending
+        if sending.answered and not sending.count:
+            return  # as nearly always: there is nothing to change, and no lock to take
+        with self._lock:
+            turn = sending.ran(1, 0)
+        if turn == "recovered":
+            logger.info("%s: answers can be sent again", self.name)
 
     def _note_error(self, error: BaseException, request: str = "") -> None:
         """Keep an error to be looked at; the lock is held."""
@@ -794,7 +817,7 @@ class Engine:
             self._note_error(error)
             if self._state != "stopping":
                 self._set_state("dead")
-        refuse = partial(self._refuse_all, lambda: WorkerDead(str(cause), MOST_RETRY_AFTER))
+        refuse = partial(self._refuse_all, lambda entry: WorkerDead(str(cause), MOST_RETRY_AFTER))
         if self._desk.is_current():
             refuse()
         else:
@@ -897,13 +920,14 @@ class Engine:
         """The newest error, and what happens next, while the model is failing; else None.
 
         It is failing when its newest 3 requests that ran all failed, or all of them where fewer
-        ran. See `FailureStreak`.
+        ran; or when so many of its answers could not be sent. See `FailureStreak`.
         """
         error = self.last_error
-        if self._state != "ready" or not self._streak.failing or error is None:
+        if self._state != "ready" or not self._fails or error is None:
             return None
         outlook = self.breaker.outlook(time.monotonic())
-        return replace(error, times=self._streak.count, next=outlook)
+        times = max(self._streak.count, self._sending.count)
+        return replace(error, times=times, next=outlook)
 
     def errors(self) -> list[ErrorRecord]:
         """The newest errors since the start, newest first."""
@@ -974,6 +998,12 @@ class Engine:
             waiting = [entry for entry in self._open.values() if entry.started is None]
         jobs = tuple(entry.job for entry in waiting if entry.job is not None)
         return Queue(jobs, time.monotonic(), len(waiting) - len(jobs))
+
+
+def _stopped(entry: Entry) -> Stopping:
+    if entry.started is None:
+        return Stopping("the server stopped before it came to this request")
+    return Stopping("the server stopped while this request ran, and did not wait for its answer")
 
 
 def _loaded(loader: Callable[[], Any] | None) -> Model:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .errors import UnknownAttribute
-from .option_hints import SERVER, instead, nearest
+from .option_hints import SERVER, instead, nearest, short
 from .tracebacks import entry_point
 
 #: options that are given once
 GIVEN = (
     *("max_queue_size", "timeout", "refuse_late", "max_body_size", "token", "expose_errors"),
     *("allow_hosts", "allow_origins", "host", "port", "name", "workers", "worker", "devices"),
-    *("overtime", "loader", "model"),
+    *("overtime", "loader", "model", "threads"),
 )
 #: how an object of such a class is made
 MAKERS = {"Server": "serve(...", "Endpoint": "server.add(..."}
@@ -36,14 +36,14 @@ class FixedAttributes:
 def _sentence(kind: type, name: str, value: Any) -> str:
     said, make = f"`{kind.__name__.lower()}.{name}` cannot be set", MAKERS[kind.__name__]
     if name in GIVEN:
-        shown = "'...'" if name == "token" else repr(value)
+        shown = "'...'" if name == "token" else short(value)
         return f"{said}; give it when it is made: {make}, {name}={shown})"
     if hasattr(kind, name):
         return f"{said}; it is what the {kind.__name__.lower()} says or does"
     wanted = instead(SERVER, name, value)
     if wanted.startswith("policy="):
         return f"{said}; write {kind.__name__.lower()}.policy = {wanted.removeprefix('policy=')}"
-    if wanted and not wanted.startswith(("a ", "the ", "serve(")):
+    if wanted and not wanted.startswith(("a ", "the ", "serve(", "leave ")):
         return f"{said}; give it when it is made: {make}, {wanted})"
     hint = nearest(name, [own for own in dir(kind) if not own.startswith("_")])
     return f"{said}; {hint if hint.startswith('did') else 'what can be set is its policy'}"

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from .asking import Call, Calls, inputs_of
+from .asking import Call, Calls, counting_answers, inputs_of
 from .bodies import FORM, content_type_of, fields_of, json_value
 from .engine import Answer
 from .engines import FIRST
@@ -84,6 +84,7 @@ class InferenceApi:
             raise WorkerDead(str(engine.cause), 1)
         return json_response({"state": engine.state})
 
+    @counting_answers
     async def ask(self, request: Request) -> Response:
         """Ask the model."""
         call = self._calls.begin(request, request.path_params["name"])

@@ -11,15 +11,18 @@ from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
 from numbers import Real
+from types import NoneType
 from typing import Any
 
+from .checks import check_flags, shown
 from .display import duration as duration_of
 from .endpoint import Endpoint
-from .errors import OptionError
+from .errors import InvalidInput, OptionError
 from .history import policies_between
 from .jobs import BatchRecord, Outcome, PolicyChange, RequestRecord
 from .log import RequestLog
 from .notebook import run_sync
+from .parameters import Parameters
 from .policies import label
 from .progress import Show, progress_bar
 from .report import Report
@@ -119,6 +122,7 @@ def load_test(
         warmup=warmup,
         progress=progress,
     )
+    check_flags(share_loop=share_loop)
     return run_sync(_until_interrupted(load), share_loop)
 
 
@@ -421,6 +425,10 @@ def _load(
     progress: bool | None,
 ) -> Load:
     """The load that is meant; raises `OptionError` before anything is sent."""
+    if progress is not None:
+        check_flags(progress=progress)
+    if not isinstance(parameters, (Mapping, NoneType)):
+        raise OptionError(f"parameters are a dict of names and values, not {shown(parameters)}")
     _check("timeout", timeout, TINY, math.inf, "a positive number of seconds")
     _check("deadline", deadline, TINY, math.inf, "a positive number of seconds")
     _check("warmup", warmup, 0.0, math.nextafter(1.0, 0.0), "a share from 0 to below 1")
@@ -463,7 +471,9 @@ def _plan(
 def _checked_inputs(inputs: Sequence[Any]) -> list[Any]:
     named = isinstance(inputs, (str, bytes, bytearray, Mapping))
     if named or not hasattr(inputs, "__len__") or not hasattr(inputs, "__getitem__"):
-        raise OptionError(f"inputs are a list of what to ask, even if it is one, not {inputs!r}")
+        raise OptionError(
+            f"inputs are a list of what to ask, even if it is one, not {shown(inputs)}"
+        )
     if not len(inputs):
         raise OptionError("inputs are empty; there must be something to ask")
     return list(inputs)
@@ -479,13 +489,24 @@ def _target(
     if isinstance(target, str):
         return UrlTarget(target, inputs, parameters, timeout, headers or {})
     if not isinstance(target, (Server, Endpoint)):
-        raise OptionError(f"a load test takes a server or a URL, not {target!r}")
+        raise OptionError(f"a load test takes a server or a URL, not {shown(target)}")
     if headers:
         raise OptionError("headers are for a URL; the queue of a server has none")
+    _check_taken(target, parameters)
     return QueueTarget(target._engine, inputs, parameters, timeout)
+
+
+def _check_taken(target: Server | Endpoint, parameters: Mapping[str, Any]) -> None:
+    """Refuse parameters that the model does not take, as it would refuse every request."""
+    known: Parameters | None = getattr(target._engine.model, "_parameters", None)
+    if parameters and known is not None:
+        try:
+            known.check(parameters)
+        except InvalidInput as error:
+            raise OptionError(f"every request would be rejected: {error}") from None
 
 
 def _check(name: str, value: Any, least: float, most: float, what: str) -> None:
     number = isinstance(value, Real) and not isinstance(value, bool)
     if not number or not least <= value <= most:
-        raise OptionError(f"{name} is {what}, not {value!r}")
+        raise OptionError(f"{name} is {what}, not {shown(value)}")

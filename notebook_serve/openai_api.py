@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from .asking import Call, Calls
+from .asking import Call, Calls, counting_answers
 from .bodies import body_of, json_value
 from .encoder_model import EncoderModel
 from .engine import Answer
@@ -172,6 +172,7 @@ class OpenAIApi:
 
     # -- embeddings -----------------------------------------------------------------------
 
+    @counting_answers
     async def embed(self, request: Request) -> Response:
         """A vector for each text."""
         call, given = await self._asked(request, EMBEDDING)
@@ -196,6 +197,7 @@ class OpenAIApi:
 
     # -- text -----------------------------------------------------------------------------
 
+    @counting_answers
     async def chat(self, request: Request) -> Response:
         """The next message of a chat."""
         call, given = await self._asked(request, CHAT)
@@ -206,6 +208,7 @@ class OpenAIApi:
             given["max_tokens"] = given.pop("max_completion_tokens")
         return await self._write(call, [messages_of(given["messages"])], given, "chat.completion")
 
+    @counting_answers
     async def complete(self, request: Request) -> Response:
         """How a prompt goes on."""
         call, given = await self._asked(request, COMPLETION)

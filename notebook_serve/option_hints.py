@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
-from string import Formatter
+import math
+import re
+import sys
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 #: the longest value that a hint repeats
@@ -30,11 +32,13 @@ SERVER = {
     **_named("policy=Greedy(max_batch_size={value})", *_SIZE),
     **_named("policy=Window(max_wait={value})", *_WAIT),
     **_named("policy=Window(max_wait={seconds})", *_WAIT_MS[:-1]),
-    **_named("policy=...", "scheduler", "strategy", "batching", "scheduling", "batching_policy"),
+    **_named(
+        "policy=Greedy(8)", "scheduler", "strategy", "batching", "scheduling", "batching_policy"
+    ),
     **_named("max_queue_size={value}", *_QUEUE),
     **_named("workers={value}", *_WORKERS, "replicas", "processes", "n_jobs"),
     **_named("threads={value}", "num_threads", "torch_threads", "n_threads", "omp_num_threads"),
-    **_named("devices=[{value}]", "device", "gpu", "device_map", "accelerator"),
+    **_named("devices={value}", "device", "gpu", "device_map", "accelerator"),
     **_named("worker='process'", "process", "use_process", "isolate", "subprocess", "backend"),
     **_named("token='...'", "api_key", "key", "auth", "password", "auth_token", "api_token"),
     **_named(
@@ -73,7 +77,7 @@ SIMULATION = {
     **_named("traffic=Poisson({value})", "rate", "rps", "qps"),
     **_named("duration={value}", "seconds", "time", "until"),
     **_named("lengths={value}", "length", "sizes"),
-    **_named("cost=CostModel(...)", "cost_model", "service_time", "law"),
+    **_named("cost=CostModel(fixed=0.01)", "cost_model", "service_time", "law"),
 }
 #: the same of policies
 POLICY = {
@@ -95,21 +99,128 @@ TABLES: Mapping[str, Mapping[str, str]] = {
 }
 
 
+#: for each option that a hint shows: whether a value would do, and one that does
+FITTING: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "Poisson": (lambda value: _is_number(value, 1e-6, 1e6), "50"),
+    "concurrency": (lambda value: _is_whole(value), "10"),
+    "deadline": (lambda value: _is_number(value, 1e-6), "0.1"),
+    "duration": (lambda value: _is_number(value, 1e-6), "10"),
+    "expose_errors": (lambda value: isinstance(value, bool), "True"),
+    "lengths": (lambda value: _is_whole(value), "[10, 20]"),
+    "loader": (lambda value: callable(value) and short(value).isidentifier(), "load"),
+    "max_batch_size": (lambda value: _is_whole(value), "8"),
+    "max_body_size": (lambda value: _is_whole(value, 1, 2**40), "10_000_000"),
+    "max_padding": (lambda value: _is_number(value, 0, 1), "0.5"),
+    "max_queue_size": (lambda value: _is_whole(value, 1, 10_000_000), "1000"),
+    "max_tokens": (lambda value: _is_whole(value), "4096"),
+    "max_wait": (lambda value: _is_number(value, 0), "0.01"),
+    "n": (lambda value: _is_whole(value), "1000"),
+    "objective": (lambda value: _is_number(value, 1e-6), "0.1"),
+    "parameters": (lambda value: isinstance(value, Mapping), "{}"),
+    "port": (lambda value: _is_whole(value, 0, 65535), "8000"),
+    "replicas": (lambda value: _is_whole(value, 1, 64), "2"),
+    "think": (lambda value: _is_number(value, 0), "0.1"),
+    "threads": (lambda value: _is_whole(value, 1, 1024), "4"),
+    "timeout": (lambda value: _is_number(value, 1e-6), "30"),
+    "workers": (lambda value: _is_whole(value, 1, 64), "2"),
+}
+#: the option, or the class, whose value a hint shows
+SHOWN = re.compile(r"(\w+)[=(]\{(value|seconds)\}")
+#: a page as ``allow_origins`` takes it, and a host
+PAGE = re.compile(r"https?://[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:8\d\d\d)?")
+HOST = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
+#: an address that can be listened on, as far as can be told
+ADDRESS = re.compile(r"localhost|\d{1,2}(\.\d{1,2}){3}|127\.\d\.\d\.\d|192\.168\.\d{1,2}\.\d{1,2}")
+
+
 def unknown_option(caller: str, name: str, value: Any, known: Iterable[str]) -> str:
     """Return the sentence for an option that `caller` does not have."""
     names = [option for option in known if not option.startswith("_")]
     wanted = instead(TABLES.get(caller, {}), name, value)
-    verb = "use" if wanted.startswith("a ") else "write"
-    hint = f"{verb} {wanted}" if wanted else nearest(name, names)
+    if caller == "add":
+        wanted = _of_add(wanted, names)
+    verb = "use " if wanted.startswith("a ") else "write "
+    verb = "" if wanted.startswith("leave ") else verb
+    hint = f"{verb}{wanted}" if wanted else nearest(name, names)
     return f"`{caller}` has no option `{name}`; {hint}"
 
 
+def _of_add(wanted: str, names: Collection[str]) -> str:
+    """Return a hint for `serve` as one for `add`, which takes fewer options."""
+    wanted = wanted.replace("model first: serve(", "model second: server.add(NAME, ")
+    wanted = wanted.replace("serve(pipeline(", "server.add(NAME, pipeline(")
+    option, equals, _ = wanted.partition("=")
+    only = equals and option.isidentifier() and option not in names
+    return f"it where the server is made: serve(..., {wanted})" if only else wanted
+
+
 def instead(table: Mapping[str, str], name: str, value: Any) -> str:
-    """Return what to write for `name`, with its value put in; empty if `table` has no such name."""
+    """Return what to write for `name`; empty if `table` has no such name.
+
+    It has the value where the option would accept that, and else an example.
+    """
     text = table.get(name.lower(), "")
-    if not any(field for _, field, _, _ in Formatter().parse(text)):
-        return text
-    return text.format(name=name, value=_short(value), seconds=_short(_seconds(value)))
+    found = SHOWN.search(text)
+    if found is None:
+        return text.replace("{name}", name)
+    option, field = found.groups()
+    fitted = _fitted(option, _seconds(value) if field == "seconds" else value)
+    return text.replace(f"{{{field}}}", fitted) if fitted else NO_DEVICE
+
+
+#: instead of a device that is the processor
+NO_DEVICE = "leave it out, the CPU is the default"
+
+
+def _fitted(option: str, value: Any) -> str:
+    """Return the text for a value of `option`; empty for a device that need not be named."""
+    if option == "devices":
+        return _devices(value)
+    if option == "host":
+        return _host(value)
+    if option in ("allow_origins", "allow_hosts"):
+        page = option == "allow_origins"
+        return _several(value, PAGE if page else HOST, "https://" * page + "example.org")
+    if option not in FITTING:
+        return short(value)
+    fits, example = FITTING[option]
+    return short(value) if fits(value) else example
+
+
+def _devices(value: Any) -> str:
+    if value in (None, "", "cpu") or value is False or (type(value) is int and value < 0):
+        return ""
+    if (
+        isinstance(value, str)
+        and value.isprintable()
+        and value != "auto"
+        and len(value) < MOST_TEXT
+    ):
+        return repr([value])
+    return repr([f"cuda:{value}" if type(value) is int else "cuda:0"])
+
+
+def _host(value: Any) -> str:
+    """A host that others can reach needs a token."""
+    host, _, port = str(value).partition(":")
+    if not isinstance(value, str) or not ADDRESS.fullmatch(host):
+        return "'127.0.0.1'"
+    token = "" if host in ("127.0.0.1", "localhost") else ", token='...'"
+    return repr(host) + (f", port={port}" if port.isdecimal() and len(port) < 5 else "") + token
+
+
+def _several(value: Any, form: re.Pattern[str], example: str) -> str:
+    values = list(value) if isinstance(value, (list, tuple)) else [value]
+    fits = values and all(isinstance(one, str) and form.fullmatch(one) for one in values)
+    return repr(values) if fits and len(repr(values)) <= MOST_TEXT else repr([example])
+
+
+def _is_whole(value: Any, least: int = 1, most: float = math.inf) -> bool:
+    return type(value) is int and least <= value <= most
+
+
+def _is_number(value: Any, least: float, most: float = sys.float_info.max) -> bool:
+    return type(value) in (int, float) and least <= value <= most
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -126,6 +237,12 @@ def _seconds(milliseconds: Any) -> Any:
     return milliseconds / 1000 if number else milliseconds
 
 
-def _short(value: Any) -> str:
-    text = repr(value)
+def short(value: Any) -> str:
+    """Return a value as a sentence repeats it: a function's name; dots for what is long."""
+    if str(getattr(value, "__name__", "")).isidentifier():
+        return str(value.__name__)
+    try:
+        text = repr(value)
+    except Exception:  # it is of a client, and may be nested deeply
+        return "..."
     return text if len(text) <= MOST_TEXT and " at 0x" not in text else "..."

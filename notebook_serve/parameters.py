@@ -6,11 +6,13 @@ are silently swallowed and others could hold the machine or load code.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from .errors import InvalidInput
+from .option_hints import short
 
 #: most new tokens, sequences, beams and labels that one request may ask for
 MOST_NEW_TOKENS, MOST_SEQUENCES, MOST_LABELS = 4096, 16, 100
@@ -176,16 +178,19 @@ class Parameters:
             if name not in self.allowed and self.others:
                 continue
             if name not in self.allowed:
-                known = ", ".join(sorted(self.allowed)) or "none"
-                raise InvalidInput(
-                    f"{self.task} does not take the parameter {name!r}; it takes: {known}"
-                )
+                raise InvalidInput(self._unknown(name))
             wrong = self.allowed[name](value)
             if wrong:
-                raise InvalidInput(f"the parameter {name!r} must be {wrong}")
+                raise InvalidInput(f"the parameter {name!r} must be {wrong}, got {short(value)}")
         for name in self.required:
             if name not in given:
                 raise InvalidInput(f"{self.task} needs the parameter {name!r}")
+
+    def _unknown(self, name: str) -> str:
+        known = ", ".join(sorted(self.allowed)) or "none"
+        near = difflib.get_close_matches(str(name).lower(), self.allowed, n=1, cutoff=0.6)
+        hint = f"did you mean {near[0]!r}? It" if near else "it"
+        return f"{self.task} does not take the parameter {name!r}; {hint} takes: {known}"
 
 
 TASKS: dict[str, dict[str, Check]] = {

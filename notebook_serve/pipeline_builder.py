@@ -92,6 +92,8 @@ def _model_is_missing(served: str) -> str:
 
 
 def _task_is_missing(source: str) -> str:
+    if not source.strip():
+        return f"{source!r} is no task; write serve('TASK', model='FOLDER OR NAME')"
     folder = Path(source).expanduser()
     task = _task_of_folder(folder)
     if (folder / "modules.json").exists():

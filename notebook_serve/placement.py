@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, get_args
 
+from .checks import shown
 from .devices import moved, placed, takes_device
 from .errors import OptionError
 from .executors import Executor, ThreadExecutor
@@ -19,6 +20,8 @@ Kind = Literal["thread", "process"]
 
 #: more workers than this are a mistake
 MOST_WORKERS = 64
+#: so many of torch's threads no machine has cores for
+MOST_THREADS = 1024
 
 
 @dataclass(frozen=True)
@@ -156,7 +159,8 @@ class Shared:
 
 def _check_threads(threads: Any) -> None:
     whole = isinstance(threads, int) and not isinstance(threads, bool)
-    if threads is not None and not (whole and threads >= 1):
+    if threads is not None and not (whole and 1 <= threads <= MOST_THREADS):
         raise OptionError(
-            f"`threads` must be a whole number >= 1, or None for torch's own, got {threads!r}"
+            f"`threads` must be a whole number >= 1 and <= {MOST_THREADS}, or None for torch's "
+            f"own, got {shown(threads)}"
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import signal
 import socket
 import subprocess
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .channel import Channel
+from .errors import InvalidInput
 from .generation import Prompt
 from .hearing import Flags, Hearing, Said
 from .models import Prepared
@@ -37,6 +39,9 @@ SIGNS = {
     signal.SIGSEGV: "a fault in native code",
     signal.SIGABRT: "native code gave up",
 }
+
+#: what pickle raises for a value that it cannot send
+UNSENDABLE = (pickle.PicklingError, TypeError, AttributeError, RecursionError)
 
 
 class ProcessDied(Exception):
@@ -82,6 +87,8 @@ class Process:
         self._channel, self._flags = Channel(ours), Flags()
         #: whether anything was heard of the newest batch before its end
         self.spoken = False
+        #: whether the newest message has left; if not, it could not be made bytes of
+        self._sent = False
         #: sentences about what slows its forward passes
         self.warnings: list[str] = []
         passed = (theirs.fileno(), life, self._flags.fd)
@@ -121,6 +128,12 @@ class Process:
         hearing = Hearing(self._flags)
         try:
             outputs: list[Any] = self._reply_to(items, hearing)
+        except UNSENDABLE as error:
+            if self._sent:
+                raise  # the model itself raised it
+            raise InvalidInput(
+                f"the input cannot be sent to the worker's process: {error}"
+            ) from error
         finally:
             self.spoken = hearing.spoken
             hearing.close()
@@ -128,7 +141,9 @@ class Process:
 
     def _reply_to(self, message: Any, hearing: Hearing) -> Any:
         try:
+            self._sent = False
             self._channel.send(message, ways={Prompt: hearing.send})
+            self._sent = True
             while isinstance(reply := self._channel.receive(), (Said, Warned)):
                 if isinstance(reply, Warned):
                     self.warnings = reply.sentences

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from .checks import check_flags
 from .extras import MissingExtra, require
 
 #: what takes no longer than this, in seconds, needs no bar
@@ -111,6 +112,8 @@ def packing_bar() -> Callable[[int, int], None]:
 
 
 def _tqdm(wanted: bool | None, seconds: float) -> Any:
+    if wanted is not None:
+        check_flags(progress=wanted)
     if wanted is False or (wanted is None and (seconds <= SHORT or not _is_seen())):
         return None
     try:

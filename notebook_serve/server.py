@@ -15,15 +15,24 @@ from collections.abc import (
     AsyncGenerator,
     Callable,
     Generator,
-    Iterable,
     Iterator,
-    Mapping,
     Sequence,
 )
 from typing import TYPE_CHECKING, Any
 
+from .checks import (
+    check_flags,
+    check_host,
+    check_seconds,
+    check_token,
+    check_whole,
+    checked_hosts,
+    checked_origins,
+    shown,
+)
 from .clients import Clients
 from .cost import CostModel
+from .devices import check_loader
 from .display import Card, Table, duration
 from .endpoint import Endpoint, Endpoints, checked_policy
 from .engine import Engine
@@ -35,6 +44,7 @@ from .jobs import PolicyChange
 from .learning import CostAware
 from .log import Batches, Errors, Requests
 from .models import ServedModel
+from .option_hints import short
 from .pipeline_builder import choose_model
 from .pipelines import as_model
 from .placement import Kind, Placement
@@ -160,6 +170,7 @@ def serve(
         PortTaken: The port that was asked for is in use.
         StartError: The server could not start for another reason.
     """
+    check_flags(start=start)
     given, loader = choose_model(served, model, loader, worker)
     server = Server(
         given,
@@ -220,12 +231,14 @@ class Server(FixedAttributes):
         name: str = "default",
     ) -> None:
         _check_name(name)
-        _check_whole("max_body_size", max_body_size, 1, 2**40)
+        check_whole("max_body_size", max_body_size, 1, 2**40)
         if port is not None:
-            _check_whole("port", port, 0, 65535)
-        _check_token(token)
-        _check_flags(refuse_late=refuse_late, expose_errors=expose_errors)
-        _check_host(host)
+            check_whole("port", port, 0, 65535)
+        check_token(token)
+        check_flags(refuse_late=refuse_late)
+        if expose_errors is not None:
+            check_flags(expose_errors=expose_errors)
+        check_host(host)
         if not is_loopback(host) and token is None:
             raise OptionError(
                 f"{host} can be reached by others; give token='...', and clients send it as "
@@ -235,8 +248,8 @@ class Server(FixedAttributes):
         self._host, self._port = host, port
         self._token, self._max_body_size = token, max_body_size
         self._expose_errors = is_loopback(host) if expose_errors is None else expose_errors
-        self._hosts = (host, *_checked_texts("allow_hosts", allow_hosts))
-        self._origins = _checked_texts("allow_origins", allow_origins)
+        self._hosts = (host, *checked_hosts(allow_hosts))
+        self._origins = checked_origins(allow_origins)
         placement = self._placement = _checked_placement(
             worker, workers, devices, threads, overtime
         )
@@ -302,6 +315,7 @@ class Server(FixedAttributes):
         self._listener = listener
         self._ended.clear()
 
+    @entry_point
     def stop(self, drain: bool = True, timeout: float = 10.0) -> None:
         """Refuse new requests, answer those that wait, and free the port; does nothing if stopped.
 
@@ -309,6 +323,7 @@ class Server(FixedAttributes):
             drain: False refuses what waits instead of answering it.
             timeout: Seconds that draining may take; what is left then is refused with 503.
         """
+        _check_end(drain, timeout)
         with self._life:
             try:
                 self._engines.stop(drain, timeout)
@@ -347,6 +362,7 @@ class Server(FixedAttributes):
         longer than a second. Raises `LoaderFailed`, with what the loader raised as its cause, or
         `NotReady`.
         """
+        check_seconds("timeout", timeout, zero=True, endless=True, none=True)
         left, give_up = timeout, time.monotonic() + (timeout or 0.0)
         for engine in self._engines.values():
             engine.wait_ready(left, progress)
@@ -407,14 +423,15 @@ class Server(FixedAttributes):
         Raises:
             OptionError: An option makes no sense, or `name` is the first model's.
         """
-        if not isinstance(name, str) or not NAME.fullmatch(name):
-            raise OptionError(
-                f"a model's name is of letters, digits, dots, dashes and underscores, not {name!r}"
-            )
+        _check_model_name(name)
         if name in (FIRST, self.name):
             raise OptionError(f"{name!r} is the model that the server was made with")
         own = self._engine
-        given, loader = choose_model(served, model, loader, worker)
+        try:
+            given, loader = choose_model(served, model, loader, worker)
+        except OptionError as error:  # its advice is for `serve`
+            advice = error.message.replace("serve(", f"server.add({name!r}, ")
+            raise OptionError(advice) from None
         engine = _checked_engine(
             given,
             loader,
@@ -437,6 +454,7 @@ class Server(FixedAttributes):
 
         Raises `NoSuchModel`, and `OptionError` for the model that the server was made with.
         """
+        _check_end(drain, timeout)
         if self._engines[name] is self._engine:
             raise OptionError(f"{name!r} is the model that the server was made with; see stop()")
         self._engines.remove(name).stop(drain, timeout)
@@ -463,8 +481,8 @@ class Server(FixedAttributes):
     def predict(self, inputs: Any, *, timeout: float | None = None, **parameters: Any) -> Any:
         """Ask through the same queue, without HTTP; returns what ``pipe(inputs)`` would.
 
-        A list is as many entries of the queue, as over HTTP. `timeout` (seconds) can shorten the
-        server's. Raises a `ServeError`.
+        A list is as many entries of the queue, as over HTTP, and gives a list of what ``pipe(x)``
+        returns for each ``x``. `timeout` (seconds) can shorten the server's. Raises a `ServeError`.
         """
         return self._first.predict(inputs, timeout=timeout, **parameters)
 
@@ -521,16 +539,20 @@ class Server(FixedAttributes):
 
     # -- clients ------------------------------------------------------------------------
 
+    @entry_point
     def client(self, name: str = "default", **options: Any) -> InferenceClient:
         """A Hugging Face `InferenceClient` for the model `name`, token and time-out included.
 
         ``server.client().fill_mask("a [MASK]")`` asks over HTTP. `options` are the client's own.
         Where ``HF_HUB_OFFLINE`` is set, that client refuses every address; use `httpx` then.
         """
+        self._engines[name]  # raises where there is none
         return self._clients.hub(name, options)
 
+    @entry_point
     def aclient(self, name: str = "default", **options: Any) -> AsyncInferenceClient:
         """The same as `client`, with methods to be awaited."""
+        self._engines[name]
         return self._clients.async_hub(name, options)
 
     def httpx(self, **options: Any) -> Client:
@@ -782,8 +804,10 @@ def servers() -> list[Server]:
         return list(_running.values())
 
 
+@entry_point
 def stop_all(drain: bool = True, timeout: float = 10.0) -> None:
     """Stop every server of this process."""
+    _check_end(drain, timeout)
     for server in servers():
         server.stop(drain, timeout)
 
@@ -814,11 +838,12 @@ def _checked_engine(
     if (model is None) == (loader is None):
         raise OptionError("give a model, or a loader that returns one (and not both)")
     if loader is not None and not callable(loader):
-        raise OptionError(f"loader is a callable of no arguments, not {loader!r}")
-    _check_whole("max_queue_size", max_queue_size, 1, 10_000_000)
-    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout > 0:
-        raise OptionError(f"timeout is a positive number of seconds, not {timeout!r}")
-    _check_flags(refuse_late=refuse_late)
+        raise OptionError(f"loader is a callable of no arguments, not {shown(loader)}")
+    if loader is not None:
+        check_loader(loader, told=any(placement.devices))
+    check_whole("max_queue_size", max_queue_size, 1, 10_000_000)
+    check_seconds("timeout", timeout, endless=True)
+    check_flags(refuse_late=refuse_late)
     made = None if model is None else as_model(model)
     return Engine(
         made,
@@ -831,6 +856,11 @@ def _checked_engine(
         timeout=float(timeout),
         name=name,
     )
+
+
+def _check_end(drain: Any, timeout: Any) -> None:
+    check_flags(drain=drain)
+    check_seconds("timeout", timeout, zero=True)
 
 
 def _check_name(name: Any) -> None:
@@ -846,33 +876,13 @@ def _check_name(name: Any) -> None:
         raise OptionError(f"name must have at most {LONGEST_NAME} letters, got {len(name)}")
 
 
-def _check_host(host: Any) -> None:
-    if not isinstance(host, str) or not host.strip():
-        hint = f"; write port={host}" if isinstance(host, int) else ", such as '127.0.0.1'"
-        raise OptionError(f"host must be an address as a text, got {host!r}{hint}")
-    if "://" in host:
-        raise OptionError(f"host must be an address without a scheme, got {host!r}")
-
-
-def _check_token(token: Any) -> None:
-    # Its value is a secret, and not repeated.
-    if token is not None and not (isinstance(token, str) and token):
-        said = "an empty one" if token == "" else type(token).__name__
-        raise OptionError(f"token is a string that is not empty, got {said}")
-
-
-def _check_flags(**flags: Any) -> None:
-    for name, value in flags.items():
-        if not (value is None or isinstance(value, bool)):
-            raise OptionError(f"{name} must be True or False, got {value!r}")
-
-
-def _checked_texts(name: str, values: Sequence[str]) -> tuple[str, ...]:
-    several = isinstance(values, Iterable) and not isinstance(values, (str, bytes, Mapping))
-    if not several or not all(isinstance(value, str) for value in values):
-        hint = f"; write {name}=[{values!r}]" if isinstance(values, str) else ""
-        raise OptionError(f"{name} is a list of strings, not {values!r}{hint}")
-    return tuple(values)
+def _check_model_name(name: Any) -> None:
+    if callable(name):
+        raise OptionError(f"the name comes first; write server.add('more', {short(name)})")
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        raise OptionError(
+            f"a model's name is of letters, digits, dots, dashes and underscores, not {name!r}"
+        )
 
 
 def _checked_placement(
@@ -895,8 +905,3 @@ def _check_overtime(overtime: Any, placement: Placement) -> None:
     number = isinstance(overtime, (int, float)) and not isinstance(overtime, bool)
     if not (number and 1 <= overtime < math.inf):
         raise OptionError(f"overtime is a factor from 1 up, not {overtime!r}")
-
-
-def _check_whole(name: str, value: Any, low: int, high: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-        raise OptionError(f"{name} is a whole number from {low} to {high}, not {value!r}")

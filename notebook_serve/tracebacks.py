@@ -5,13 +5,16 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ParamSpec, TypeVar, cast
 
 from .errors import ModelFailed, ServeError, StartError, WrongCall, callers_frames
-from .option_hints import unknown_option
+from .option_hints import short, unknown_option
 
 logger = logging.getLogger("notebook_serve")
+
+#: what is given by place
+PLACES = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -38,7 +41,7 @@ def entry_point(function: Callable[P, T]) -> Callable[P, T]:
             except TypeError as caught:
                 if not _is_of_the_call(caught):
                     raise
-                error = WrongCall(_misfit(function, caught))
+                error = WrongCall(_misfit(function, caught, args))
             raise error
 
         return cast("Callable[P, T]", awaited)
@@ -54,7 +57,7 @@ def entry_point(function: Callable[P, T]) -> Callable[P, T]:
         except TypeError as caught:
             if not _is_of_the_call(caught):
                 raise
-            error = WrongCall(_misfit(function, caught))
+            error = WrongCall(_misfit(function, caught, args))
         # Outside of the handler: the context is what the caller was handling, if anything.
         raise error
 
@@ -86,10 +89,26 @@ def _is_of_the_call(error: TypeError) -> bool:
     return trace is not None and trace.tb_next is None
 
 
-def _misfit(function: Callable[..., Any], error: TypeError) -> str:
+def _misfit(function: Callable[..., Any], error: TypeError, given: Sequence[Any]) -> str:
     many = "positional argument" in str(error) and "missing" not in str(error)
-    hint = "give options by name, such as policy=Greedy(8)" if many else "see its help"
-    return f"{error}; {hint}"
+    return f"{error}; {_by_name(function, given) if many else 'see its help'}"
+
+
+def _by_name(function: Callable[..., Any], given: Sequence[Any]) -> str:
+    """Return what to write where too many arguments were given by place."""
+    parameters = list(inspect.signature(function).parameters.values())
+    places = [item for item in parameters if item.kind in PLACES]
+    options = [item.name for item in parameters if item.kind is item.KEYWORD_ONLY]
+    values = given[1:] if places and places[0].name == "self" else given
+    first = next((item.name for item in places if item.name != "self"), "")
+    several = function.__name__ in ("predict", "apredict") or first == "policies"
+    if several and len({type(value).__name__ for value in values}) == 1:
+        return f"for several give a list: {function.__name__}([{', '.join(map(short, values))}])"
+    if first == "policies":
+        return f"give a list: {function.__name__}([{', '.join(map(short, values))}], ...)"
+    if "policy" in options:
+        return "give options by name, such as policy=Greedy(8)"
+    return f"give options by name: {', '.join(options)}" if options else "it takes no more"
 
 
 def _shortened(error: ServeError) -> ServeError:

@@ -250,7 +250,7 @@ def test_a_failing_model_is_500(make: Make, client: httpx.Client, exposed: bool)
 def test_an_answer_that_cannot_be_sent_is_among_the_errors(
     make: Make, client: httpx.Client, path: str
 ) -> None:
-    """The model did answer, so it is not failing; what went wrong is there to be found."""
+    """What went wrong is there to be found, with the id of the request."""
     server = make(lambda inputs: [object() for _ in inputs])
     response = client.post(server.url + path, content="x", headers={"X-Request-ID": "mine"})
     assert error_of(response) == (500, "ModelFailed")
@@ -258,6 +258,28 @@ def test_an_answer_that_cannot_be_sent_is_among_the_errors(
     assert (error.type, error.request) == ("TypeError", "mine")
     assert "object" in error.message
     assert server.stats().last_error is not None
+
+
+@pytest.mark.parametrize("path", ["", "/models/default"])
+def test_a_model_whose_answers_cannot_be_sent_is_failing(
+    make: Make, client: httpx.Client, path: str
+) -> None:
+    """From its first answer on, until one can be sent; `predict` sends nothing, and works."""
+    server = make(lambda inputs: [object() if given == "bad" else given for given in inputs])
+    url = server.url + path
+    assert client.post(url, content="bad").status_code == 500
+    failing = server.stats().failing
+    assert server.state == server.stats().state == "failing"
+    assert failing is not None
+    assert (failing.type, failing.times) == ("TypeError", 1)
+    assert client.get(server.url + "/health").json()["state"] == "failing"
+    assert client.post(url, content="good").status_code == 200
+    assert server.state == "ready"
+    for expected in ("ready", "ready", "failing"):
+        assert client.post(url, content="bad").status_code == 500
+        assert server.state == expected
+    assert type(server.predict("bad")) is object
+    assert server.state == "ready"
 
 
 @pytest.mark.parametrize("exposed", [True, False])

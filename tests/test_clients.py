@@ -37,6 +37,7 @@ def test_options_are_the_clients_own(make: Make) -> None:
     with server.httpx(timeout=1.5) as client:
         assert client.timeout == httpx.Timeout(1.5)
     assert server.client(timeout=1.5).timeout == 1.5
+    server.add("other", lambda inputs: inputs)
     assert server.aclient("other").model == server.url + "/models/other"
 
 

@@ -20,6 +20,7 @@ FLOORS = {
     "signatures": 0,
     "annotations": 0,
     "tracebacks": 1,
+    "checks": 1,
     "fixed_attributes": 2,
     "policy_kinds": 1,
     "interpreter": 0,

@@ -233,7 +233,12 @@ def test_an_unknown_parameter_is_refused(task: str, name: str) -> None:
         Parameters(task, TASKS[task]).check({name: 1})
 
     known = ", ".join(sorted(TASKS[task])) or "none"
-    assert caught.value.message == f"{task} does not take the parameter {name!r}; it takes: {known}"
+    said = caught.value.message
+    assert said.startswith(f"{task} does not take the parameter {name!r}; ")
+    assert said.lower().endswith(f"it takes: {known.lower()}")
+    near = "top_p" if "top_p" in TASKS[task] else "top_k"
+    if name == "tok_p" and near in TASKS[task]:
+        assert f"did you mean {near!r}? It takes" in said
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -244,7 +249,9 @@ def test_no_parameters_are_right_everywhere(task: str) -> None:
 
 def test_one_wrong_parameter_among_good_ones_is_named() -> None:
     """The first that is wrong is named, not one that is right."""
-    with pytest.raises(InvalidInput, match=r"^the parameter 'top_p' must be a number from 0 to 1$"):
+    with pytest.raises(
+        InvalidInput, match=r"^the parameter 'top_p' must be a number from 0 to 1, got 2$"
+    ):
         Parameters("text-generation", TASKS["text-generation"]).check(
             {"do_sample": True, "top_p": 2, "top_k": -1}
         )

@@ -143,7 +143,7 @@ def test_an_error_keeps_its_type_and_words(make: Make) -> None:
         server.predict("end")
     with pytest.raises(ModelFailed, match="an output cannot be sent"):
         server.predict("lock")
-    with pytest.raises(ModelFailed, match="cannot pickle"):
+    with pytest.raises(InvalidInput, match="cannot be sent to the worker's process: cannot pickle"):
         server.predict(threading.Lock())
     assert server.stats().restarts == {}
 

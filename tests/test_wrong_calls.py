@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import inspect
 import pickle
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from notebook_serve import (
     Server,
     Window,
     WrongCall,
+    access_log,
     capacity,
     compare,
     demo,
@@ -38,12 +40,23 @@ from notebook_serve import (
     serve,
     servers,
     simulate,
+    stop_all,
 )
-from notebook_serve.errors import FrozenPolicy, LoaderFailed, UnknownAttribute
+from notebook_serve.checks import checked_hosts, checked_origins
+from notebook_serve.errors import (
+    FrozenPolicy,
+    InvalidInput,
+    LoaderFailed,
+    NoSuchModel,
+    NotReady,
+    UnknownAttribute,
+)
+from notebook_serve.fixed_attributes import GIVEN
 from notebook_serve.live import steer
 from notebook_serve.option_hints import LOAD, POLICY, SERVER, SIMULATION, unknown_option
 from notebook_serve.pipelines import as_model
-from notebook_serve.policy_kinds import KINDS, options_of
+from notebook_serve.policy_kinds import KINDS, as_policy, options_of
+from notebook_serve.policy_kinds import unknown_option as policy_option
 from notebook_serve.traffic import Poisson
 
 from .same import called
@@ -51,6 +64,11 @@ from .same import called
 Make = Callable[..., Server]
 
 COST = CostModel(fixed=0.01)
+
+
+def given(value: Any) -> Any:
+    """Return a value that a type checker would refuse where it is given."""
+    return value
 
 
 def echo(inputs: list[Any]) -> list[Any]:
@@ -72,6 +90,14 @@ def echo(inputs: list[Any]) -> list[Any]:
         ({"max_queue": 5}, "write max_queue_size=5"),
         ({"queue_size": 5}, "write max_queue_size=5"),
         ({"workers_per_device": 2}, "write workers=2"),
+        ({"device": 0}, r"write devices=\['cuda:0'\]"),
+        ({"device": -1}, "leave it out, the CPU is the default"),
+        ({"device": "cuda"}, r"write devices=\['cuda'\]"),
+        ({"gpu": True}, r"write devices=\['cuda:0'\]"),
+        ({"cors": True}, r"write allow_origins=\['https://example.org'\]"),
+        ({"n_jobs": -1}, "write workers=2"),
+        ({"batch_size": None}, r"write policy=Greedy\(max_batch_size=8\)"),
+        ({"max_wait_ms": "5"}, r"write policy=Window\(max_wait=0.01\)"),
         ({"device": "cuda:0"}, r"write devices=\['cuda:0'\]"),
         ({"api_key": "secret"}, r"write token='...'$"),
         ({"ssl_keyfile": "k"}, "a proxy for https"),
@@ -106,6 +132,92 @@ def test_every_hint_can_be_written(table: dict[str, str]) -> None:
                 assert name in sentence
                 assert len(sentence) < 250
                 assert " at 0x" not in sentence
+
+
+VALUES = [
+    *(8, 0, -1, 5000, 0.5, float("nan"), float("inf"), True, False, None, "", "8", "x", "cuda"),
+    *("x" * 1000, "a b", "https://example.org", "127.0.0.1:8000", "0.0.0.0", [], [1], ["a b"]),
+    *({"a": 1}, object(), echo, lambda: echo, "auto", "cpu", "127.0.0.1"),
+]
+
+
+def load(inputs: Any = None) -> Any:
+    """Load nothing; the name that a hint gives to a loader."""
+    return echo
+
+
+def hints(table: dict[str, str], caller: str, known: list[str]) -> set[str]:
+    """Return what the hints of a table say to write, for all names and values."""
+    sentences = {unknown_option(caller, name, value, known) for name in table for value in VALUES}
+    return {said.partition("; write ")[2] for said in sentences} - {""}
+
+
+NAMES: dict[str, Any] = {
+    "echo": echo,
+    "load": load,
+    "Greedy": Greedy,
+    "Window": Window,
+    "Poisson": Poisson,
+    "CostModel": CostModel,
+    "serve": serve,
+}
+
+
+def test_every_hint_of_serve_is_accepted() -> None:
+    """What it says to write is taken, whatever the value was."""
+    known = list(inspect.signature(serve).parameters)
+    written = hints(SERVER, "serve", known)
+    assert len(written) > 40
+    for line in written:
+        if line.startswith(("the model", "serve(pipeline", "loader=echo")):
+            continue
+        first = "" if line.startswith("loader=") else "loader=load, "
+        server = eval(f"serve({first}start=False, {line})", NAMES)
+        assert server.state == "new", line
+
+
+def test_every_hint_of_add_is_accepted() -> None:
+    """Options that only the server has are told as the server's."""
+    known = list(inspect.signature(Server.add).parameters)
+    for line in hints(SERVER, "add", known):
+        if line.startswith(("the model", "server.add(NAME, pipe", "loader=echo")):
+            continue
+        only = line.startswith("it where the server is made: ")
+        first = "" if line.startswith("loader=") else "loader=load, "
+        call = line.partition(": ")[2].replace("...,", "loader=load, start=False,")
+        added = call if only else f"serve(echo, start=False).add('x', {first}{line})"
+        assert eval(added, NAMES).state == "new", line
+
+
+def test_every_hint_of_a_simulation_and_of_a_load_test_is_accepted() -> None:
+    """A load test refuses what it is given before it finds that the server does not run."""
+    for line in hints(SIMULATION, "simulate", ["traffic"]):
+        if line.endswith(" as the policy"):
+            assert eval(line.removesuffix(" as the policy"), NAMES)
+            continue
+        options = eval(f"dict({line})", NAMES)
+        usual = {"traffic": Poisson(5), "cost": COST, "duration": 1}
+        if options.get("duration", 0) > 100:
+            continue  # it would be accepted, and take long
+        assert simulate(Greedy(), **{**usual, **options})
+    for line in hints(LOAD, "load_test", ["traffic"]):
+        options = eval(f"dict({line})", NAMES)
+        if options.get("parameters"):
+            continue  # that is of the model
+        usual = given({}) if {"traffic", "concurrency"} & set(options) else {"concurrency": 1}
+        with pytest.raises(NotReady):
+            load_test(serve(echo, start=False), ["x"], **usual, **options)
+
+
+def test_every_hint_of_a_policy_is_accepted() -> None:
+    """Of the policy itself, or of another that has the option."""
+    for kind in KINDS.values():
+        for name in POLICY:
+            for value in VALUES:
+                said = policy_option(kind, name, value)
+                call = re.search(r"(?:write|such as) (\w+\(.*\))$", said)
+                if call is not None:
+                    assert as_policy(call[1])
 
 
 def test_no_hint_is_for_an_option_that_exists() -> None:
@@ -379,6 +491,31 @@ def test_an_attribute_that_is_none_cannot_be_set(
         ({"port": -1}, "port is a whole number"),
         ({"token": 123}, "token is a string that is not empty, got int"),
         ({"token": ""}, "token is a string that is not empty"),
+        ({"token": "a\n"}, "a space or a line break"),
+        ({"token": " a"}, "a space or a line break"),
+        ({"token": "a b"}, "a space or a line break"),
+        ({"token": "gehe\u00efm"}, "other letters than those of ASCII"),
+        ({"token": "a\x00"}, "a control character"),
+        ({"host": "127.0.0.1:8000"}, "write host='127.0.0.1', port=8000"),
+        ({"host": "localhost:8000"}, "write host='localhost', port=8000"),
+        ({"host": "[::1]:8000"}, "write host='::1', port=8000"),
+        ({"start": "no"}, "start must be True or False, got 'no'"),
+        ({"start": None}, "start must be True or False"),
+        ({"threads": 10_000}, "threads` must be a whole number >= 1 and <= 1024"),
+        ({"allow_origins": ["example.org"]}, "needs a scheme, write 'https://example.org'"),
+        ({"allow_origins": ["localhost:3000"]}, "needs a scheme, write 'https://localhost:3000'"),
+        ({"allow_origins": ["https://a/b"]}, "a scheme and a host only, .* write 'https://a'"),
+        ({"allow_origins": ["https://a?x"]}, "a scheme and a host only"),
+        ({"allow_origins": ["https://me@a"]}, "a scheme and a host only"),
+        ({"allow_origins": [""]}, "such as 'https://example.org', got ''"),
+        ({"allow_origins": ["*"]}, "such as 'https://example.org'"),
+        ({"allow_origins": ["https://a b"]}, "such as 'https://example.org'"),
+        ({"allow_origins": ["https://a:x"]}, "such as 'https://example.org'"),
+        ({"allow_hosts": ["http://a"]}, "without a scheme, .* write 'a'"),
+        ({"allow_hosts": ["a b"]}, "names of hosts"),
+        ({"allow_hosts": [""]}, "names of hosts"),
+        ({"allow_hosts": ["*"]}, "names of hosts"),
+        ({"allow_hosts": ["a/b"]}, "names of hosts"),
         ({"timeout": "5"}, "timeout is a positive number"),
         ({"timeout": None}, "timeout is a positive number"),
         ({"timeout": float("nan")}, "timeout is a positive number"),
@@ -406,6 +543,114 @@ def test_a_value_that_makes_no_sense_is_refused(options: Any, said: str) -> None
     with pytest.raises(OptionError, match=said):
         serve(echo, **options)
     assert servers() == []
+
+
+@pytest.mark.parametrize("pages", [["https://A.example/"], ["HTTPS://a.example:443"]])
+def test_a_page_is_allowed_however_it_is_written(make: Make, pages: list[str]) -> None:
+    """A browser sends it in small letters, without a usual port and without a slash."""
+    server = make(echo, allow_origins=pages, allow_hosts=["MINE.example:80"])
+    headers = {"Origin": "https://a.example", "Host": "mine.example:9"}
+    with server.httpx() as client:
+        assert client.post("/", content="x", headers=headers).status_code == 200
+        elsewhere = {**headers, "Origin": "https://b.example"}
+        assert client.post("/", content="x", headers=elsewhere).status_code == 403
+
+
+def test_names_and_pages_are_kept_as_requests_have_them() -> None:
+    """Ports of pages count, those of hosts do not; an IPv6 address is in brackets."""
+    assert checked_hosts(
+        ["B.example:8000", "::1", "[::2]:80", "10.0.0.1", "b\u00fccher.example"]
+    ) == (*("b.example", "[::1]", "[::2]", "10.0.0.1", "xn--bcher-kva.example"),)
+    pages = ["http://a:80/", "http://a:8080", "https://[::1]:3", "vscode-webview://x", "null"]
+    kept = ("http://a", "http://a:8080", "https://[::1]:3", "vscode-webview://x", "null")
+    assert checked_origins(pages) == kept
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda s: s.predict("a", timeout="x"), "timeout is a positive number of seconds, not 'x'"),
+        (lambda s: s.predict("a", timeout=True), "timeout is a positive number"),
+        (lambda s: s.predict("a", timeout=float("nan")), "timeout is a positive number"),
+        (lambda s: s.stream("a", timeout="1"), "timeout is a positive number"),
+        (lambda s: s.wait_ready("x"), "timeout is a number of seconds from 0 up, not 'x'"),
+        (lambda s: s["default"].wait_ready(True), "timeout is a number of seconds from 0 up"),
+        (lambda s: s.wait_ready(progress="x"), "progress must be True or False, got 'x'"),
+        (lambda s: s.stop(timeout="x"), "timeout is a number of seconds from 0 up"),
+        (lambda s: s.stop(drain="no"), "drain must be True or False, got 'no'"),
+        (lambda s: s.stop(timeout=float("inf")), "timeout is a number of seconds from 0 up"),
+        (lambda s: stop_all(drain=0), "drain must be True or False"),  # type: ignore[arg-type]
+        (lambda s: s.add("m", echo, timeout="x"), "timeout is a positive number"),
+        (lambda s: load_test(s, ["x"], concurrency=1, progress=given("x")), "progress must be"),
+        (lambda s: load_test(s, ["x"], concurrency=1, share_loop=given(1)), "share_loop must be"),
+        (lambda s: load_test(s, ["x"], concurrency=1, parameters=given([1])), "are a dict of name"),
+        (lambda s: load_test(s, ["x"], concurrency=1, parameters={"foo": 1}), "parameter 'foo'"),
+        (lambda s: load_test(given(echo), ["x"], concurrency=1), r"not <function echo>$"),
+        (lambda s: load_test(s, given(object()), concurrency=1), r"not <object>$"),
+        (lambda s: access_log(json=given("x")), "json must be True or False"),
+        (lambda s: s.add(echo), r"the name comes first; write server.add\('more', echo\)"),
+        (lambda s: s.add(3, echo), "a model's name is of letters, .*, not 3"),
+        (lambda s: s.predict("a", "b"), r"give a list: predict\(\['a', 'b'\]\)"),
+        (lambda s: s.predict("a", 5), "give options by name: timeout"),
+        (lambda s: s.stream("a", "b"), "give options by name: stop, timeout"),
+        (lambda s: compare(Greedy(), NoBatching()), r"compare\(\[.*NoBatching\(\)\]"),  # type: ignore[arg-type, call-arg]
+    ],
+)
+def test_a_value_of_a_call_that_makes_no_sense_is_refused(make: Make, call: Any, said: str) -> None:
+    """With a sentence, where Python would raise of a comparison somewhere inside."""
+    server = make(echo)
+    with pytest.raises(OptionError, match=said):
+        call(server)
+    assert server.state == "ready"
+
+
+def test_an_unknown_parameter_may_be_a_misspelt_one(make: Make) -> None:
+    """Of the model, or of `predict` itself."""
+
+    def model(inputs: list[Any], top_k: int = 1) -> list[Any]:
+        return inputs
+
+    server = make(model)
+    with pytest.raises(InvalidInput, match="did you mean 'top_k'"):
+        server.predict("a", topk=2)
+    with pytest.raises(InvalidInput, match="did you mean `timeout`"):
+        server.predict("a", tmeout=2)
+    assert server.predict("a", top_k=2) == "a"
+
+
+def test_a_model_that_is_gone_says_so(make: Make) -> None:
+    """To set a policy of it would do nothing, and a client of it would find nothing."""
+    server = make(echo)
+    more = server.add("more", echo)
+    server.remove("more")
+    for use in (lambda: setattr(more, "policy", Greedy()), lambda: more.predict(1)):
+        with pytest.raises(OptionError, match="has no model 'more' any more"):
+            use()
+    for client in (server.client, server.aclient):
+        with pytest.raises(NoSuchModel, match="no model 'nope'"):
+            client("nope")
+
+
+def test_every_option_of_serve_is_told_of_when_it_is_set() -> None:
+    """They are given once; the policy can be set, and `start` is a method."""
+    options = set(inspect.signature(serve).parameters) - {"served", "policy", "start"}
+    assert options == set(GIVEN)
+    server: Any = serve(echo, start=False)
+    for name in options:
+        with pytest.raises(UnknownAttribute, match=rf"serve\(..., {name}=") as caught:
+            setattr(server, name, echo)
+        assert " at 0x" not in str(caught.value)
+
+
+def test_a_loader_that_needs_an_argument_is_refused_in_the_cell() -> None:
+    """A batch function given as the loader would fail in the worker, much later."""
+    with pytest.raises(OptionError, match="a callable of no arguments that returns a model"):
+        serve(loader=given(echo))
+    with pytest.raises(OptionError, match="a callable of no arguments"):
+        serve(loader=given(lambda device: echo))
+    assert servers() == []
+    assert serve(loader=given(lambda device: echo), devices=["cpu"], start=False).state == "new"
+    assert serve(loader=given(lambda device="cpu": echo), start=False).state == "new"
 
 
 @pytest.mark.parametrize("name", ["command line", "über", "a.b-c_d", "<i>", "日本", "x & y"])
@@ -542,8 +787,9 @@ def no_pipeline(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_task_without_a_model_fetches_nothing(given: Any, options: Any, said: str) -> None:
     """What is not named is not downloaded; the sentence has the line to write."""
     for call in (serve, lambda *a, **k: serve(echo, start=False).add("more", *a, **k)):
-        with pytest.raises(OptionError, match=said):
+        with pytest.raises(OptionError) as caught:
             call(*([] if given is None else [given]), **options)
+        assert re.search(said, str(caught.value).replace("server.add('more', ", "serve("))
 
 
 def folder() -> str:
@@ -585,6 +831,15 @@ def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(LoaderFailed, match="no pipeline for fill-mask could be made of"):
         serve("fill-mask", model=tmp_path)
+
+
+def test_advice_of_add_is_of_add() -> None:
+    """The line to write has the name of the model."""
+    server = serve(echo, start=False)
+    with pytest.raises(OptionError, match=r"server.add\('m', 'fill-mask', model='"):
+        server.add("m", "fill-mask")
+    with pytest.raises(OptionError, match=r"write serve\('TASK', model='FOLDER OR NAME'\)"):
+        serve("")
 
 
 def test_the_model_may_be_given_by_name(make: Make) -> None:
