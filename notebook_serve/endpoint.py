@@ -8,6 +8,7 @@ import math
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import AbstractContextManager
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from .cost import CostModel
@@ -20,12 +21,14 @@ from .fixed_attributes import FixedAttributes
 from .jobs import PolicyChange
 from .log import Batches, Errors, Requests
 from .models import ServedModel
+from .option_hints import check_further
 from .overheads import with_overheads
 from .parameters import STOP, Parameters
 from .policies import Policy, PolicyLike, label
 from .policy_kinds import as_policy
-from .replay import replay
+from .replay import RECORDED, replay
 from .report import Report
+from .simulator import simulate
 from .stats import SINCE, Queue, Stats
 from .tracebacks import entry_point
 from .writing import BlockingStream, Stream, Writing, check_writes
@@ -348,6 +351,7 @@ class Endpoint(FixedAttributes):
         doubtful, and which policies served the requests, if there were several. Raises
         `OptionError` before anything was served.
         """
+        check_further(Endpoint.what_if, simulate, options, RECORDED)
         known = self.fit_cost() if cost is None else cost
         settings = {**self.limits, **options}
         changes = self.policy_changes()
@@ -411,8 +415,11 @@ def checked_policy(policy: PolicyLike) -> Policy:
     return chosen
 
 
-def _check_timeout(timeout: float | None) -> None:
-    if timeout is not None and not 0 < timeout < math.inf:
+def _check_timeout(timeout: Any) -> None:
+    if timeout is None:
+        return
+    number = isinstance(timeout, Real) and not isinstance(timeout, bool)
+    if not number or not 0 < timeout < math.inf:
         raise OptionError(f"timeout is a positive number of seconds, not {timeout!r}")
 
 

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any
 
 from .display import duration as duration_of
@@ -451,7 +451,8 @@ def _plan(
             "closed one, and not both"
         )
     if concurrency is not None:
-        _check("concurrency", concurrency, 1, sys.maxsize, "a whole number from 1 up")
+        what = "a whole number from 1 up"
+        _check("concurrency", concurrency, 1, sys.maxsize, what, Integral)
         return ClosedLoop(concurrency, think), DURATION if duration is None else duration
     if think:
         raise OptionError("think is for users, so it needs concurrency")
@@ -485,7 +486,7 @@ def _target(
     return QueueTarget(target._engine, inputs, parameters, timeout)
 
 
-def _check(name: str, value: Any, least: float, most: float, what: str) -> None:
-    number = isinstance(value, Real) and not isinstance(value, bool)
+def _check(name: str, value: Any, least: float, most: float, what: str, kind: type = Real) -> None:
+    number = isinstance(value, kind) and not isinstance(value, bool)
     if not number or not least <= value <= most:
         raise OptionError(f"{name} is {what}, not {value!r}")

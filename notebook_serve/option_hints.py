@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+import inspect
+from collections.abc import Callable, Iterable, Mapping
 from string import Formatter
 from typing import Any
+
+from .errors import WrongCall
 
 #: the longest value that a hint repeats
 MOST_TEXT = 60
@@ -91,7 +94,7 @@ TABLES: Mapping[str, Mapping[str, str]] = {
     "Server": SERVER,
     "load_test": LOAD,
     "aload_test": LOAD,
-    "simulate": SIMULATION,
+    **dict.fromkeys(("simulate", "replay", "what_if", "compare", "capacity", "plan"), SIMULATION),
 }
 
 
@@ -102,6 +105,27 @@ def unknown_option(caller: str, name: str, value: Any, known: Iterable[str]) -> 
     verb = "use" if wanted.startswith("a ") else "write"
     hint = f"{verb} {wanted}" if wanted else nearest(name, names)
     return f"`{caller}` has no option `{name}`; {hint}"
+
+
+def check_further(
+    caller: Callable[..., Any],
+    called: Callable[..., Any],
+    options: Mapping[str, Any],
+    settled: Mapping[str, str],
+) -> None:
+    """Refuse `options` that `caller` hands on to `called`, but that do not exist or are `settled`.
+
+    `settled` has the options that `caller` sets itself, and for each what to do instead.
+    """
+    both = {**inspect.signature(caller).parameters, **inspect.signature(called).parameters}
+    names = both.keys() - settled.keys() - {"self", "options"}
+    for name, value in options.items():
+        meant = instead(SIMULATION, name, value).partition("=")[0] if name not in names else ""
+        reason = settled.get(name) or settled.get(meant)
+        if reason:
+            raise WrongCall(f"`{caller.__name__}` has no option `{name}`; {reason}")
+        if name not in names:
+            raise WrongCall(unknown_option(caller.__name__, name, value, names))
 
 
 def instead(table: Mapping[str, str], name: str, value: Any) -> str:

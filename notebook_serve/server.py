@@ -20,6 +20,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
 from .clients import Clients
@@ -220,9 +221,9 @@ class Server(FixedAttributes):
         name: str = "default",
     ) -> None:
         _check_name(name)
-        _check_whole("max_body_size", max_body_size, 1, 2**40)
+        max_body_size = _checked_whole("max_body_size", max_body_size, 1, 2**40)
         if port is not None:
-            _check_whole("port", port, 0, 65535)
+            port = _checked_whole("port", port, 0, 65535)
         _check_token(token)
         _check_flags(refuse_late=refuse_late, expose_errors=expose_errors)
         _check_host(host)
@@ -529,10 +530,12 @@ class Server(FixedAttributes):
         """
         return self._clients.hub(name, options)
 
+    @entry_point
     def aclient(self, name: str = "default", **options: Any) -> AsyncInferenceClient:
         """The same as `client`, with methods to be awaited."""
         return self._clients.async_hub(name, options)
 
+    @entry_point
     def httpx(self, **options: Any) -> Client:
         """An `httpx.Client` for this server: paths are below its address.
 
@@ -541,6 +544,7 @@ class Server(FixedAttributes):
         """
         return self._clients.httpx(options)
 
+    @entry_point
     def ahttpx(self, **options: Any) -> AsyncClient:
         """The same as `httpx`, to be awaited."""
         return self._clients.async_httpx(options)
@@ -655,6 +659,11 @@ class Server(FixedAttributes):
         require("opentelemetry.trace", "tracing")
         from .tracing import Tracing
 
+        if provider is not None and not hasattr(provider, "get_tracer"):
+            raise OptionError(
+                f"provider must be a TracerProvider of OpenTelemetry, got {provider!r}; "
+                "leave it out for that of this process"
+            )
         self._engines.tracing = Tracing(provider)
 
     @entry_point
@@ -815,9 +824,8 @@ def _checked_engine(
         raise OptionError("give a model, or a loader that returns one (and not both)")
     if loader is not None and not callable(loader):
         raise OptionError(f"loader is a callable of no arguments, not {loader!r}")
-    _check_whole("max_queue_size", max_queue_size, 1, 10_000_000)
-    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout > 0:
-        raise OptionError(f"timeout is a positive number of seconds, not {timeout!r}")
+    max_queue_size = _checked_whole("max_queue_size", max_queue_size, 1, 10_000_000)
+    _check_timeout(timeout)
     _check_flags(refuse_late=refuse_late)
     made = None if model is None else as_model(model)
     return Engine(
@@ -892,11 +900,19 @@ def _check_overtime(overtime: Any, placement: Placement) -> None:
         return
     if placement.kind == "thread":
         raise OptionError("a thread cannot be ended; overtime goes with worker='process'")
-    number = isinstance(overtime, (int, float)) and not isinstance(overtime, bool)
+    number = isinstance(overtime, Real) and not isinstance(overtime, bool)
     if not (number and 1 <= overtime < math.inf):
         raise OptionError(f"overtime is a factor from 1 up, not {overtime!r}")
 
 
-def _check_whole(name: str, value: Any, low: int, high: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+def _check_timeout(timeout: Any) -> None:
+    if isinstance(timeout, bool) or not isinstance(timeout, Real) or not float(timeout) > 0:
+        raise OptionError(f"timeout is a positive number of seconds, not {timeout!r}")
+
+
+def _checked_whole(name: str, value: Any, low: int, high: int) -> int:
+    """Return a whole number, of numpy too, as one of Python's."""
+    whole = isinstance(value, Integral) and not isinstance(value, bool)
+    if not whole or not low <= int(value) <= high:
         raise OptionError(f"{name} is a whole number from {low} to {high}, not {value!r}")
+    return int(value)
