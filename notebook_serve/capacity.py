@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from numbers import Integral, Real
 from typing import Any, Literal
 
-from .cost import CostModel
+from .cost import CostModel, check_cost, sentences
 from .display import described, per_second, percent, roughly
 from .display import duration as in_words
 from .errors import OptionError
+from .option_hints import check_further
 from .policies import PolicyLike, label
 from .policy_kinds import as_policy
 from .progress import work_bar
@@ -29,6 +31,20 @@ REQUESTS = 10_000
 CLOSE = 1.02
 #: most replicas that a plan may come to
 MOST_REPLICAS = 1024
+#: a run is long enough if it lasts so many objectives
+LONG = 10
+#: by how much a rate that is found in such a run may be above the one at which requests run
+SPARE = 1.25
+#: options of `simulate` that a search sets itself, and what to do instead
+SEARCHED = {
+    "traffic": "it searches over Poisson traffic; `simulate` takes other traffic",
+    "duration": "the length of a run is requests=10_000",
+}
+PLANNED = {
+    **SEARCHED,
+    "traffic": "its traffic is Poisson, of the rate; `simulate` takes other traffic",
+    "replicas": "it finds them; `simulate` takes a number of replicas",
+}
 
 
 class Capacity(float):
@@ -45,16 +61,33 @@ factor of 2.'
     21.0
     """
 
-    #: sentences, the gravest first
-    warnings: tuple[str, ...]
-    #: by how many times it may be too high or too low; 1 if the cost model fits
-    factor: float
+    _warnings: tuple[str, ...]
+    _factor: float
+    _fault: str
 
-    def __new__(cls, rate: float, *, factor: float = 1.0, warnings: Iterable[str] = ()) -> Capacity:
-        """A rate, and what is known of it."""
+    def __new__(
+        cls, rate: float, *, factor: float = 1.0, warnings: Iterable[str] = (), fault: str = ""
+    ) -> Capacity:
+        """Make a capacity from a rate, and what is known of it."""
+        _check_factor(factor)
         made = super().__new__(cls, rate)
-        made.factor, made.warnings = factor, tuple(warnings)
+        made._factor, made._warnings, made._fault = factor, sentences(warnings), fault
         return made
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Sentences on how far to trust it, the gravest first."""
+        return self._warnings
+
+    @property
+    def factor(self) -> float:
+        """By how many times it may be too high or too low; 1 if the cost model fits."""
+        return self._factor
+
+    @property
+    def fault(self) -> str:
+        """How the policy broke its contract, so that `Greedy` decided; empty if it did not."""
+        return self._fault
 
     @property
     def in_words(self) -> str:
@@ -65,7 +98,9 @@ factor of 2.'
         return f"{roughly(self, per_second)} ({_two_digits(low)} to {_two_digits(high)})"
 
     def _lines(self) -> list[str]:
-        return [self.in_words, *(f"warning: {said}" for said in self.warnings)]
+        failed = [f"policy failed: {self.fault}"] if self.fault else []
+        warnings = (f"warning: {said}" for said in self.warnings if said != self.fault)
+        return [*failed, self.in_words, *warnings]
 
     def __str__(self) -> str:
         return "\n".join(self._lines())
@@ -74,6 +109,12 @@ factor of 2.'
 
     def _repr_mimebundle_(self, **options: Any) -> dict[str, str]:
         return described(*self._lines())
+
+
+def _check_factor(factor: Any) -> None:
+    number = isinstance(factor, Real) and not isinstance(factor, bool)
+    if not number or not 1 <= factor < math.inf:
+        raise OptionError(f"factor must be a number >= 1, got {factor!r}")
 
 
 def _two_digits(rate: float) -> str:
@@ -116,9 +157,12 @@ def capacity(
     >>> round(one), round(many)
     (60, 164)
     """
-    _check_objective(objective, quantile)
+    check_objective(objective, quantile)
+    _check_requests(requests)
+    check_further(capacity, simulate, options, SEARCHED)
+    check_cost(cost)
     chosen = as_policy(policy)
-    notes: dict[float, tuple[str, ...]] = {}
+    runs: dict[float, tuple[float, tuple[str, ...], str]] = {}
 
     with work_bar(progress, "searching the capacity") as show:
 
@@ -126,12 +170,34 @@ def capacity(
             show(text=f"{label(chosen)} at {rate:.3g}/s")
             traffic = Poisson(rate, seed=seed, n=requests)
             report = simulate(chosen, traffic, cost, lengths=lengths, seed=seed, **options)
-            notes[rate] = report.notes
+            runs[rate] = report.latency.p99, report.notes, report.fault
             return holds(report, objective, quantile)
 
         rate, tried = _highest(fits, objective)
     factor = cost.factor if isinstance(cost, CostModel) and not cost.fits else 1.0
-    return Capacity(rate, factor=factor, warnings=notes[tried])
+    slowest, notes, fault = runs[tried]
+    # If no load is too high, that at which all at once are answered shows how long a run must be.
+    most = min(rate, SPARE * requests / slowest) if slowest > 0 else 0.0
+    doubts = _too_short(requests, most, objective)
+    return Capacity(rate, factor=factor, warnings=(*notes, *doubts), fault=fault)
+
+
+def _too_short(requests: int, rate: float, objective: float) -> tuple[str, ...]:
+    """A sentence, if so many requests end before a queue could outgrow the objective."""
+    if requests >= LONG * objective * rate:
+        return ()
+    seconds = requests / rate
+    return (
+        f"A run of {requests} requests lasts {in_words(seconds)}, too short for an objective of "
+        f"{in_words(objective)}: a longer one may show less. Give "
+        f"requests={math.ceil(LONG * objective * rate)}, and the objective in seconds, not "
+        "milliseconds.",
+    )
+
+
+def _check_requests(requests: Any) -> None:
+    if isinstance(requests, bool) or not isinstance(requests, Integral) or requests < 1:
+        raise OptionError(f"requests must be a whole number >= 1, got {requests!r}")
 
 
 def _highest(fits: Callable[[float], bool], objective: float) -> tuple[float, float]:
@@ -170,7 +236,10 @@ class Plan:
         return self.report.notes
 
     def __repr__(self) -> str:
-        return "\n".join([self._answer(), *(f"warning: {said}" for said in self.warnings)])
+        fault = self.report.fault
+        failed = [f"policy failed: {fault}"] if fault else []
+        warnings = (f"warning: {said}" for said in self.warnings if said != fault)
+        return "\n".join([*failed, self._answer(), *warnings])
 
     def _answer(self) -> str:
         policy, load = self.report.policy, f"{self.rate:g} requests/s"
@@ -216,7 +285,10 @@ def plan(
     >>> plan(LengthAware(), cost, 500.0, 0.1, lengths=20).replicas
     3
     """
-    _check_objective(objective, quantile)
+    check_objective(objective, quantile)
+    _check_requests(requests)
+    check_further(plan, simulate, options, PLANNED)
+    check_cost(cost)
     chosen = as_policy(policy)
     traffic = Poisson(rate, seed=seed, n=requests)
 
@@ -236,6 +308,8 @@ def plan(
             )
 
         found, best = _fewest(trial, lambda report: holds(report, objective, quantile))
+    notes = (*best.notes, *_too_short(requests, rate, objective))
+    best = replace(best, notes=notes)
     return Plan(found, rate, objective, quantile, dispatch, best)
 
 
@@ -260,7 +334,8 @@ def _fewest(
     return high, best
 
 
-def _check_objective(objective: float, quantile: str) -> None:
+def check_objective(objective: float, quantile: str) -> None:
+    """Raise `OptionError` for an objective that is no time, or a quantile that is not known."""
     number = isinstance(objective, (int, float)) and not isinstance(objective, bool)
     if not number or not 0 < objective < math.inf:
         raise OptionError(f"objective is a number of seconds above 0, not {objective!r}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
@@ -44,10 +44,12 @@ def check_seconds(
     raise OptionError(f"{name} is {kind}, not {shown(value)}")
 
 
-def check_whole(name: str, value: Any, low: int, high: int) -> None:
-    """Refuse what is no whole number from `low` to `high`."""
-    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+def checked_whole(name: str, value: Any, low: int, high: int) -> int:
+    """Return a whole number from `low` to `high`, of numpy too, as one of Python's."""
+    whole = isinstance(value, Integral) and not isinstance(value, bool)
+    if not whole or not low <= int(value) <= high:
         raise OptionError(f"{name} is a whole number from {low} to {high}, not {shown(value)}")
+    return int(value)
 
 
 def check_flags(**flags: Any) -> None:

@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
+import inspect
 import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
+
+from .errors import WrongCall
+from .option_hints import unknown_option
 
 if TYPE_CHECKING:
     from httpx import AsyncClient, Client
     from huggingface_hub import AsyncInferenceClient, InferenceClient
 
+T = TypeVar("T")
+
 #: what is sent where no token is asked for, so that no other token of the user's is sent instead
 NO_TOKEN = "none"  # noqa: S105
 #: seconds that a client waits longer than the server, whose own words come first then
 GRACE = 5.0
+
+
+def _made(kind: Callable[..., T], options: dict[str, Any]) -> T:
+    """Return ``kind(**options)``; raise `WrongCall` for an option that `kind` does not have."""
+    parameters = inspect.signature(kind).parameters
+    for name, value in options.items():
+        if name not in parameters:
+            raise WrongCall(unknown_option(kind.__name__, name, value, parameters))
+    return kind(**options)
 
 
 class Clients:
@@ -28,25 +44,25 @@ class Clients:
         """A client of huggingface_hub's for the model of this name."""
         from huggingface_hub import InferenceClient
 
-        return InferenceClient(**{**self._for_hub(name), **options})
+        return _made(InferenceClient, {**self._for_hub(name), **options})
 
     def async_hub(self, name: str, options: dict[str, Any]) -> AsyncInferenceClient:
         """The same, to be awaited."""
         from huggingface_hub import AsyncInferenceClient
 
-        return AsyncInferenceClient(**{**self._for_hub(name), **options})
+        return _made(AsyncInferenceClient, {**self._for_hub(name), **options})
 
     def httpx(self, options: dict[str, Any]) -> Client:
         """A client of httpx's; paths are the server's."""
         import httpx
 
-        return httpx.Client(**self._for_httpx(options))
+        return _made(httpx.Client, self._for_httpx(options))
 
     def async_httpx(self, options: dict[str, Any]) -> AsyncClient:
         """The same, to be awaited."""
         import httpx
 
-        return httpx.AsyncClient(**self._for_httpx(options))
+        return _made(httpx.AsyncClient, self._for_httpx(options))
 
     def _for_hub(self, name: str) -> dict[str, Any]:
         return {

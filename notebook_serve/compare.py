@@ -7,22 +7,25 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .capacity import Capacity, Quantile, capacity
-from .display import Table
+from .capacity import Capacity, Quantile, capacity, check_objective
+from .cost import check_cost
+from .display import Table, safe_repr
 from .display import duration as in_words
 from .errors import OptionError
 from .extras import require
 from .figures import comparison
 from .loadtest import load_test
+from .option_hints import check_further
 from .pivot import pivot
 from .policies import Policy, PolicyLike, label
 from .policy_kinds import as_policies
 from .progress import work_bar
 from .report import Report
-from .simulator import simulate
+from .simulator import as_seconds, simulate
 from .tracebacks import entry_point
 from .traffic import Cycle, Empirical, Lengths, Poisson, as_lengths
 
@@ -37,6 +40,8 @@ Cost = Callable[[Sequence[int]], float]
 
 #: loads to compare at, as multiples of what one request at a time can do
 MULTIPLES = (0.25, 0.5, 0.8, 1.0, 1.2, 1.5, 2.0, 3.0)
+#: an option of `simulate` that a comparison sets itself, and what to do instead
+COMPARED = {"traffic": "give rates=[...]; its traffic is Poisson, and `simulate` takes other"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,6 +106,7 @@ class Comparison:
         """
         if self.cost is None:
             raise OptionError("a recommendation needs a cost model; give compare() one")
+        check_objective(objective, quantile)
         goal = f"{quantile} under {in_words(objective)}"
         found = []
         with work_bar(progress, "finding limits", len(self.policies), "policies") as show:
@@ -109,16 +115,19 @@ class Comparison:
                 found.append((self._capacity(policy, objective, quantile), label(policy)))
         found.sort(key=lambda pair: -pair[0])
         (best, name), rest = found[0], found[1:]
-        doubts = list(dict.fromkeys(said for most, _ in found for said in most.warnings))
+        said = dict.fromkeys(said for most, _ in found for said in most.warnings)
+        faults = dict.fromkeys(f"Policy failed: {most.fault}" for most, _ in found if most.fault)
+        doubts = [each for each in said if f"Policy failed: {each}" not in faults]
         if best:
             others = (f"{other} {_up_to(most)}" for most, other in rest)
             advice = "; ".join([f"{name} holds {goal} {_up_to(best, ' requests/s')}", *others])
         else:
             advice = f"none of these holds {goal} at any load"
         if best.factor == 1:
-            return ". ".join([advice, *doubts])
+            return ". ".join([*faults, advice, *doubts])
         # One that does not fit is said first: it may be wrong altogether.
-        return " ".join([doubts[0], f"According to it, {advice}.", *doubts[1:]])
+        failed = (f"{fault}." for fault in faults)
+        return " ".join([*failed, doubts[0], f"According to it, {advice}.", *doubts[1:]])
 
     def _capacity(self, policy: Policy, objective: float, quantile: Quantile) -> Capacity:
         assert self.cost is not None
@@ -162,7 +171,7 @@ def compare(
     *,
     server: Server | Endpoint | None = None,
     cost: Cost | None = None,
-    rates: Sequence[float] | None = None,
+    rates: Iterable[float] | None = None,
     lengths: Lengths | Sequence[int] | int | None = None,
     inputs: Sequence[Any] | None = None,
     duration: float = 60.0,
@@ -195,7 +204,19 @@ def compare(
     `OptionError` without a cost or a server that has served enough to fit one.
     """
     chosen: tuple[Policy, ...] = as_policies(policies)
-    if not chosen or (rates is not None and not len(rates)):
+    check_further(compare, simulate, options, COMPARED)
+    if cost is not None:
+        check_cost(cost)
+    if server is not None and not hasattr(server, "fit_cost"):
+        raise OptionError(
+            f"server must be a Server or one of its models, got {safe_repr(server)}; "
+            "load_test(url, ...) measures at a URL"
+        )
+    for name, seconds in (("duration", duration), ("measured", measured)):
+        if not is_above_nought(seconds):
+            raise OptionError(f"{name} must be a number of seconds > 0, got {seconds!r}")
+    rates = None if rates is None else _as_rates(rates)
+    if not chosen or (rates is not None and not rates):
         raise OptionError("give policies to compare, and rates at which; one of each at least")
     labels = [label(policy) for policy in chosen]
     if len(set(labels)) < len(labels):
@@ -237,6 +258,28 @@ def compare(
     places = {label(policy): place for place, policy in enumerate(chosen)}
     runs.sort(key=lambda pair: (pair[0], places.get(pair[1].policy, len(places))))
     return Comparison(tuple(runs), cost, asked, chosen, options)
+
+
+def is_above_nought(value: Any) -> bool:
+    """Return True for a finite number above 0."""
+    number = isinstance(value, Real) and not isinstance(value, bool)
+    return number and 0 < value < math.inf
+
+
+def _as_rates(rates: Any) -> list[float]:
+    """Return the rates of any iterable. Raises `OptionError` if one is no rate."""
+    if isinstance(rates, (str, bytes)) or not isinstance(rates, Iterable):
+        raise OptionError(
+            f"rates must be a list of requests per second, got {safe_repr(rates)}; "
+            "write rates=[10, 20]"
+        )
+    kept = list(rates)
+    for rate in kept:
+        if not is_above_nought(rate):
+            raise OptionError(
+                f"rates must be numbers of requests per second > 0, got {safe_repr(rate)}"
+            )
+    return kept
 
 
 def _measure(
@@ -302,7 +345,7 @@ def _of_inputs(runs: Sequence[tuple[float, Report]], count: int) -> Cycle:
 def _one_at_a_time(cost: Cost, lengths: Lengths | Sequence[int] | int | None) -> float:
     """Requests per second without batching."""
     sample = as_lengths(1 if lengths is None else lengths).sample(1000)
-    seconds = sum(cost((length,)) for length in sample)
+    seconds = sum(as_seconds(cost((length,))) for length in sample)
     if not 0 < seconds < math.inf:
         raise OptionError(f"no rates follow from {cost}; give rates")
     return len(sample) / seconds

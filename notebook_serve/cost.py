@@ -8,11 +8,13 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import combinations
+from numbers import Integral, Real
 from typing import Any, Protocol, runtime_checkable
 
-from .display import described
+from .display import described, safe_repr
 from .errors import OptionError
 from .noise import LIMITS, Noise, spells
+from .tracebacks import entry_point
 
 #: the terms of the law, in the order in which they are preferred where the data cannot tell
 TERMS = ("fixed", "per_token", "per_item", "per_square")
@@ -105,6 +107,7 @@ class CostModel:
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
             if not number or not 0 <= value < math.inf:
                 raise OptionError(f"{name} is a number of seconds from 0 up, not {value!r}")
+        _check_fit(self)
 
     def __call__(self, lengths: Sequence[int]) -> float:
         """Seconds for one batch of inputs of these lengths; 0 for none."""
@@ -112,6 +115,8 @@ class CostModel:
 
     def seconds(self, size: int, longest: int) -> float:
         """Seconds for `size` inputs of which the longest has `longest` tokens."""
+        if longest < 0:
+            raise OptionError(f"lengths must be >= 0, got {longest!r}")
         each = self.per_item + longest * (self.per_token + longest * self.per_square)
         return self.fixed + size * each
 
@@ -194,18 +199,21 @@ class CostModel:
         return json.dumps(values)
 
     @classmethod
+    @entry_point
     def from_json(cls, text: str) -> CostModel:
-        """What `to_json` gave. Raises `OptionError` for any other text."""
+        """Return the model of which `to_json` made `text`. Raises `OptionError` for any other."""
         try:
             values: dict[str, Any] = json.loads(text)
-        except ValueError as error:
+        except (TypeError, ValueError) as error:
             raise OptionError(f"a cost model is kept as JSON, and this is none: {error}") from error
         if not isinstance(values, dict):
             raise OptionError(f"a cost model is a JSON object, not {text[:40]}")
         unknown = set(values) - {field.name for field in fields(cls)}
         if unknown:
             raise OptionError(f"a cost model has no {min(unknown)!r}")
-        values["warnings"] = tuple(values.get("warnings", ()))
+        if not values.keys() & set(TERMS):
+            raise OptionError(f"a cost model must have one of {', '.join(TERMS)}, got {text[:40]}")
+        values["warnings"] = values.get("warnings") or ()
         if values.get("error") is None:
             values["error"] = math.nan
         return cls(**values)
@@ -235,6 +243,48 @@ class CostModel:
 
     def _repr_mimebundle_(self, **options: Any) -> dict[str, str]:
         return described(type(self).__name__, *str(self).splitlines())
+
+
+def check_cost(cost: Any) -> None:
+    """Raise `OptionError` unless `cost` can say what a batch costs: a model, or a function."""
+    if callable(cost) and not isinstance(cost, type):
+        return
+    if hasattr(cost, "fit_cost"):
+        raise OptionError(
+            f"cost must be a CostModel, got {type(cost).__name__}; write server.fit_cost()"
+        )
+    number = isinstance(cost, Real) and not isinstance(cost, bool)
+    hint = f"CostModel(fixed={cost})" if number else "CostModel(fixed=0.01)"
+    raise OptionError(
+        f"cost must be a CostModel or a function of lengths, got {safe_repr(cost)}; write {hint}"
+    )
+
+
+def _check_fit(model: CostModel) -> None:
+    """Check what a fit says of itself."""
+    most = {
+        "error": math.inf,
+        **{name: LIMITS[name] for name in ("autocorrelation", "correlation_time")},
+    }
+    for name, limit in most.items():
+        value = getattr(model, name)
+        number = isinstance(value, Real) and not isinstance(value, bool)
+        if not number or value < 0 or value > limit:
+            raise OptionError(f"{name} must be a number from 0 to {limit:g}, got {value!r}")
+    for name in ("batches", "largest", "longest"):
+        value = getattr(model, name)
+        if isinstance(value, bool) or not isinstance(value, Integral) or value < 0:
+            raise OptionError(f"{name} must be a whole number >= 0, got {value!r}")
+    object.__setattr__(model, "warnings", sentences(model.warnings))
+
+
+def sentences(warnings: Any) -> tuple[str, ...]:
+    """Return `warnings` as a tuple of texts. Raises `OptionError` for anything else."""
+    several = isinstance(warnings, Iterable) and not isinstance(warnings, str)
+    said: tuple[Any, ...] = tuple(warnings) if several else (None,)
+    if not all(isinstance(each, str) for each in said):
+        raise OptionError(f"warnings must be a list of sentences, got {safe_repr(warnings)}")
+    return said
 
 
 def _not_held_up(model: CostModel, batches: list[Ran]) -> list[Ran]:

@@ -228,6 +228,14 @@ def without_addresses(text: str) -> str:
     return ADDRESS.sub("", text)
 
 
+def safe_repr(value: object) -> str:
+    """Return the repr without addresses, or the name of the type where the repr fails."""
+    try:
+        return without_addresses(repr(value))
+    except Exception:
+        return f"<{type(value).__name__}>"
+
+
 def percent(share: float, digits: int = 0) -> str:
     """A share from 0 to 1 as a person reads it: ``12%``."""
     return "–" if math.isnan(share) else f"{share:.{digits}%}"

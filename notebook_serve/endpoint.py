@@ -21,12 +21,14 @@ from .fixed_attributes import FixedAttributes
 from .jobs import PolicyChange
 from .log import Batches, Errors, Requests
 from .models import Model, ServedModel
+from .option_hints import check_further
 from .overheads import with_overheads
 from .parameters import STOP, Parameters
 from .policies import Policy, PolicyLike, label
 from .policy_kinds import as_policy
-from .replay import replay
+from .replay import RECORDED, replay
 from .report import Report
+from .simulator import simulate
 from .stats import SINCE, Queue, Stats
 from .tracebacks import entry_point
 from .writing import BlockingStream, Stream, Writing, check_writes
@@ -364,6 +366,7 @@ class Endpoint(FixedAttributes):
         doubtful, and which policies served the requests, if there were several. Raises
         `OptionError` before anything was served.
         """
+        check_further(Endpoint.what_if, simulate, options, RECORDED)
         known = self.fit_cost() if cost is None else cost
         settings = {**self.limits, **options}
         changes = self.policy_changes()

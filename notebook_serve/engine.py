@@ -365,7 +365,7 @@ class Engine:
                 f"{self.max_queue_size}; send it in parts"
             )
         now = time.monotonic()
-        patience = self.timeout if timeout is None else min(timeout, self.timeout)
+        patience = self.timeout if timeout is None else min(float(timeout), self.timeout)
         trace = None if self.tracer is None else self.tracer.current()
         with self._lock:
             entries = [

@@ -53,8 +53,13 @@ def callers_frames(trace: TracebackType | None) -> TracebackType | None:
         frames.append(trace)
         trace = trace.tb_next
     kept: TracebackType | None = None
+    ours = False
     for frame in reversed(frames):
-        if not frame.tb_frame.f_code.co_filename.startswith(PACKAGE):
+        code = frame.tb_frame.f_code
+        # The method `__init__` of a dataclass has no file; it is ours if what it calls is.
+        made = ours and code.co_filename == "<string>" and code.co_name == "__init__"
+        ours = made or code.co_filename.startswith(PACKAGE)
+        if not ours:
             kept = TracebackType(kept, frame.tb_frame, frame.tb_lasti, frame.tb_lineno)
     return kept or (frames[0] if frames else None)
 

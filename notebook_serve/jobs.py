@@ -7,8 +7,11 @@ simulation), so they compare with each other and mean nothing by themselves.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
+
+from .errors import OptionError
 
 #: how a request ended: answered; refused at the door; refused for its input; failed in the model;
 #: out of time; or given up by its client
@@ -51,6 +54,20 @@ class Decision:
     #: the jobs to refuse rather than run, because too much waits; where nothing else is decided,
     #: the policy is asked again at once
     drop: tuple[Job, ...] = ()
+
+    def __post_init__(self) -> None:
+        # One is made for each batch: tuples, the rule, are let through at once.
+        if type(self.take) is not tuple or type(self.drop) is not tuple:
+            _check_jobs(self)
+
+
+def _check_jobs(decision: Decision) -> None:
+    for name in ("take", "drop"):
+        value = getattr(decision, name)
+        if not isinstance(value, Iterable) or isinstance(value, (str, bytes)):
+            raise OptionError(
+                f"`{name}` must be a tuple of jobs, got {value!r}; write ({value!r},)"
+            )
 
 
 @dataclass(frozen=True, slots=True)

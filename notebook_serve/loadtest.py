@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
-from numbers import Real
+from numbers import Integral, Real
 from types import NoneType
 from typing import Any
 
@@ -459,7 +459,8 @@ def _plan(
             "closed one, and not both"
         )
     if concurrency is not None:
-        _check("concurrency", concurrency, 1, sys.maxsize, "a whole number from 1 up")
+        what = "a whole number from 1 up"
+        _check("concurrency", concurrency, 1, sys.maxsize, what, Integral)
         return ClosedLoop(concurrency, think), DURATION if duration is None else duration
     if think:
         raise OptionError("think is for users, so it needs concurrency")
@@ -506,7 +507,7 @@ def _check_taken(target: Server | Endpoint, parameters: Mapping[str, Any]) -> No
             raise OptionError(f"every request would be rejected: {error}") from None
 
 
-def _check(name: str, value: Any, least: float, most: float, what: str) -> None:
-    number = isinstance(value, Real) and not isinstance(value, bool)
+def _check(name: str, value: Any, least: float, most: float, what: str, kind: type = Real) -> None:
+    number = isinstance(value, kind) and not isinstance(value, bool)
     if not number or not least <= value <= most:
         raise OptionError(f"{name} is {what}, not {shown(value)}")

@@ -136,6 +136,9 @@ class BatchLog(Sequence[BatchRecord]):
         return batches_table(self).bundle()
 
 
+S = TypeVar("S", bound="Shown[Any]")
+
+
 class Shown(list[T]):
     """A list that reads as a table, and so does each part of it."""
 
@@ -146,10 +149,10 @@ class Shown(list[T]):
     @overload
     def __getitem__(self, index: SupportsIndex) -> T: ...
     @overload
-    def __getitem__(self, index: slice) -> Shown[T]: ...
-    def __getitem__(self, index: SupportsIndex | slice) -> T | Shown[T]:
+    def __getitem__(self: S, index: slice) -> S: ...
+    def __getitem__(self, index: Any) -> Any:
         found = super().__getitem__(index)
-        return type(self)(found) if isinstance(index, slice) else found  # type: ignore[arg-type,return-value]
+        return type(self)(found) if isinstance(index, slice) else found
 
     def __repr__(self) -> str:
         return str(self.table())

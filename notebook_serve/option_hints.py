@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import math
 import re
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping
+from string import Formatter
 from typing import Any
+
+from .errors import WrongCall
 
 #: the longest value that a hint repeats
 MOST_TEXT = 60
@@ -95,7 +99,7 @@ TABLES: Mapping[str, Mapping[str, str]] = {
     "Server": SERVER,
     "load_test": LOAD,
     "aload_test": LOAD,
-    "simulate": SIMULATION,
+    **dict.fromkeys(("simulate", "replay", "what_if", "compare", "capacity", "plan"), SIMULATION),
 }
 
 
@@ -152,6 +156,27 @@ def _of_add(wanted: str, names: Collection[str]) -> str:
     option, equals, _ = wanted.partition("=")
     only = equals and option.isidentifier() and option not in names
     return f"it where the server is made: serve(..., {wanted})" if only else wanted
+
+
+def check_further(
+    caller: Callable[..., Any],
+    called: Callable[..., Any],
+    options: Mapping[str, Any],
+    settled: Mapping[str, str],
+) -> None:
+    """Refuse `options` that `caller` hands on to `called`, but that do not exist or are `settled`.
+
+    `settled` has the options that `caller` sets itself, and for each what to do instead.
+    """
+    both = {**inspect.signature(caller).parameters, **inspect.signature(called).parameters}
+    names = both.keys() - settled.keys() - {"self", "options"}
+    for name, value in options.items():
+        meant = instead(SIMULATION, name, value).partition("=")[0] if name not in names else ""
+        reason = settled.get(name) or settled.get(meant)
+        if reason:
+            raise WrongCall(f"`{caller.__name__}` has no option `{name}`; {reason}")
+        if name not in names:
+            raise WrongCall(unknown_option(caller.__name__, name, value, names))
 
 
 def instead(table: Mapping[str, str], name: str, value: Any) -> str:

@@ -72,11 +72,12 @@ def pivot(runs: Sequence[Run], warnings: Iterable[str] = ()) -> Table:
             rows.append([Strong(section.title), *[""] * len(shown)])
             rows += map(list, zip(map(_indented, names), *columns, strict=True))
     text = "".join(map("".join, rows))
-    title = f"{len(runs)} runs"
+    faults = list(dict.fromkeys(run.fault for _, run in runs if run.fault))
+    title = "; ".join([*(f"policy failed: {fault}" for fault in faults), f"{len(runs)} runs"])
     if len(shown) < len(rates):
         title += f", {len(shown)} of {len(rates)} loads shown"
     notes = [f"{sign} {meaning}" for sign, meaning in SIGNS.items() if sign in text]
-    notes += [f"Note: {warning}" for warning in warnings]
+    notes += [f"Note: {warning}" for warning in warnings if warning not in faults]
     heads = ["offered load, per second", *(f"{rate:.3g}" for rate in shown)]
     return Table(title, heads, rows, notes=notes)
 

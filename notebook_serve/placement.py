@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from numbers import Integral
 from typing import Any, Literal, get_args
 
 from .checks import shown
@@ -48,13 +49,13 @@ class Placement:
         if worker == "process" and sys.platform == "win32":
             raise OptionError("worker='process' runs on Linux and macOS; Windows has threads only")
         given = workers is not None
-        if given and (isinstance(workers, bool) or not isinstance(workers, int)):
+        if given and (isinstance(workers, bool) or not isinstance(workers, Integral)):
             raise OptionError(f"workers is a whole number, not {workers!r}")
         if workers is not None and not 1 <= workers <= MOST_WORKERS:
             raise OptionError(f"workers is a number from 1 to {MOST_WORKERS}, not {workers}")
-        _check_threads(threads)
+        threads = _checked_threads(threads)
         if devices is None:
-            return cls(worker, ("",) * (workers or 1), threads)
+            return cls(worker, ("",) * int(workers or 1), threads)
         several = isinstance(devices, Sequence) and not isinstance(devices, str)
         if not several or not devices or not all(isinstance(d, str) and d for d in devices):
             hint = f"; write devices=[{devices!r}]" if isinstance(devices, str) and devices else ""
@@ -157,10 +158,11 @@ class Shared:
         return as_model(made)
 
 
-def _check_threads(threads: Any) -> None:
-    whole = isinstance(threads, int) and not isinstance(threads, bool)
+def _checked_threads(threads: Any) -> int | None:
+    whole = isinstance(threads, Integral) and not isinstance(threads, bool)
     if threads is not None and not (whole and 1 <= threads <= MOST_THREADS):
         raise OptionError(
             f"`threads` must be a whole number >= 1 and <= {MOST_THREADS}, or None for torch's "
             f"own, got {shown(threads)}"
         )
+    return None if threads is None else int(threads)

@@ -13,9 +13,9 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice, takewhile
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
-from .display import described, without_addresses
+from .display import described, safe_repr
 from .errors import OptionError
 from .jobs import BatchRecord, Decision, Job
 from .policy_kinds import as_policy, built_in
@@ -44,8 +44,11 @@ PolicyLike: TypeAlias = Policy | type[Policy] | str
 
 
 def label(policy: Policy) -> str:
-    """What a policy is called in a table or a figure: its repr, but never an address."""
-    return without_addresses(repr(policy))
+    """What a policy is called in a table or a figure: its repr, but never an address.
+
+    A policy whose repr fails is called by its class.
+    """
+    return safe_repr(policy)
 
 
 def in_a_cell(policy: Policy, *more: str, **options: Any) -> dict[str, str]:
@@ -207,6 +210,12 @@ class CoDel:
     form that suits servers, a short time-out while the queue is never empty, from Maurer, "Fail at
     Scale" (ACM Queue, 2015).
     """
+
+    if TYPE_CHECKING:  # a class or a text is made into a policy
+
+        def __init__(
+            self, policy: PolicyLike = ..., target: float = ..., interval: float = ...
+        ) -> None: ...
 
     policy: Policy = field(default_factory=LengthAware)
     target: float = 0.25

@@ -5,11 +5,11 @@ from __future__ import annotations
 import ast
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import fields, replace
 from typing import Any, TypeVar
 
-from .display import without_addresses
+from .display import safe_repr
 from .errors import FrozenPolicy, OptionError, UnknownAttribute, WrongCall
 from .option_hints import POLICY, instead, nearest
 
@@ -105,20 +105,28 @@ def as_policy(given: Any) -> Any:
     """
     if isinstance(given, str):
         return parse_policy(given)
+    if getattr(given, "_is_protocol", False):
+        raise OptionError(
+            f"{given.__name__} is the protocol of all policies; write one such as "
+            "Greedy(max_batch_size=8), or a class with decide(waiting, now)"
+        )
     if isinstance(given, type) and callable(getattr(given, "decide", None)):
         return _instance(given)
     if not isinstance(given, type) and callable(getattr(given, "decide", None)):
         return given
     raise OptionError(
         "a policy is an object with decide(waiting, now), "
-        f"not {without_addresses(repr(given))}; write one such as Greedy(max_batch_size=8)"
+        f"not {safe_repr(given)}; write one such as Greedy(max_batch_size=8)"
     )
 
 
 def as_policies(given: Any) -> tuple[Any, ...]:
     """Return the policies of a list, each as `as_policy` reads it."""
-    if isinstance(given, (str, type)) or callable(getattr(given, "decide", None)):
-        raise OptionError("policies must be a list, such as [NoBatching(), Greedy(8)]")
+    one = isinstance(given, (str, type)) or callable(getattr(given, "decide", None))
+    if one or not isinstance(given, Iterable):
+        raise OptionError(
+            f"policies must be a list, such as [NoBatching(), Greedy(8)], got {safe_repr(given)}"
+        )
     return tuple(map(as_policy, given))
 
 
@@ -152,27 +160,36 @@ def parse_policy(text: str) -> Any:
 
     Only literals are read, nothing is evaluated. Raises `OptionError` for anything else.
     """
+    if not isinstance(text, str):
+        raise OptionError(f"a policy's text is such as 'Greedy(8)', got {safe_repr(text)}")
     try:
         return _policy_of(ast.parse(text.strip(), mode="eval").body)
     except OptionError:
         raise
     except (KeyError, MemoryError, RecursionError, SyntaxError, TypeError, ValueError) as error:
-        name = text.strip().partition("(")[0]
-        hint = "" if name in KINDS else nearest(name, KINDS)
-        near = f"{hint} Or " if hint.startswith("did") else ""
-        known = ", ".join(sorted(KINDS))
-        raise OptionError(
-            f"{text!r} is no policy; {near}give one of {known}, with its numbers: Window(8, 0.01)"
-        ) from error
+        raise _no_policy(text) from error
+
+
+def _no_policy(text: str) -> OptionError:
+    """Return the error for a text that is no policy."""
+    name = text.strip().partition("(")[0]
+    hint = "" if name in KINDS else nearest(name, KINDS)
+    near = f"{hint} Or " if hint.startswith("did") else ""
+    known = ", ".join(sorted(KINDS))
+    return OptionError(
+        f"{text!r} is no policy; {near}give one of {known}, with its numbers: Window(8, 0.01)"
+    )
 
 
 def _policy_of(node: ast.expr) -> Any:
     call = node if isinstance(node, ast.Call) else ast.Call(node, [], [])
     kind = KINDS[ast.unparse(call.func)]
+    if any(item.arg is None for item in call.keywords):
+        raise OptionError(f"{ast.unparse(node)!r} has options after **; write each as name=value")
     arguments = [_option_of(argument) for argument in call.args]
     named = {str(item.arg): _option_of(item.value) for item in call.keywords}
     if len(named) < len(call.keywords):
-        raise ValueError("an option is given twice")
+        raise OptionError(f"{ast.unparse(node)!r} gives an option twice; leave one out")
     return kind(*arguments, **named)
 
 

@@ -8,16 +8,24 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from .cost import CostModel
+from .cost import CostModel, check_cost
+from .display import duration as in_words
 from .errors import OptionError
 from .history import policies_between, policies_in_words
 from .jobs import PolicyChange, RequestRecord
 from .noise import Noise
+from .option_hints import check_further
 from .policies import PolicyLike
 from .report import Report
 from .simulator import simulate
 from .tracebacks import entry_point
 from .traffic import Trace
+
+#: options of `simulate` that are those of the recorded requests, and what to do instead
+RECORDED = {
+    name: f"its {what} are those of the recorded requests; `simulate` takes others"
+    for name, what in {"traffic": "arrivals", "lengths": "lengths", "groups": "groups"}.items()
+}
 
 
 @entry_point
@@ -44,6 +52,8 @@ def replay(
     what its fit says of that unless given; `options` are those of `simulate`. Raises `OptionError`
     if there is nothing to replay.
     """
+    check_further(replay, simulate, options, RECORDED)
+    check_cost(cost)
     if isinstance(records, Report):
         changes = [PolicyChange(-math.inf, records.policy, "start"), *records.changes]
         records = records.records
@@ -64,11 +74,22 @@ def replay(
         cost,
         lengths=[max(1, length) for length, _ in shapes],
         groups=[group for _, group in shapes],
-        noise=cost.noise if noise is None else noise,
+        noise=getattr(cost, "noise", 0.0) if noise is None else noise,
         seed=seed,
         **options,
     )
-    return replace(report, notes=(*report.notes, *_served_under(came, changes)))
+    notes = (*report.notes, *_none_left(report), *_served_under(came, changes))
+    return replace(report, notes=notes)
+
+
+def _none_left(report: Report) -> tuple[str, ...]:
+    """A note, if all requests arrived within the warm-up."""
+    if report.records.arrived and report.records.arrived[-1] >= report.start:
+        return ()
+    return (
+        f"All requests arrived within the warm-up of {in_words(report.start)}, so most figures "
+        "are missing; leave duration= out, or give warmup=0.",
+    )
 
 
 def _served_under(

@@ -22,6 +22,7 @@ from .history import policies_in_words, policy_at
 from .jobs import OUTCOMES, BatchRecord, PolicyChange
 from .log import RequestLog
 from .stats import Distribution
+from .tracebacks import entry_point
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -76,6 +77,8 @@ class Report:
     changes: tuple[PolicyChange, ...] = ()
     #: the typical error of the cost model that was simulated with; not-a-number if there is none
     error: float = math.nan
+    #: how a simulated policy broke its contract, so that `Greedy` decided from then on
+    fault: str = ""
 
     def __post_init__(self) -> None:
         if not 0 <= self.duration < math.inf:
@@ -293,7 +296,9 @@ class Report:
     @cached_property
     def _summary(self) -> Table:
         replicas = f", {self.replicas} replicas" if self.replicas > 1 else ""
+        failed = [("policy failed", self.fault)] if self.fault else []
         rows: list[tuple[str, object]] = [
+            *failed,
             ("policy", policies_in_words(self.policy, self.changes) if self.policy else "–"),
             ("source", f"{self.source}{replicas}"),
             ("duration", f"{duration(self.duration)}, warm-up {duration(self.start)}"),
@@ -304,7 +309,7 @@ class Report:
             rows.append(("generator late", _percentiles(self.lateness, duration)))
         text = "".join(str(value) for _, value in rows)
         rows.extend((sign, meaning) for sign, meaning in MEANINGS.items() if sign in text)
-        rows.extend(("note", note) for note in self.notes)
+        rows.extend(("note", note) for note in self.notes if note != self.fault)
         return Table("", ("", ""), rows)
 
     def _figures(self) -> Iterator[tuple[str, str]]:
@@ -365,15 +370,24 @@ class Report:
         return json.dumps(_plain({"format": FORMAT, **values}), allow_nan=False)
 
     @classmethod
+    @entry_point
     def from_json(cls, text: str) -> Report:
-        """The report of which `to_json` made `text`; raises `OptionError` for any other text."""
+        """Return the report of which `to_json` made `text`; raise `OptionError` for any other."""
         try:
             values = json.loads(text)
-            version = values.pop("format")
+        except (TypeError, ValueError) as error:
+            raise OptionError(f"a report is kept as JSON, and this is none: {error}") from error
+        if not isinstance(values, dict) or "format" not in values:
+            raise OptionError(
+                f"this JSON is not of a report, got {text[:40]!r}; "
+                "report.to_json() makes one that is"
+            )
+        version = values.pop("format")
+        try:
             if version == FORMAT:
                 return cls(**_revived(values))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise OptionError(f"this is no report: {error!r}") from error
+            raise OptionError(f"this report is not complete: {error!r}") from error
         raise OptionError(f"this report has format {version!r}; only {FORMAT} can be read")
 
     def save(self, path: str | Path) -> None:
@@ -381,6 +395,7 @@ class Report:
         Path(path).write_text(self.to_json(), "utf-8")
 
     @classmethod
+    @entry_point
     def load(cls, path: str | Path) -> Report:
         """Read what `save` wrote."""
         return cls.from_json(Path(path).read_text("utf-8"))

@@ -28,11 +28,7 @@ class PolicyFault:
     error: Exception
 
     def __str__(self) -> str:
-        try:
-            who = label(self.policy)
-        except Exception:
-            who = type(self.policy).__name__
-        what = str(self.error)
+        who, what = label(self.policy), str(self.error)
         if not isinstance(self.error, PolicyError):
             what = f"raised {type(self.error).__name__}: {what}"
         return f"{who} {what}; the queue goes on under {FALLBACK!r}"

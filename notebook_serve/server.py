@@ -18,6 +18,7 @@ from collections.abc import (
     Iterator,
     Sequence,
 )
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from .checks import (
@@ -25,9 +26,9 @@ from .checks import (
     check_host,
     check_seconds,
     check_token,
-    check_whole,
     checked_hosts,
     checked_origins,
+    checked_whole,
     shown,
 )
 from .clients import Clients
@@ -231,9 +232,9 @@ class Server(FixedAttributes):
         name: str = "default",
     ) -> None:
         _check_name(name)
-        check_whole("max_body_size", max_body_size, 1, 2**40)
+        max_body_size = checked_whole("max_body_size", max_body_size, 1, 2**40)
         if port is not None:
-            check_whole("port", port, 0, 65535)
+            port = checked_whole("port", port, 0, 65535)
         check_token(token)
         check_flags(refuse_late=refuse_late)
         if expose_errors is not None:
@@ -555,6 +556,7 @@ class Server(FixedAttributes):
         self._engines[name]
         return self._clients.async_hub(name, options)
 
+    @entry_point
     def httpx(self, **options: Any) -> Client:
         """An `httpx.Client` for this server: paths are below its address.
 
@@ -563,6 +565,7 @@ class Server(FixedAttributes):
         """
         return self._clients.httpx(options)
 
+    @entry_point
     def ahttpx(self, **options: Any) -> AsyncClient:
         """The same as `httpx`, to be awaited."""
         return self._clients.async_httpx(options)
@@ -677,6 +680,11 @@ class Server(FixedAttributes):
         require("opentelemetry.trace", "tracing")
         from .tracing import Tracing
 
+        if provider is not None and not hasattr(provider, "get_tracer"):
+            raise OptionError(
+                f"provider must be a TracerProvider of OpenTelemetry, got {provider!r}; "
+                "leave it out for that of this process"
+            )
         self._engines.tracing = Tracing(provider)
 
     @entry_point
@@ -841,7 +849,7 @@ def _checked_engine(
         raise OptionError(f"loader is a callable of no arguments, not {shown(loader)}")
     if loader is not None:
         check_loader(loader, told=any(placement.devices))
-    check_whole("max_queue_size", max_queue_size, 1, 10_000_000)
+    max_queue_size = checked_whole("max_queue_size", max_queue_size, 1, 10_000_000)
     check_seconds("timeout", timeout, endless=True)
     check_flags(refuse_late=refuse_late)
     made = None if model is None else as_model(model)
@@ -902,6 +910,6 @@ def _check_overtime(overtime: Any, placement: Placement) -> None:
         return
     if placement.kind == "thread":
         raise OptionError("a thread cannot be ended; overtime goes with worker='process'")
-    number = isinstance(overtime, (int, float)) and not isinstance(overtime, bool)
+    number = isinstance(overtime, Real) and not isinstance(overtime, bool)
     if not (number and 1 <= overtime < math.inf):
         raise OptionError(f"overtime is a factor from 1 up, not {overtime!r}")

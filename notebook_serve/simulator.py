@@ -10,11 +10,11 @@ import sys
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, count, cycle, islice, repeat
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any, Literal, get_args
 
 from .backlog import USABLE, Backlog
-from .cost import CostModel
+from .cost import CostModel, check_cost
 from .errors import OptionError
 from .jobs import Batch, Job, Outcome
 from .log import BatchLog, RequestLog
@@ -109,11 +109,16 @@ def simulate(
         seed: Of everything random here; traffic and lengths have seeds of their own.
     """
     chosen: Policy = as_policy(policy)
+    check_cost(cost)
+    if slowdown is not None and not callable(slowdown):
+        raise OptionError(
+            f"slowdown must be a function of the time, got {slowdown!r}; "
+            f"write slowdown=lambda now: {slowdown!r}"
+        )
     kinds = get_args(Dispatch)
     if dispatch not in kinds:
         raise OptionError(f"dispatch is one of {', '.join(kinds)}, not {dispatch!r}")
-    if isinstance(replicas, bool) or not isinstance(replicas, int) or replicas < 1:
-        raise OptionError(f"replicas is a whole number from 1 up, not {replicas!r}")
+    replicas = _checked_replicas(replicas)
     _check_range("duration", 0.0 if duration is None else duration)
     _check_range("max_queue_size", max_queue_size)
     _check_range("timeout", timeout)
@@ -145,6 +150,7 @@ def simulate(
             simulation.run_in_order(arrivals, getattr(chosen, "max_batch_size", 1))
         else:
             simulation.run(arrivals)
+    faults = [str(lane.scheduler.fault) for lane in lanes if lane.scheduler.fault]
     return Report(
         records=simulation.log(),
         batches=simulation.batches,
@@ -155,9 +161,10 @@ def simulate(
         warmup=warmup,
         replicas=replicas,
         notes=(
-            *(str(lane.scheduler.fault) for lane in lanes if lane.scheduler.fault),
+            *faults,
             *_doubts(cost, simulation),
         ),
+        fault=faults[0] if faults else "",
         error=cost.error if isinstance(cost, CostModel) else math.nan,
     )
 
@@ -170,12 +177,29 @@ def _doubts(cost: Callable[[Sequence[int]], float], simulation: Simulation) -> t
     return cost.doubts(largest, max(simulation.length, default=0))
 
 
+def _checked_replicas(replicas: Any) -> int:
+    if isinstance(replicas, bool) or not isinstance(replicas, Integral) or replicas < 1:
+        raise OptionError(f"replicas is a whole number from 1 up, not {replicas!r}")
+    return int(replicas)
+
+
 def _check_range(name: str, value: object) -> None:
     """Hold an option to its range."""
     least, most, what = RANGES[name]
     number = isinstance(value, Real) and not isinstance(value, bool)
     if not (number and least <= value <= most):  # type: ignore[operator]
         raise OptionError(f"{name} is {what}, not {value!r}")
+
+
+def as_seconds(value: Any) -> float:
+    """Return what a cost said as a number. Raises `OptionError` if it is none, or below 0."""
+    try:
+        seconds = math.nan if isinstance(value, (str, bytes)) else float(value)
+    except (TypeError, ValueError):
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise OptionError(f"a cost is a number of seconds from 0 up, not {value!r}")
+    return seconds
 
 
 class Lane:
@@ -284,7 +308,7 @@ class Simulation:
             last = come if come - first < most else first + most
             taken = tuple(lengths[first:last])
             seconds = cost(taken)
-            if factor or not 0 <= seconds < inf:
+            if factor or type(seconds) is not float or not 0 <= seconds < inf:
                 seconds = self._varied(seconds, now)
             if held_up:
                 seconds += self._held_up(now, seconds)
@@ -351,7 +375,7 @@ class Simulation:
         lane.scheduler.offer(Job(number, now, length, now + self.timeout, self.group[number]))
         if self.tracks:
             lane.backlog.add(length)
-            lane.work += self.cost((length,))
+            lane.work += as_seconds(self.cost((length,)))
         if self._ended is not None and self.timeout < math.inf:
             # A client that asks again must hear of it when it happens, not when a worker looks.
             self._at(now + self.timeout, self._expire, lane)
@@ -420,11 +444,8 @@ class Simulation:
 
     def _varied(self, seconds: float, now: float) -> float:
         """How long a batch runs that starts `now` and of which the cost says `seconds`."""
-        if self._factor is not None:
-            seconds *= self._factor(now)
-        if not 0 <= seconds < math.inf:
-            raise OptionError(f"a cost is a number of seconds from 0 up, not {seconds!r}")
-        return seconds
+        seconds = as_seconds(seconds)
+        return seconds if self._factor is None else as_seconds(seconds * self._factor(now))
 
     def _held_up(self, now: float, seconds: float) -> float:
         """How much longer a batch takes because of those who arrive while it runs.

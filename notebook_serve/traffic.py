@@ -494,9 +494,9 @@ def as_lengths(value: object) -> Lengths:
     if isinstance(value, Lengths) and not isinstance(value, type):
         return value
     if isinstance(value, Real):
-        return Fixed(value)  # type: ignore[arg-type]  # which says so if it is not whole
-    if isinstance(value, Collection):
-        return Cycle(value)  # type: ignore[arg-type]  # which makes a tuple of it
+        return Fixed(_whole(value, 1, "lengths are whole numbers from 1 up"))
+    if isinstance(value, Collection) and not isinstance(value, (str, bytes)):
+        return Cycle(_lengths(value, "lengths"))
     raise OptionError(
         f"lengths are such as LogNormal(20, 0.8), a whole number or a sequence, not {value!r}"
     )
@@ -596,12 +596,15 @@ def _check_bounds(owner: Uniform | LogNormal) -> None:
 
 
 def _check_data(owner: Empirical | Cycle) -> None:
-    items = _items(owner.data, "data")
+    object.__setattr__(owner, "data", _lengths(owner.data, "data"))
+
+
+def _lengths(values: Iterable[Any], name: str) -> tuple[int, ...]:
+    items = _items(values, name)
     if not items:
-        raise OptionError("data are lengths, at least one of them")
+        raise OptionError(f"{name} must have at least one length, got {values!r}")
     what = "is a whole number from 1 up"
-    data = tuple(_whole(item, 1, f"data[{i}] {what}") for i, item in enumerate(items))
-    object.__setattr__(owner, "data", data)
+    return tuple(_whole(item, 1, f"{name}[{i}] {what}") for i, item in enumerate(items))
 
 
 def _number(value: Any, least: float, what: str, most: float = math.inf) -> float:

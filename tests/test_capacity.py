@@ -281,7 +281,7 @@ def test_a_plan_is_the_same_each_time() -> None:
 def test_what_a_plan_cannot_be_made_of_is_refused(options: dict[str, Any]) -> None:
     """It raises as `simulate` and its traffic do."""
     given: dict[str, Any] = {"rate": 10.0, "objective": 0.1, **options}
-    with pytest.raises(OptionError, match=next(iter(options)).replace("requests", "n is")):
+    with pytest.raises(OptionError, match=next(iter(options))):
         plan(Greedy(), EACH, **given)
 
 

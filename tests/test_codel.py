@@ -107,7 +107,8 @@ def test_its_repr_pastes_back() -> None:
     assert parse_policy(repr(policy)) == policy
     assert parse_policy("CoDel") == CoDel(LengthAware())
     assert parse_policy("CoDel(Greedy, 1)") == CoDel(Greedy(), 1)
-    assert CoDel("Greedy", 1) == CoDel(Greedy(), 1)  # type: ignore[arg-type]
+    assert CoDel("Greedy", 1) == CoDel(Greedy(), 1)
+    assert CoDel(Greedy).policy == Greedy()
 
 
 @pytest.mark.parametrize(

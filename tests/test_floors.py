@@ -15,7 +15,7 @@ PACKAGE = Path(notebook_serve.__file__).parent
 
 #: each file, and the floor it stands on
 FLOORS = {
-    "errors": 0,
+    "errors": -1,
     "option_hints": 0,
     "signatures": 0,
     "annotations": 0,

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import inspect
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -132,5 +133,14 @@ def test_nesting_without_end_is_refused(text: str) -> None:
 
 def test_an_option_given_twice_is_refused() -> None:
     """Two values for one option raise, as they would in a cell."""
-    with pytest.raises(OptionError):
+    with pytest.raises(OptionError, match="gives an option twice; leave one out"):
         parse_policy("Window(max_wait=1, max_wait=2)")
+    with pytest.raises(OptionError, match="write each as name=value"):
+        parse_policy("Greedy(**{})")
+
+
+@pytest.mark.parametrize("given", [None, 8, Greedy, b"Greedy"])
+def test_what_is_no_text_is_refused(given: Any) -> None:
+    """The sentence names what was given, and what is wanted."""
+    with pytest.raises(OptionError, match=r"a policy's text is such as 'Greedy\(8\)', got"):
+        parse_policy(given)

@@ -28,6 +28,7 @@ pytestmark = [
 
 PREPARED = """
 from notebook_serve import *
+from notebook_serve import traffic
 from notebook_serve.traffic import Poisson
 def echo(inputs): return inputs
 def broken(inputs): return [1 / int(x) for x in inputs]
@@ -73,7 +74,20 @@ CELLS = {
     "load_test(server, ['a'], users=3)": "write concurrency=3",
     "load_test(server, [], concurrency=1)": "inputs",
     "each(3)": "each takes a function",
-    "CostModel.from_json('3')": "",
+    "CostModel.from_json('3')": "a cost model is a JSON object",
+    "CostModel.from_json('x')": "a cost model is kept as JSON",
+    "Report.from_json('{}')": "this JSON is not of a report",
+    "Greedy('8')": "max_batch_size is a whole number",
+    "CoDel(5)": "a policy is an object",
+    "Window(max_wait=-1)": "max_wait is a number",
+    "CostModel(fixed=-1)": "fixed is a number",
+    "Poisson(-1)": "rate is a number",
+    "traffic.ClosedLoop(0)": "clients is a whole number",
+    "traffic.LogNormal(0, -1)": "median is a number",
+    "Decision(take=5)": "`take` must be a tuple of jobs",
+    "server.policy = Policy": "is the protocol of all policies",
+    "server.httpx(foo=3)": "`Client` has no option `foo`",
+    "server.trace(5)": "provider must be a TracerProvider",
 }
 
 

@@ -443,7 +443,7 @@ def test_lengths_do_not_follow_the_arrivals_of_the_same_seed() -> None:
         ("LogNormal(1000, 1)", r"median is .* to high \(512\), not 1000"),
         ("LogNormal(20, -1)", "sigma is a number from 0 up, not -1"),
         ("LogNormal(20, 1, seed=-1)", "seed is .* not -1"),
-        ("Empirical([])", "data are lengths, at least one of them"),
+        ("Empirical([])", "data must have at least one length"),
         ("Empirical([4, 0])", r"data\[1\] is a whole number from 1 up, not 0"),
         ("Cycle([1.5])", r"data\[0\] is .* not 1.5"),
         ("Cycle('12')", r"data\[0\] is .* not '1'"),
@@ -529,8 +529,8 @@ def test_as_lengths(value: object, meant: Lengths) -> None:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (1.5, "length is a whole number from 1 up, not 1.5"),
-        (True, "length is .* not True"),
+        (1.5, "lengths are whole numbers from 1 up, not 1.5"),
+        (True, "lengths are .* not True"),
         ([], "at least one"),
         (None, "lengths are such as .* not None"),
         (LogNormal, "lengths are such as .* not <class"),

@@ -15,6 +15,7 @@ import pytest
 
 from notebook_serve import (
     Adaptive,
+    Capacity,
     CoDel,
     CostAware,
     CostModel,
@@ -25,6 +26,7 @@ from notebook_serve import (
     NoBatching,
     OptionError,
     Policy,
+    Report,
     ResettingWindow,
     Server,
     Window,
@@ -845,3 +847,247 @@ def test_advice_of_add_is_of_add() -> None:
 def test_the_model_may_be_given_by_name(make: Make) -> None:
     """``serve(model=f)`` is ``serve(f)``."""
     assert make(model=echo).predict(1) == 1
+
+
+# -- simulations ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: capacity(Greedy(), COST, 0.1, duration=5), "`capacity` has no option `duration`"),
+        (lambda: capacity(Greedy(), COST, 0.1, traffic=Poisson(5)), "`simulate` takes other"),
+        (lambda: capacity(Greedy(), COST, 0.1, quantle="p50"), "did you mean `quantile`"),
+        (lambda: plan(Greedy(), COST, 5.0, 0.1, replicas=2), "`plan` has no option `replicas`"),
+        (lambda: plan(Greedy(), COST, 5.0, 0.1, duration=2), "`plan` has no option `duration`"),
+        (lambda: compare([Greedy()], cost=COST, rate=5), "give rates="),
+        (lambda: replay([], Greedy(), COST, lengths=5), "`replay` has no option `lengths`"),
+    ],
+)
+def test_an_option_that_a_function_sets_itself_is_refused(call: Any, said: str) -> None:
+    """The sentence names the function that was called, and what to do instead."""
+    with pytest.raises(WrongCall, match=said):
+        call()
+
+
+@pytest.mark.parametrize("options", [{"lengths": 5}, {"traffic": Poisson(5)}, {"rate": 5}])
+def test_what_if_keeps_the_requests_as_they_were(make: Make, options: dict[str, Any]) -> None:
+    """Its arrivals and lengths are those of the recorded requests."""
+    with pytest.raises(WrongCall, match="`what_if` has no option .* of the recorded requests"):
+        make(echo).what_if(Greedy(), cost=COST, **options)
+
+
+def test_what_if_notes_that_all_requests_are_in_the_warm_up(make: Make) -> None:
+    """A duration much longer than the recording leaves nothing to report."""
+    server = make(echo)
+    server.predict(["a"] * 5)
+    (note,) = server.what_if(Greedy(), cost=COST, duration=50_000.0).notes
+    assert "arrived within the warm-up" in note
+    assert server.what_if(Greedy(), cost=COST).notes == ()
+
+
+WRONG_COSTS: dict[str, tuple[Any, str]] = {
+    "number": (0.01, r"got 0.01; write CostModel\(fixed=0.01\)"),
+    "list": ([1], "cost must be a CostModel or a function"),
+    "class": (CostModel, "cost must be a CostModel or a function"),
+    "text": (lambda lengths: "x", "a cost is a number of seconds from 0 up, not 'x'"),
+    "nothing": (lambda lengths: None, "a cost is a number of seconds from 0 up, not None"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG_COSTS)
+def test_what_is_no_cost_is_refused_everywhere(make: Make, wrong: str) -> None:
+    """One sentence says what is wanted, wherever it is given."""
+    cost, said = WRONG_COSTS[wrong]
+    server = make(echo)
+    server.predict(["a"] * 5)
+    calls: list[Callable[[], object]] = [
+        lambda: capacity(Greedy(), cost, 0.1),
+        lambda: simulate(Greedy(), Poisson(5), cost, duration=2),
+        lambda: simulate(LengthAware(), Poisson(5), cost, duration=2, dispatch="least_work"),
+        lambda: compare([Greedy()], cost=cost),
+        lambda: plan(Greedy(), cost, 5.0, 0.1),
+        lambda: server.what_if(Greedy(), cost=cost),
+        lambda: replay(server.records(), Greedy(), cost),
+    ]
+    for call in calls:
+        with pytest.raises(OptionError, match=said):
+            call()
+
+
+def test_a_server_is_no_cost(make: Make) -> None:
+    """The sentence has the call that makes one of it."""
+    server: Any = make(echo)
+    with pytest.raises(OptionError, match=r"got Server; write server.fit_cost\(\)"):
+        capacity(Greedy(), server, 0.1)
+    with pytest.raises(OptionError, match="slowdown must be a function"):
+        simulate(Greedy(), Poisson(5), COST, slowdown=2)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"rates": 10}, "rates must be a list"),
+        ({"rates": "10"}, "rates must be a list"),
+        ({"rates": [Poisson(5)]}, "rates must be numbers"),
+        ({"server": "http://localhost"}, "server must be a Server"),
+        ({"policies": None}, "policies must be a list"),
+        ({"policies": 5}, "policies must be a list"),
+        ({"duration": 0}, "duration must be a number of seconds > 0, got 0"),
+        ({"lengths": ["a b"]}, r"lengths\[0\] is a whole number"),
+    ],
+)
+def test_a_comparison_that_makes_no_sense_is_refused(options: dict[str, Any], said: str) -> None:
+    """Each value has a sentence that names its option."""
+    given: dict[str, Any] = {"policies": [Greedy()], "cost": COST, "rates": [5], **options}
+    with pytest.raises(OptionError, match=said):
+        compare(given.pop("policies"), **given)
+
+
+def test_rates_may_be_any_iterable() -> None:
+    """A generator is read once; an objective that is a text is refused."""
+    found = compare([Greedy()], cost=COST, rates=(rate for rate in (5, 10)), duration=2)
+    assert [rate for rate, _ in found.reports] == [5, 10]
+    with pytest.raises(OptionError, match="objective is a number"):
+        found.recommendation("0.1")  # type: ignore[arg-type]
+
+
+class Broken:
+    """A policy that decides nothing."""
+
+    def decide(self, waiting: Sequence[Job], now: float) -> Any:
+        """Break the contract."""
+
+
+def test_a_policy_that_broke_its_contract_is_named_first() -> None:
+    """The figures are those of `Greedy`, and each result begins with that."""
+    found = compare([Broken(), Greedy(8)], cost=COST, rates=[10], duration=5)
+    doubtful = CostModel(fixed=0.01, error=0.69)
+    texts = [
+        capacity(Broken(), COST, 0.1),
+        plan(Broken(), COST, 50.0, 0.1),
+        simulate(Broken(), Poisson(5), COST, duration=3),
+        found,
+        found.recommendation(0.1),
+        compare([Broken()], cost=doubtful, rates=[10], duration=5).recommendation(0.1),
+    ]
+    for text in map(str, texts):
+        first = text.splitlines()[0]
+        assert first.lower().startswith("policy failed")
+        assert "Broken> returned None" in first
+        assert "goes on under Greedy" in first
+        assert text.count("returned None") == 1
+    report = found.reports[0][1]
+    assert Report.from_json(report.to_json()).fault == report.fault != ""
+
+
+@pytest.mark.parametrize("objective", [5.0, 10.0])
+def test_a_run_too_short_for_the_objective_says_so(objective: float) -> None:
+    """The sentence has the number of requests that is enough, with which it is gone."""
+    short = capacity(Greedy(), COST, objective)
+    (said,) = short.warnings
+    assert "too short for an objective of" in said
+    assert said in compare([Greedy()], cost=COST, rates=[5], duration=2).recommendation(objective)
+    assert "too short" in plan(Greedy(), COST, 1600.0, objective).warnings[0]
+    assert capacity(Greedy(), COST, 0.1).warnings == ()
+    enough = int(said.partition("requests=")[2].partition(",")[0])
+    long = capacity(Greedy(), COST, objective, requests=enough)
+    assert long < 1900 < short
+    assert long.warnings == ()
+
+
+@pytest.mark.parametrize("factor", [0.5, 0, -1, "2", float("nan"), True])
+def test_a_factor_is_a_number_from_1_up(factor: Any) -> None:
+    """A capacity cannot be off by less than nothing."""
+    with pytest.raises(OptionError, match="factor must be a number >= 1"):
+        Capacity(4.0, factor=factor)
+
+
+def test_a_capacity_cannot_be_changed() -> None:
+    """Its attributes can be read only, and it is copied and pickled with them."""
+    found = Capacity(4.0, factor=2.0, warnings=["Doubtful."])
+    for name in ("factor", "warnings", "fault"):
+        with pytest.raises(AttributeError):
+            setattr(found, name, 3)
+    for again in (copy.deepcopy(found), pickle.loads(pickle.dumps(found))):
+        assert (again.factor, again.warnings) == (2.0, ("Doubtful.",))
+    with pytest.raises(OptionError, match="warnings must be a list of sentences"):
+        Capacity(4.0, warnings="abc")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"error": -1}, {"warnings": "abc"}, {"largest": -1}, {"batches": 1.5}, {"autocorrelation": 2}],
+)
+def test_a_fit_that_makes_no_sense_is_refused(options: dict[str, Any]) -> None:
+    """What a cost model says of its fit is checked as its terms are."""
+    with pytest.raises(OptionError, match=f"{next(iter(options))} must be"):
+        CostModel(fixed=1.0, **options)
+    with pytest.raises(OptionError, match="lengths must be >= 0"):
+        COST([-1])
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "x", None, '{"rate": 5}', "[{}]"])
+def test_json_of_something_else_is_refused(text: Any) -> None:
+    """Neither a cost model nor a report is made of it."""
+    for kind in (CostModel, Report):
+        with pytest.raises(OptionError, match=r"a cost model|JSON"):
+            kind.from_json(text)
+
+
+class Unreadable:
+    """A policy whose repr raises."""
+
+    def __repr__(self) -> str:
+        raise ValueError("no repr")
+
+    def decide(self, waiting: Sequence[Job], now: float) -> Decision:
+        """Take the oldest."""
+        return Decision((waiting[0],))
+
+
+def test_a_policy_whose_repr_raises_is_called_by_its_class(make: Make) -> None:
+    """Nothing that shows a policy fails by it."""
+    server = make(echo, policy=Unreadable())
+    assert server.predict("a") == "a"
+    for text in (repr(server), server._repr_html_(), str(server.stats()), server.stats().policy):
+        assert "Unreadable" in text
+    assert simulate(Unreadable(), Poisson(5), COST, duration=2).policy == "<Unreadable>"
+
+
+def test_numbers_of_numpy_are_numbers(make: Make) -> None:
+    """A whole number or a time may come from an array."""
+    numpy = pytest.importorskip("numpy")
+    one = numpy.int64(1)
+    server = make(
+        *(echo,),
+        port=one - 1,
+        workers=one,
+        threads=one,
+        max_queue_size=numpy.int32(9),
+        timeout=numpy.float32(20),
+    )
+    assert server.predict("a", timeout=numpy.float32(20)) == "a"
+    assert server.predict("b", timeout=numpy.float64(20)) == "b"
+    assert simulate(Greedy(), Poisson(5), COST, replicas=numpy.int64(2), duration=2).replicas == 2
+
+
+def test_values_are_named_as_the_user_named_them(make: Make) -> None:
+    """Never by the name of a part that is made of them."""
+    for concurrency in (1.5, 0, "4"):
+        with pytest.raises(OptionError, match="concurrency is a whole number"):
+            load_test(make(echo), ["a"], concurrency=concurrency)  # type: ignore[arg-type]
+    with pytest.raises(OptionError, match="requests must be a whole number >= 1, got 0"):
+        capacity(Greedy(), COST, 0.1, requests=0)
+    with pytest.raises(OptionError, match="`take` must be a tuple of jobs"):
+        Decision(take=5)  # type: ignore[arg-type]
+
+
+def test_parts_of_a_list_of_records_are_tables_too(make: Make) -> None:
+    """To a type checker as well, which reads this file."""
+    server = make(echo)
+    server.predict(["a", "b"])
+    pytest.importorskip("pandas")
+    frames = [server.records()[0:1].to_frame(), server.batches()[0:1].to_frame()]
+    assert [len(frame) for frame in frames] == [1, 1]
+    assert len(server.errors()[:3].to_frame()) == 0
