@@ -5,7 +5,7 @@ import math
 import socket
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin
 
 import httpx
 import numpy as np
@@ -646,8 +646,8 @@ def test_a_redirect_stays_where_it_was_asked(make: Make, client: httpx.Client) -
         assert response.status_code == 303
         location = response.headers["location"]
         assert location.startswith("./")
-        seen = urlsplit(urljoin(f"{url}{path}?token=s3cret", location))
-        assert (seen.netloc, seen.path) == (urlsplit(url).netloc, path)
+        # Python joins "//" to "/", which a browser does not.
+        assert urljoin(f"{url}{path}?token=s3cret", location) == url + path.replace("//", "/")
 
 
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"

@@ -418,7 +418,7 @@ def test_a_browser_is_asked_for_the_token(make: Make, visit: Visit, scheme: str)
     assert page.url.rstrip("/") == server.url.rstrip("/")
 
 
-def through(server: Server) -> Callable[[Page], None]:
+def through(server: Server) -> Callable[[Page], object]:
     """Show a server at an address below that of a proxy."""
 
     def proxy(route: Route) -> None:
