@@ -190,6 +190,7 @@ def test_long_answers_are_seen_whole(make: Make, visit: Visit, width: int, bad: 
     send(page)
     expect(said(page)).to_contain_text("500" if bad else "200")
     shown = page.locator(".ns-said pre")
+    expect(shown).to_contain_text("x" * 250)
 
     assert shown.evaluate("node => node.scrollWidth - node.clientWidth") == 0
     assert page.evaluate("document.documentElement.scrollWidth") <= width

@@ -9,7 +9,8 @@ const ANSWERS = { "": "JSON", "image/png": "picture (PNG)", "audio/wav": "sound 
 const WAYS = { text: "text", json: "JSON", bytes: "file" };
 const SAVED = { "image/png": "answer.png", "audio/wav": "answer.wav" };
 // What is shown of a long answer: characters of a string, items of a list, pictures.
-const [MOST_TEXT, MOST_ITEMS, MOST_FILES] = [300, 50, 8];
+// An error is read to its end.
+const [MOST_TEXT, MOST_ERROR, MOST_ITEMS, MOST_FILES] = [300, 5000, 50, 8];
 
 function labelled(text, field) {
   return make("label", "", text, field);
@@ -134,9 +135,9 @@ export function python(question, url) {
 // -- the answer -------------------------------------------------------------------------------
 
 // What a person reads of it: long strings and lists are cut.
-function readable(value) {
+function readable(value, most) {
   const cut = (_, item) => {
-    if (typeof item === "string" && item.length > MOST_TEXT) {
+    if (typeof item === "string" && item.length > most) {
       return `${item.slice(0, 60)}… (${item.length} characters)`;
     }
     if (Array.isArray(item) && item.length > MOST_ITEMS) {
@@ -172,7 +173,7 @@ async function answerNodes(response) {
   try {
     const value = JSON.parse(text);
     const files = filesIn(value).slice(0, MOST_FILES).map(([kind, data]) => media(kind, data));
-    return [make("pre", "", readable(value)), ...files];
+    return [make("pre", "", readable(value, response.ok ? MOST_TEXT : MOST_ERROR)), ...files];
   } catch {
     return [make("pre", "", text)];
   }
