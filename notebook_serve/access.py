@@ -5,16 +5,23 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Collection
+from urllib.parse import quote
 
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from .display import render
 from .errors import Forbidden, ServeError, Unauthorized
 from .headers import header, is_own_page
 from .replies import error_response
 
 COOKIE = "notebook_serve"
+#: the page that asks for the token needs its own style, and sends its form to this server
+POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'self'; "
+    "base-uri 'none'; form-action 'self'"
+)
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 
@@ -44,13 +51,15 @@ class Access:
             return
         if self._token is not None and self._is_greeting(Request(scope)):
             # The token came in the address of a page: keep it as a cookie, out of the address.
-            response: Response = RedirectResponse(scope["path"], 303)
+            response: Response = RedirectResponse(_own_place(scope["path"]), 303)
             response.set_cookie(COOKIE, self._cookie, httponly=True, samesite="strict")
             await response(scope, receive, send)
             return
         refusal = self._refusal(scope)
         if refusal is None:
             await self._app(scope, receive, send)
+        elif isinstance(refusal, Unauthorized) and _is_browser(scope):
+            await _question_for_token()(scope, receive, send)
         else:
             await error_response(Request(scope), refusal)(scope, receive, send)
 
@@ -70,7 +79,10 @@ class Access:
             )
         if self._token is None or scope["path"] == "/health" or self._may_enter(Request(scope)):
             return None
-        return Unauthorized("this server has a token; send Authorization: Bearer TOKEN")
+        return Unauthorized(
+            "this server has a token; send Authorization: Bearer TOKEN, or open /?token=TOKEN in "
+            "a browser"
+        )
 
     def _is_greeting(self, request: Request) -> bool:
         shown = request.query_params.get("token") if request.method == "GET" else None
@@ -86,6 +98,27 @@ class Access:
 
     def _is_token(self, value: bytes) -> bool:
         return self._token is not None and hmac.compare_digest(value, self._token)
+
+
+def _is_browser(scope: Scope) -> bool:
+    """Return True if a request is for the page, by a client that shows one."""
+    kinds = (item.partition(";")[0].strip() for item in header(scope, b"accept").split(","))
+    return scope["method"] == "GET" and scope["path"] == "/" and "text/html" in kinds
+
+
+def _question_for_token() -> Response:
+    """Return a page with a form that asks for the token. It runs no script."""
+    headers = {
+        "Content-Security-Policy": POLICY,
+        "Cache-Control": "no-store",
+        "WWW-Authenticate": "Bearer",
+    }
+    return HTMLResponse(render("token.html"), 401, headers)
+
+
+def _own_place(path: str) -> str:
+    """Return the address of `path` seen from itself: a proxy may have taken a prefix away."""
+    return "./" + quote(path.rpartition("/")[2])
 
 
 def _name(host: str) -> str:

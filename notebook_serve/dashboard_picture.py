@@ -54,11 +54,13 @@ class DashboardPicture:
 
 
 def _troubles(picture: dict[str, Any]) -> Markup:
-    """Return a line for each thing that is wrong."""
+    """Return a line for each thing that is wrong, errors before warnings."""
     failing = picture.get("failing")
     said = [f"Requests fail: {failing['type']}: {failing['message']}"] if failing else []
     said += [picture["error"]] if picture["error"] else []
-    lines = [render("trouble.html", text=text) for text in [*said, *picture.get("warnings", [])]]
+    lines = [render("trouble.html", kind="error", text=text) for text in said]
+    warnings = picture.get("warnings", [])
+    lines += [render("trouble.html", kind="warning", text=text) for text in warnings]
     return Markup("".join(lines))
 
 

@@ -936,10 +936,12 @@ class Engine:
 
     @property
     def warnings(self) -> list[str]:
-        """Sentences about what slows the server down; empty when all is well.
+        """Sentences about what slows the server down; empty when all is well, or it is stopped.
 
         What is broken is in `error` and `failing`.
         """
+        if self.state == "stopped":
+            return []
         own = [self._memory_warning(), self._restart_warning(), self._batch_warning()]
         slow = [sentence for executor in self._executors for sentence in executor.warnings()]
         return [sentence for sentence in dict.fromkeys([*own, *slow]) if sentence]

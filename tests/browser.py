@@ -64,8 +64,9 @@ def visiting(browser: Browser) -> Iterator[Visit]:
 def _trouble(message: ConsoleMessage) -> list[str]:
     # The browser reports every refusal, such as that of a policy or of an input.
     path = urlsplit(message.location["url"]).path
-    refused = path in ("/", "/control") and message.text.startswith("Failed to load resource")
-    if message.type not in ("error", "warning") or refused:
+    expected = path.endswith(("/", "/control"))
+    refused = message.text.startswith("Failed to load resource")
+    if message.type not in ("error", "warning") or (expected and refused):
         return []
     return [message.text]
 

@@ -5,6 +5,7 @@ import math
 import socket
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urljoin
 
 import httpx
 import numpy as np
@@ -649,7 +650,7 @@ def test_a_browser_shows_the_token_once(make: Make, client: httpx.Client) -> Non
     assert client.get(server.url + "/?token=wrong").status_code == 401
     response = client.get(server.url + "/?token=s3cret")
     assert response.status_code == 303
-    assert response.headers["location"] == "/"
+    assert response.headers["location"] == "./"
     cookie = response.headers["set-cookie"].lower()
     assert "httponly" in cookie
     assert "samesite=strict" in cookie
@@ -657,6 +658,67 @@ def test_a_browser_shows_the_token_once(make: Make, client: httpx.Client) -> Non
     assert client.get(server.url + "/").status_code == 200  # the client keeps cookies
     with httpx.Client() as other:
         assert other.post(server.url + "/?token=s3cret", content="x").status_code == 401
+
+
+def test_a_redirect_stays_where_it_was_asked(make: Make, client: httpx.Client) -> None:
+    """Its address is relative, so a proxy's prefix stays, and no path leads to another host."""
+    url = make(echo, token="s3cret").url.rstrip("/")
+    for path in ("/", "/stats", "/models/default", "//evil.test/stats"):
+        response = client.get(f"{url}{path}?token=s3cret")
+        assert response.status_code == 303
+        location = response.headers["location"]
+        assert location.startswith("./")
+        # Python joins "//" to "/", which a browser does not.
+        assert urljoin(f"{url}{path}?token=s3cret", location) == url + path.replace("//", "/")
+
+
+BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
+
+
+def test_a_browser_without_the_token_is_asked_for_it(make: Make, client: httpx.Client) -> None:
+    """The page is a form without a script, and tells neither the token nor what was sent."""
+    url = make(echo, token="s3cret").url
+    pages = [
+        client.get(url, headers={"accept": accept, **more}, params=asked)
+        for accept in (BROWSER, "text/html")
+        for more in (
+            {},
+            {"authorization": "Bearer wrong<b>"},
+            {"cookie": "notebook_serve=wrong<b>"},
+        )
+        for asked in ({}, {"token": "wrong<b>"}, {"model": "other"})
+    ]
+
+    assert len({page.text for page in pages}) == 1
+    page = pages[0]
+    assert {one.status_code for one in pages} == {401}
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert page.headers["www-authenticate"] == "Bearer"
+    assert page.headers["cache-control"] == "no-store"
+    policy = page.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "script-src" not in policy
+    assert "<script" not in page.text
+    for text in ("wrong", "s3cret"):
+        assert text not in page.text
+
+
+def test_other_clients_and_paths_are_told_as_json(make: Make, client: httpx.Client) -> None:
+    """Only the page is asked for by a browser; the sentence names what a browser may open."""
+    url = make(echo, token="s3cret").url.rstrip("/")
+    html = {"accept": BROWSER}
+    for method, path, headers in [
+        ("GET", "/", {"accept": "*/*"}),
+        ("GET", "/", {"accept": "application/json"}),
+        ("POST", "/", html),
+        ("GET", "/stats", html),
+        ("GET", "/static/page.css", html),
+    ]:
+        response = client.request(method, url + path, headers=headers)
+        assert error_of(response) == (401, "Unauthorized")
+        said = response.json()["error"]
+        assert "Authorization: Bearer TOKEN" in said
+        assert "/?token=TOKEN" in said
 
 
 # -- pages and names -------------------------------------------------------------------------

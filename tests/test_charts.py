@@ -13,6 +13,7 @@ import pytest
 from playwright.sync_api import Page, Route, expect
 
 from notebook_serve import Server, dashboard_picture
+from notebook_serve.jobs import OUTCOMES
 
 from .browser import Visit, a_browser, visiting  # noqa: F401 (fixtures)
 from .test_page import READABLE, ask, chart, echo, lowest_contrast
@@ -94,7 +95,8 @@ def contrast(one: str, other: str) -> float:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_mark_stands_out(show: Show, scheme: str) -> None:
     """Lines, bars, squares and lines of changes, on the ground of the page and of JupyterLab."""
-    page = show(changes=CHANGES, context={"color_scheme": scheme})
+    outcomes = dict.fromkeys(OUTCOMES, 3)
+    page = show(changes=CHANGES, outcomes=outcomes, context={"color_scheme": scheme})
     colours = page.evaluate(
         """(names) => {
           const chartOf = (name) => Chart.getChart(document.querySelector(`[data-chart=${name}]`));
@@ -126,6 +128,16 @@ def test_every_mark_of_the_still_picture_stands_out() -> None:
     for colour in {still.BLUE, still.GREEN, still.LOST, still.ORANGE, still.GREY, *still.BATCHES}:
         for ground in ("#ffffff", "#0f1419", "#111111", "#212121"):
             assert contrast(colour, ground) >= VISIBLE, (colour, ground)
+
+
+def test_every_outcome_has_a_sign_and_a_colour_of_its_own(show: Show) -> None:
+    """How requests were lost can be told apart, also without colours."""
+    page = show(outcomes=dict.fromkeys(OUTCOMES, 3))
+    squares = page.locator(".ns-outcomes .ns-square")
+    signs = squares.all_text_contents()
+    colours = squares.evaluate_all("nodes => nodes.map((node) => getComputedStyle(node).color)")
+
+    assert len(set(signs)) == len(set(colours)) == len(signs) == len(OUTCOMES)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -301,6 +313,18 @@ def test_why_requests_fail_is_told_first(show: Show) -> None:
     square = page.locator("header .ns-square").evaluate("node => getComputedStyle(node).color")
     assert square == "rgb(194, 65, 12)"
     expect(page.get_by_role("button", name="Pause")).to_be_enabled()
+
+
+@pytest.mark.parametrize("state", ["stopping", "stopped", "failed", "dead"])
+def test_what_has_ended_cannot_be_steered(show: Show, state: str) -> None:
+    """The buttons say so, also while an option is edited."""
+    page = show(state=state)
+    for name in ("Pause", "Apply"):
+        expect(page.get_by_role("button", name=name)).to_be_disabled()
+    page.get_by_label("max_batch_size").fill("12")
+
+    expect(page.get_by_role("button", name="Apply")).to_be_disabled()
+    expect(page.get_by_role("button", name="Undo")).to_be_enabled()
 
 
 def test_the_newest_errors_unfold(show: Show) -> None:

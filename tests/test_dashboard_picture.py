@@ -14,7 +14,7 @@ import nbformat
 from nbclient import NotebookClient
 
 from notebook_serve import Greedy, Server
-from notebook_serve.dashboard_picture import HEIGHT, WIDTH, DashboardPicture
+from notebook_serve.dashboard_picture import HEIGHT, ORANGE, WIDTH, DashboardPicture
 from notebook_serve.live import Live
 from notebook_serve.testing import Faulty
 
@@ -56,9 +56,17 @@ def test_what_is_wrong_is_in_it(make: Make) -> None:
     """The last failure, the server's error and its warnings, as text."""
     failing = {"type": "ValueError", "message": "<b>no", "ago": 1.0, "times": 2, "next": "."}
     html = still(make(echo), failing=failing, error="a fault", warnings=["slow"])
-    lines = re.findall(r'class="notebook-serve-trouble">(.*?)</p>', html)
+    lines = re.findall(r'<p class="notebook-serve-(\w+)">(.*?)</p>', html)
 
-    assert lines == ["Requests fail: ValueError: &lt;b&gt;no", "a fault", "slow"]
+    assert lines == [
+        ("error", "Requests fail: ValueError: &lt;b&gt;no"),
+        ("error", "a fault"),
+        ("warning", "slow"),
+    ]
+    styles = dict(re.findall(r"\.notebook-serve-(error|warning) {(.*?)}", html))
+    assert "error-color" in styles["error"]
+    assert ORANGE in styles["warning"]
+    assert "error" not in styles["warning"]
 
 
 def test_the_charts_are_images_within_their_frame(make: Make) -> None:

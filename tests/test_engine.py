@@ -460,6 +460,8 @@ def test_warnings_say_what_slows_it_down(engine: MakeEngine) -> None:
 
     assert one.warnings == ["A batch ran out of memory: batches are limited to 500 padded tokens."]
     assert one.stats().warnings == tuple(one.warnings)
+    one.stop()
+    assert one.warnings == []
 
 
 def test_a_function_that_fails_on_batches_only_is_told_to_its_author(engine: MakeEngine) -> None:

@@ -246,6 +246,30 @@ def test_many_on_one_page_and_none_left_behind(make: Make, visit: Visit) -> None
     assert shown == [[18, 4], [6, 0], 1]
 
 
+@pytest.mark.parametrize("direct", [False, True])
+def test_what_was_sent_says_when_it_takes_effect(make: Make, visit: Visit, direct: bool) -> None:
+    """In a cell once all queued cells have run, which the page need not wait for."""
+    page = visit(make(echo).url)
+    said = page.evaluate(
+        """async (direct) => {
+          const { default: dashboard } = await import("./static/dashboard.js");
+          const picture = await (await fetch("live")).json();
+          const values = { picture, every: 4, ...(direct ? { direct } : {}) };
+          const model = { get: (name) => values[name], on() {}, off() {}, send() {} };
+          const el = document.createElement("div");
+          document.body.append(el);
+          dashboard.render({ model, el });
+          el.querySelector(".ns-pause").click();
+          return el.querySelector(".ns-outcome").textContent;
+        }""",
+        direct,
+    )
+    cell = " It takes effect when all queued cells have run."
+    elsewhere = " On the server's page, controls take effect at once."
+
+    assert said == ("Sent." if direct else f"Sent.{cell}{elsewhere}")
+
+
 # -- several models -----------------------------------------------------------------------------
 
 
@@ -330,17 +354,27 @@ def test_out_of_sight_it_asks_for_nothing(
 
 
 def test_silence_is_told(make: Make, visit: Visit) -> None:
-    """When no picture comes the page says for how long, and takes it back when one does."""
+    """When no picture comes the page says for how long, and takes it back when one does.
+
+    Meanwhile nothing can be steered, and what is half typed stays.
+    """
     server = make(echo)
     page = visit(server.url, lambda page: page.clock.install())
     expect(page.locator(".ns-state")).to_have_text("ready")
     page.route("**/live", lambda route: route.fulfill(body=""))
+    buttons = [page.get_by_role("button", name=name) for name in ("Pause", "Apply")]
     page.clock.run_for(9_000)
     expect(page.get_by_text("no news for")).to_be_visible()
+    page.get_by_label("max_batch_size").fill("12")
+    for button in buttons:
+        expect(button).to_be_disabled()
     page.unroute("**/live")
     page.clock.run_for(2_000)
 
     expect(page.get_by_text("no news for")).to_be_hidden()
+    for button in buttons:
+        expect(button).to_be_enabled()
+    expect(page.get_by_label("max_batch_size")).to_have_value("12")
 
 
 def test_a_token_in_the_address_opens_the_page(make: Make, visit: Visit) -> None:
@@ -358,21 +392,62 @@ def test_a_token_in_the_address_opens_the_page(make: Make, visit: Visit) -> None
     assert "secret" not in page.content()
 
 
-def test_behind_the_prefix_of_a_proxy(make: Make, visit: Visit) -> None:
-    """Every address is relative, so the page works wherever a proxy shows it."""
-    server = make(echo)
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_browser_is_asked_for_the_token(make: Make, visit: Visit, scheme: str) -> None:
+    """The address alone shows a form; a wrong token shows it again, the right one the page."""
+    server = make(echo, token="s3cret &?#ü")
+    narrow = {"width": 390, "height": 800}
+    page = visit(server.url, color_scheme=scheme, viewport=narrow)
+    field = page.get_by_label("token")
+    expect(field).to_be_focused()
+    expect(field).to_have_attribute("type", "password")
+    found, text = lowest_contrast(page)
+    assert found >= READABLE, text
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert ground == {"dark": "rgb(15, 20, 25)", "light": "rgb(255, 255, 255)"}[scheme]
+    field.fill("wrong")
+    field.press("Enter")
+    page.wait_for_url("**/?token=wrong")
+    expect(field).to_have_value("")
+    assert "wrong" not in page.content()
+    field.fill("s3cret &?#ü")
+    page.get_by_role("button", name="Open").click()
+
+    expect(page.locator(".ns-state")).to_have_text("ready")
+    assert page.url.rstrip("/") == server.url.rstrip("/")
+
+
+def through(server: Server) -> Callable[[Page], object]:
+    """Show a server at an address below that of a proxy."""
 
     def proxy(route: Route) -> None:
         path = route.request.url.removeprefix("http://proxy.test/user/me/")
-        answer = httpx.get(f"{server.url.rstrip('/')}/{path}")
+        headers = {"accept": route.request.headers.get("accept", "*/*")}
+        if cookie := route.request.all_headers().get("cookie"):
+            headers["cookie"] = cookie
+        answer = httpx.get(f"{server.url.rstrip('/')}/{path}", headers=headers)
         route.fulfill(status=answer.status_code, headers=dict(answer.headers), body=answer.content)
 
-    page = visit("http://proxy.test/user/me/", lambda page: page.route("**/*", proxy))
+    return lambda page: page.route("http://proxy.test/user/me/**", proxy)
+
+
+def test_behind_the_prefix_of_a_proxy(make: Make, visit: Visit) -> None:
+    """Every address is relative, so the page works wherever a proxy shows it."""
+    page = visit("http://proxy.test/user/me/", through(make(echo)))
     expect(page.locator(".ns-state")).to_have_text("ready")
 
     for name in ("openapi.json", "models", "stats", "metrics", "health", "ready"):
         link = page.get_by_role("link", name=name).evaluate("link => link.href")
         assert link == f"http://proxy.test/user/me/{name}"
+
+
+def test_the_form_for_the_token_is_behind_a_prefix_too(make: Make, visit: Visit) -> None:
+    """It leads to where it came from."""
+    page = visit("http://proxy.test/user/me/", through(make(echo, token="secret")))
+    action = page.locator("form").evaluate("form => form.action")
+
+    assert action == "http://proxy.test/user/me/"
 
 
 def test_without_javascript(make: Make, visit: Visit) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -114,7 +115,11 @@ def test_it_is_seen_at_once_and_asks(make: Make, visit: Visit) -> None:
 
     expect(said(page)).to_contain_text("200 OK in")
     assert len(answer(page)) == 5
-    expect(page.locator(".ns-facts")).to_contain_text("queue;dur=")
+    timing = page.locator(".ns-facts dd").first
+    time = r"[\d.]+ (µs|ms|s)"
+    expect(said(page)).to_have_text(re.compile(f"^200 OK in {time}$"))
+    expect(timing).to_have_text(re.compile(f"^waited {time}, ran {time}$"))
+    expect(timing).to_have_attribute("title", re.compile(r"^queue;dur=[\d.]+, inference;dur="))
     expect(page.locator(".ns-facts")).to_contain_text("X-Batch-Size1")
     expect(page.locator(".ns-facts")).to_contain_text("X-Request-ID")
     expect(page.locator(".ns-outcomes")).to_contain_text("ok 1")
@@ -144,8 +149,16 @@ def test_what_is_no_request_is_not_sent(
     page.get_by_role("button", name="Send").click()
     expect(said(page)).to_contain_text(sentence)
     assert sentence in command(page, "curl")
-    choose(page, "file")
+    copies = page.get_by_role("button", name="Copy")
+    for copy in copies.all():
+        expect(copy).to_be_disabled()
     page.get_by_label("parameters").fill("{}")
+    assert copies.count() == 2
+    for copy in copies.all():
+        expect(copy).to_be_enabled()
+    choose(page, "file")
+    for copy in copies.all():
+        expect(copy).to_be_disabled()
     page.get_by_role("button", name="Send").click()
     expect(said(page)).to_have_text("choose a file first")
 
@@ -161,6 +174,45 @@ def test_a_refusal_is_shown(make: Make, visit: Visit) -> None:
     expect(said(page)).to_contain_text("422")
     assert "mask" in answer(page)["error"]
     expect(page.locator(".ns-said img")).to_have_count(0)
+
+
+@pytest.mark.parametrize("bad", [False, True])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_long_answers_are_seen_whole(make: Make, visit: Visit, width: int, bad: bool) -> None:
+    """Their lines are wrapped, with blanks or without, in an answer and in an error."""
+
+    def model(inputs: list[Any]) -> list[Any]:
+        if bad:
+            raise ValueError("long " * 60 + "x" * 250)
+        return [["long " * 40, "x" * 290]] * len(inputs)
+
+    page = visit(make(model).url, viewport={"width": width, "height": 800})
+    send(page)
+    expect(said(page)).to_contain_text("500" if bad else "200")
+    shown = page.locator(".ns-said pre")
+    expect(shown).to_contain_text("x" * 250)
+
+    assert shown.evaluate("node => node.scrollWidth - node.clientWidth") == 0
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_times_are_told_in_seconds_where_they_are_long(make: Make, visit: Visit) -> None:
+    """As the tiles tell them; the header itself is in a tooltip."""
+    header = "queue;dur=2145.319, inference;dur=50.2"
+    server = make(tell)
+
+    def answer(route: Route) -> None:
+        if route.request.method == "POST":
+            route.fulfill(json="done", headers={"Server-Timing": header})
+        else:
+            route.continue_()
+
+    page = visit(server.url, lambda page: page.route("**/*", answer))
+    send(page)
+    timing = page.locator(".ns-facts dd").first
+
+    expect(timing).to_have_text("waited 2.15 s, ran 50.2 ms")
+    expect(timing).to_have_attribute("title", header)
 
 
 def test_a_slow_answer_can_be_cancelled(make: Make, visit: Visit) -> None:
@@ -261,6 +313,10 @@ def test_the_token_is_never_told(make: Make, visit: Visit, tmp_path: Path) -> No
         assert cookie not in text
         done = told(form, ran(form, text, tmp_path, TOKEN="s3cret"))
         assert done["given"] == "your text"
+        # The line that sets it, once it is no comment any more and the token is put in.
+        (setting,) = re.findall(r"^# .*your token.*$", text, re.MULTILINE)
+        own = text.replace(setting, setting.removeprefix("# ").replace("your token", "s3cret"))
+        assert told(form, ran(form, own, tmp_path))["given"] == "your text"
 
     assert cookie not in page.content()
 

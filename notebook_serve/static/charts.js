@@ -428,6 +428,12 @@ function chartCard({ name, type, title, note = "last minute", none = "", options
   return { node, show, remove: () => chart.destroy() };
 }
 
+// A sign and a colour of each outcome: colours alone do not tell them apart for all.
+const SIGNS = {
+  ...{ ok: ["■", "green"], failed: ["✕", "lost"], rejected: ["▲", "orange"] },
+  ...{ expired: ["◆", "purple"], invalid: ["▼", "sky"], cancelled: ["●", "waits"] },
+};
+
 // How all requests ended, below the chart of those of the last minute.
 function outcomesLine() {
   const node = make("div", "ns-outcomes");
@@ -435,9 +441,10 @@ function outcomesLine() {
     const all = total(Object.values(outcomes));
     const seen = Object.entries(outcomes).filter(([, count]) => count).sort((a, b) => b[1] - a[1]);
     const items = seen.map(([name, count]) => {
-      const square = make("span", "ns-square", "■ ");
+      const [sign, colour] = SIGNS[name] ?? ["✕", "lost"];
+      const square = make("span", "ns-square", `${sign} `);
       square.setAttribute("aria-hidden", "true");
-      square.style.color = `var(--ns-${name === "ok" ? "green" : "lost"})`;
+      square.style.color = `var(--ns-${colour})`;
       const share = ((100 * count) / all).toFixed(1);
       return make("span", "", square, `${name} ${count.toLocaleString("en")} (${share}%)`);
     });

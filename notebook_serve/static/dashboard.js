@@ -170,6 +170,9 @@ function optionField(name) {
   return make("label", "", name, input);
 }
 
+// Where nothing can be steered any more.
+const OVER = ["stopping", "stopped", "failed", "dead"];
+
 function policyForm(ask) {
   const choice = make("select");
   const fields = optionFields();
@@ -178,10 +181,12 @@ function policyForm(ask) {
   const node = make("form", "ns-form", label, fields.node, apply, undo);
   undo.type = "reset";
   let picture = null;
+  let lost = false;
   let edits = 0; // while there are any, pictures leave the form alone
 
   const update = () => {
-    apply.disabled = !(choice.value in picture.policies);
+    const { policies, state } = picture;
+    apply.disabled = lost || OVER.includes(state) || !(choice.value in policies);
     undo.hidden = !edits;
   };
   const refill = () => {
@@ -217,9 +222,9 @@ function policyForm(ask) {
     const done = () => (edits = edits === sent ? 0 : edits);
     ask({ do: "policy", policy }, `The next batch is chosen by ${policy}.`, done);
   });
-  const show = (next) => {
+  const show = (next, isLost) => {
     if (picture && picture.name !== next.name) edits = 0; // those were of another model
-    picture = next;
+    [picture, lost] = [next, isLost];
     if (!edits) follow();
     update();
   };
@@ -234,22 +239,30 @@ function pauseButton(ask) {
     if (paused) ask({ do: "resume" }, "Resumed: the queue is being run.");
     else ask({ do: "pause" }, "Paused: requests wait until it is resumed.");
   });
-  const show = (picture) => {
-    paused = picture.state === "paused";
+  const show = ({ state }, lost) => {
+    paused = state === "paused";
     write(node, paused ? "Resume" : "Pause");
-    node.disabled = !["ready", "paused", "failing"].includes(picture.state);
+    node.disabled = lost || !["ready", "paused", "failing"].includes(state);
   };
   return { node, show };
 }
 
-// All that can be asked for, and a line that says what came of it.
+// A kernel hears a widget between cells; the page asks the server itself.
+const sentBy = (model) =>
+  model.get("direct")
+    ? "Sent."
+    : "Sent. It takes effect when all queued cells have run. " +
+      "On the server's page, controls take effect at once.";
+
+// All that can be asked for, and a line that says what came of it. Where no news come, nothing
+// can be asked for.
 function controls(model) {
   const asked = []; // answers come in the order of the questions
   const outcome = make("p", "ns-outcome");
   outcome.setAttribute("role", "status");
   const ask = (action, said, done = () => {}) => {
     asked.push({ said, done });
-    write(outcome, "Sent. In a notebook it takes effect when the running cell ends.");
+    write(outcome, sentBy(model));
     try {
       model.send(action);
     } catch {
@@ -265,11 +278,18 @@ function controls(model) {
   };
   const parts = [pauseButton(ask), policyForm(ask)];
   const node = make("div", "ns-controls", ...parts.map((part) => part.node), outcome);
-  const show = (picture) => {
+  let [picture, lost] = [null, false];
+  const show = (next) => {
+    picture = next;
     node.hidden = !picture.steers;
-    parts.forEach((part) => part.show(picture));
+    parts.forEach((part) => part.show(picture, lost));
   };
-  return { node, show, heard };
+  const lose = (now) => {
+    if (now === lost) return;
+    lost = now;
+    if (picture) show(picture);
+  };
+  return { node, show, heard, lose };
 }
 
 // -- charts -----------------------------------------------------------------------------------
@@ -318,13 +338,14 @@ function watchTheme(changed) {
 }
 
 // Says so once no picture has come for longer than `patience` seconds.
-function news(root, patience) {
+function news(root, patience, lose) {
   const node = make("p", "ns-news");
   let last = performance.now();
   const tick = () => {
     const silent = Math.floor((performance.now() - last) / 1000);
     const stale = silent >= patience;
     root.classList.toggle("ns-stale", stale);
+    lose(stale);
     const said = `no news for ${silent} s: the server or its kernel is gone, or out of reach`;
     write(node, stale ? said : "");
   };
@@ -351,8 +372,8 @@ function hideStatic(id) {
 function render({ model, el }) {
   const root = make("section", "notebook-serve-live");
   const every = model.get("every");
-  const fresh = news(root, 3 + 2 * every);
   const steering = controls(model);
+  const fresh = news(root, 3 + 2 * every, steering.lose);
   const probe = make("i");
   const parts = [
     ...[models(model), head(), failingBanner(), warningList(), tiles(), steering],
@@ -402,4 +423,6 @@ function render({ model, el }) {
   };
 }
 
+// The page's form uses these too.
+export { duration, make };
 export default { render };

@@ -26,7 +26,7 @@ async function ask(address, options = {}) {
 
 // What anywidget gives the dashboard in a notebook.
 class Model {
-  #values = { picture: null, every: 1 };
+  #values = { picture: null, every: 1, direct: true };
   #listeners = {};
   #looking = false;
 

@@ -1,20 +1,16 @@
 // The form that asks the model from the page, and the same request as a command and as a program.
 // Whatever comes from the server is put in as text, never as markup.
 
+import { duration, make } from "./dashboard.js";
+
 const JSON_TYPE = "application/json";
 const TEXT_TYPE = "text/plain; charset=utf-8";
 const ANSWERS = { "": "JSON", "image/png": "picture (PNG)", "audio/wav": "sound (WAV)" };
 const WAYS = { text: "text", json: "JSON", bytes: "file" };
 const SAVED = { "image/png": "answer.png", "audio/wav": "answer.wav" };
 // What is shown of a long answer: characters of a string, items of a list, pictures.
-const [MOST_TEXT, MOST_ITEMS, MOST_FILES] = [300, 50, 8];
-
-function make(tag, name = "", ...children) {
-  const node = document.createElement(tag);
-  node.className = name;
-  node.append(...children);
-  return node;
-}
+// An error is read to its end.
+const [MOST_TEXT, MOST_ERROR, MOST_ITEMS, MOST_FILES] = [300, 5000, 50, 8];
 
 function labelled(text, field) {
   return make("label", "", text, field);
@@ -63,6 +59,11 @@ async function optionsOf(question) {
 const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
 
 export function curl(question, url) {
+  const command = curlCommand(question, url);
+  return question.token ? `# export TOKEN='your token'  # if it is not set\n${command}` : command;
+}
+
+function curlCommand(question, url) {
   const { way, inputs, file, accept, token } = question;
   const lines = [`curl ${quoted(url)}`];
   const add = (...options) => lines.push(`  ${options.join(" ")}`);
@@ -127,15 +128,16 @@ export function python(question, url) {
   const end = accept
     ? ["answer.raise_for_status()", `open("${SAVED[accept]}", "wb").write(answer.content)`]
     : ["print(answer.status_code, answer.json())"];
-  return [...imports, "", "answer = httpx.post(", ...call, ")", ...end].join("\n");
+  const setting = token ? ['# os.environ["TOKEN"] = "your token"  # if it is not set'] : [];
+  return [...imports, "", ...setting, "answer = httpx.post(", ...call, ")", ...end].join("\n");
 }
 
 // -- the answer -------------------------------------------------------------------------------
 
 // What a person reads of it: long strings and lists are cut.
-function readable(value) {
+function readable(value, most) {
   const cut = (_, item) => {
-    if (typeof item === "string" && item.length > MOST_TEXT) {
+    if (typeof item === "string" && item.length > most) {
       return `${item.slice(0, 60)}… (${item.length} characters)`;
     }
     if (Array.isArray(item) && item.length > MOST_ITEMS) {
@@ -171,18 +173,28 @@ async function answerNodes(response) {
   try {
     const value = JSON.parse(text);
     const files = filesIn(value).slice(0, MOST_FILES).map(([kind, data]) => media(kind, data));
-    return [make("pre", "", readable(value)), ...files];
+    return [make("pre", "", readable(value, response.ok ? MOST_TEXT : MOST_ERROR)), ...files];
   } catch {
     return [make("pre", "", text)];
   }
 }
 
+// "queue;dur=1.5, inference;dur=20" (in milliseconds) as a person reads it.
+function timingOf(header) {
+  const read = (name) => header.match(new RegExp(`\\b${name};dur=([\\d.]+)`))?.[1];
+  const [waited, ran] = [read("queue"), read("inference")];
+  if (waited === undefined || ran === undefined) return header;
+  return `waited ${duration(waited / 1e3)}, ran ${duration(ran / 1e3)}`;
+}
+
 function factsOf(response) {
   const names = ["Server-Timing", "X-Batch-Size", "X-Request-ID"];
   const known = names.map((name) => [name, response.headers.get(name)]).filter(([, value]) => value);
-  return make("dl", "ns-facts", ...known.flatMap(([name, value]) => [
-    make("dt", "", name), make("dd", "", value),
-  ]));
+  return make("dl", "ns-facts", ...known.flatMap(([name, value]) => {
+    const said = make("dd", "", name === "Server-Timing" ? timingOf(value) : value);
+    said.title = value;
+    return [make("dt", "", name), said];
+  }));
 }
 
 // -- the form ---------------------------------------------------------------------------------
@@ -264,14 +276,16 @@ function copies(read, url) {
     });
     text.dataset.form = name;
     node.append(make("div", "ns-row", make("span", "", name), copy), text);
-    return { text, write };
+    return { text, copy, write };
   });
   const update = () => {
-    for (const { text, write } of forms) {
+    for (const { text, copy, write } of forms) {
       try {
         text.textContent = write(read(), url());
+        copy.disabled = false;
       } catch (error) {
         text.textContent = error.message;
+        copy.disabled = true;
       }
     }
   };
@@ -302,7 +316,7 @@ function formOf(asked) {
     const began = performance.now();
     const response = await fetch(url(), { ...(await optionsOf(question)), signal: going.signal });
     const nodes = await answerNodes(response);
-    const took = `${(performance.now() - began).toFixed(1)} ms`;
+    const took = duration((performance.now() - began) / 1e3);
     const heading = `${response.status} ${response.statusText} in ${took}`;
     tell(heading, !response.ok, factsOf(response), ...nodes);
   };
