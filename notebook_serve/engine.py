@@ -417,7 +417,8 @@ class Engine:
             return WorkerDead(str(self._cause), MOST_RETRY_AFTER)
         if self._state == "new":
             return NotReady("the server has not been started; call start()", 2)
-        return Stopping(f"the server is {self._state}", 2)
+        again = "; call start()" if self._state == "stopped" else ""
+        return Stopping(f"the server is {self._state}{again}", 2)
 
     def _refusal(self, count: int, now: float, patience: float) -> Unavailable | None:
         """Why `count` more requests cannot be taken at time `now`; the lock is held."""
@@ -909,7 +910,8 @@ class Engine:
         What is broken is in `error` and `failing`.
         """
         own = [self._memory_warning(), self._restart_warning()]
-        slow = [sentence for executor in self._executors for sentence in executor.warnings()]
+        runs = self._executors if self._state in ("loading", "ready", "stopping") else []
+        slow = [sentence for executor in runs for sentence in executor.warnings()]
         return [sentence for sentence in dict.fromkeys([*own, *slow]) if sentence]
 
     def _memory_warning(self) -> str:
