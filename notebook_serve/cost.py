@@ -23,7 +23,7 @@ FEW = 20
 #: a typical error of more than this share is too large to trust
 MOST_ERROR = 0.25
 #: the warning of a larger one, and by how much larger than those it was fitted to batches may be
-NO_FIT = "no cost model here fits these batches well"
+NO_FIT = "no law here fits these batches well"
 BEYOND = 1.5
 #: what of a term must be its own, the other terms taken away, for the data to tell it from them
 OWN = 1e-4
@@ -177,8 +177,7 @@ class CostModel:
             return ()
         return (
             f"The cost model does not fit: its typical error is {self.error:.0%}, so these figures "
-            f"may be off by a factor of {self.factor:.2g}. Measure for longer on a quiet machine, "
-            "or give `cost=calibrate(pipe)`.",
+            f"may be off by a factor of {self.factor:.2g}.",
         )
 
     @property

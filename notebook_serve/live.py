@@ -232,7 +232,7 @@ def _errors(engine: Engine, now: float) -> list[dict[str, Any]]:
         {
             "type": error.type,
             "message": error.message,
-            "ago": round(max(0.0, now - error.at), 3),
+            "ago": max(0.0, now - error.at),
             "times": error.times,
             "request": error.request,
         }
@@ -243,11 +243,7 @@ def _errors(engine: Engine, now: float) -> list[dict[str, Any]]:
 def _changes(engine: Engine, now: float) -> list[dict[str, Any]]:
     """The policies that took effect within the time that the picture shows, oldest first."""
     return [
-        {
-            "ago": round(max(0.0, now - change.at), 3),
-            "policy": change.policy,
-            "reason": change.reason,
-        }
+        {"ago": max(0.0, now - change.at), "policy": change.policy, "reason": change.reason}
         for change in engine.policy_changes()
         if now - change.at <= SPAN
     ]
