@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import re
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NoReturn, get_args
@@ -48,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"notebook-serve: {in_flags(error.message, options.parser)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
+        print("notebook-serve: interrupted", file=sys.stderr)
         return 130
 
 
@@ -245,11 +249,30 @@ def _run(options: argparse.Namespace) -> int:
     from .accesslog import access_log
     from .foreground import run
 
-    check_named(options.task, options.model)
+    with _ended_by_interrupt():
+        check_named(options.task, options.model)
     if options.access_log:
         access_log()
     server = serve(loader=_loader(options), start=False, **_for_serve(options))
     return run(server, partial(print, flush=True), token=options.token, browse=options.open)
+
+
+@contextlib.contextmanager
+def _ended_by_interrupt() -> Iterator[None]:
+    """Let an interrupt end the process at once: in the import of a library it is an error there."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, frame: object) -> None:
+        os.write(2, b"notebook-serve: interrupted\n")
+        os._exit(130)
+
+    before = signal.signal(signal.SIGINT, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _loader(options: argparse.Namespace) -> Callable[[], Any]:

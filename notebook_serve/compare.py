@@ -298,21 +298,23 @@ def _measure(
     before = server.policy
     try:
         # All policies at one rate before the next, so that a machine that slows down slows all.
-        for rate, policy in product(rates, policies):
-            server.policy = policy
-            traffic = Poisson(rate, seed=seed)
-            run = load_test(
-                server,
-                inputs,
-                traffic=traffic,
-                duration=seconds,
-                deadline=deadline,
-                progress=progress,
-            )
-            # Only an interrupt ends it early, or takes back what is in flight.
-            if run.duration < seconds or run.outcomes["cancelled"]:
-                break
-            runs.append((rate, run))
+        pairs = list(product(rates, policies))
+        with work_bar(progress, f"measuring, {seconds:g} s each", len(pairs), "runs") as show:
+            for done, (rate, policy) in enumerate(pairs):
+                show(done, f"{label(policy)} at {rate:.3g}/s")
+                server.policy = policy
+                run = load_test(
+                    server,
+                    inputs,
+                    traffic=Poisson(rate, seed=seed),
+                    duration=seconds,
+                    deadline=deadline,
+                    progress=False,
+                )
+                # Only an interrupt ends it early, or takes back what is in flight.
+                if run.duration < seconds or run.outcomes["cancelled"]:
+                    break
+                runs.append((rate, run))
     finally:
         server.policy = before
     if not runs:

@@ -425,7 +425,8 @@ class Engine:
             return WorkerDead(str(self._cause), MOST_RETRY_AFTER)
         if self._state == "new":
             return NotReady("the server has not been started; call start()", 2)
-        return Stopping(f"the server is {self._state}", 2)
+        again = "; call start()" if self._state == "stopped" else ""
+        return Stopping(f"the server is {self._state}{again}", 2)
 
     def _refusal(self, count: int, now: float, patience: float) -> Unavailable | None:
         """Why `count` more requests cannot be taken at time `now`; the lock is held."""

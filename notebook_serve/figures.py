@@ -136,7 +136,8 @@ def timeline(report: Report, ax: Axes | None, limit: int, start: float) -> Axes:
         ax.plot(list(lost.values()), list(lost), "x", color=LOST, label=_lost(report, lost))
     ax.margins(y=0.01)
     ax.invert_yaxis()
-    ax.set_ylabel("request, in the order of arrival")
+    part = f": {len(shown):,} of {len(log):,}" if len(shown) < len(log) else ""
+    ax.set_ylabel(f"request, in the order of arrival{part}")
     return _finish(ax, report, "time (s since the start of the traffic)")
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import queue
+import shlex
 import signal
 import threading
 import webbrowser
@@ -14,6 +16,7 @@ from typing import Any
 from urllib.parse import quote
 
 from .errors import ServeError, StartError
+from .examples import example
 from .server import Server
 
 #: seconds after which a thread that waits for an interrupt looks up, to see it
@@ -112,21 +115,29 @@ def _watch(
         interrupts.ask()
         return
     tell(f"ready: {command(server, token)}   (Ctrl+C stops)")
+    tell(f"page: {server.url}{'' if token is None else '/?token=...'}")
     if browse:
         open_page(server.url, token, tell)
 
 
 def command(server: Server, token: str | None) -> str:
     """Return a command that asks `server`, for the kind of input that its model takes."""
-    accepts = server.model.accepts
     login = "" if token is None else '-H "Authorization: Bearer TOKEN" '
-    if "text" in accepts:
-        what = '-d "your text"'
-    elif "bytes" in accepts:
-        what = "-H 'Content-Type: application/octet-stream' --data-binary @FILE"
-    else:
-        what = "-H 'Content-Type: application/json' -d '{\"inputs\": ...}'"
-    return f"curl -X POST {login}{what} {server.url}"
+    return f"curl -X POST {login}{_body(server)} {server.url}"
+
+
+def _body(server: Server) -> str:
+    """Return the part of a command that sends an input which the model of `server` takes."""
+    model = server._engine.model
+    assert model is not None  # it was waited for
+    asked = example(model)
+    inputs, parameters = asked["inputs"], asked["parameters"]
+    if asked["way"] == "text" and not parameters:
+        return f"-d {shlex.quote(inputs)}"
+    if asked["way"] == "bytes":
+        return "-H 'Content-Type: application/octet-stream' --data-binary @FILE"
+    body = {"inputs": inputs, **({"parameters": parameters} if parameters else {})}
+    return f"-H 'Content-Type: application/json' -d {shlex.quote(json.dumps(body))}"
 
 
 def open_page(url: str, token: str | None, tell: Tell) -> None:

@@ -119,7 +119,8 @@ class Live:
         self, unfinished: Sequence[Unfinished], latency: Distribution, end: int
     ) -> list[tuple[str, str, str]]:
         """The figures that are read first: name, value, and the span of time that it is over."""
-        begin = end - WINDOW
+        # A server that has just started has not had so many seconds yet.
+        begin = min(end - 1, max(end - WINDOW, math.floor(self._seen[2])))
         last = [second for at, second in self._seconds.items() if begin <= at < end]
         arrived = sum(second.arrived for second in last)
         arrived += sum(begin <= request.arrived < end for request in unfinished)
@@ -129,8 +130,8 @@ class Live:
         tokens = sum(sum(batch.lengths) for batch in self._batches)
         padded = sum(batch.padded_tokens for batch in self._batches)
         return [
-            ("arrivals", per_second(arrived / WINDOW), LAST),
-            ("answers", per_second(answered / WINDOW), LAST),
+            ("arrivals", per_second(arrived / (end - begin)), LAST),
+            ("answers", per_second(answered / (end - begin)), LAST),
             ("busy", percent(self._busy(unfinished, begin, end)), LAST),
             ("waiting", str(waiting), NOW),
             ("running", str(len(unfinished) - waiting), NOW),

@@ -49,7 +49,7 @@ def progress_bar(wanted: bool | None, seconds: float) -> Iterator[Show | None]:
         yield None
         return
     form = "{l_bar}{bar}| {n:.1f}/{total:.1f} s{postfix}"
-    with tqdm(total=seconds, desc="load test", bar_format=form) as bar:
+    with tqdm(total=seconds, desc="load test", leave=False, bar_format=form) as bar:
 
         def show(passed: float, text: str) -> None:
             bar.n = min(passed, seconds)

@@ -102,7 +102,7 @@ class LastError:
     @classmethod
     def of(cls, error: ErrorRecord, now: float) -> LastError:
         """Return what is told of an error at time `now`."""
-        ago = max(0.0, now - error.at)
+        ago = round(max(0.0, now - error.at), 3)
         return cls(error.model, error.type, error.message, ago, error.times, error.request)
 
     def told(self, said: Callable[[str], str]) -> LastError:

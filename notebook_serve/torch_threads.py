@@ -36,6 +36,8 @@ SPREAD: Final = 0.05
 #: a trial comes early if so many batches in a row each take so many times as long as at the last
 ROW: Final = 4
 ALARM: Final = 1.5
+#: fewer threads are told of if batches take so many times as long with more
+TOLD: Final = 1.5
 #: a fixed number of threads is warned of if batches take so many times as long as at first
 SLOW: Final = 2.0
 #: the share of time that trials may cost
@@ -81,7 +83,7 @@ class TorchThreads:
         """Say that forward passes are slow, and what to do; empty if all is well."""
         if not self.adapts:
             return self._slow_warning() if self.slowdown > SLOW else ""
-        if self.chosen == self.most:
+        if self.chosen == self.most or self.slowdown < TOLD:
             return ""
         return (
             f"torch runs this model on {self.chosen} of {self.most} threads. With more, forward "

@@ -42,8 +42,8 @@ def check_writes(model: Model, error: type[Exception] = InvalidInput) -> None:
     """Raise `error` if `model` cannot show what it writes, token by token."""
     if not getattr(model, "writes", False):
         raise error(
-            f"{model.name} does not tell of the tokens that it writes; only a pipeline "
-            "for text-generation does, of the library's own class"
+            f"{model.name} writes no text token by token; only a pipeline for text-generation, of "
+            "the library's own class, can be streamed; use predict()"
         )
 
 

@@ -233,7 +233,9 @@ def test_run_serves_until_interrupted(start: Start, how: signal.Signals, worker:
     options = ("--port", "0", "--policy", "Greedy(4)", "--worker", worker, "--workers", "2")
     command = start("run", "demo", *options)
     url = command.url()
-    assert command.line("ready") == f'ready: curl -X POST -d "your text" {url}   (Ctrl+C stops)'
+    asked = "'Paris is the [MASK] of France.'"
+    assert command.line("ready") == f"ready: curl -X POST -d {asked} {url}   (Ctrl+C stops)"
+    assert command.line("page") == f"page: {url}"
     answer: Any = httpx.post(url, content="return the [MASK]", timeout=60).json()
     assert len(answer) == 5
     stats = httpx.get(url + "/stats").json()

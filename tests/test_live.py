@@ -22,6 +22,7 @@ from notebook_serve import (
     Server,
     Window,
 )
+from notebook_serve.display import per_second
 from notebook_serve.live import MOST_BARS, MOST_ERRORS, SPAN, Live, options, steer, told
 from notebook_serve.scheduler import PolicyFault
 from notebook_serve.stats import Unfinished
@@ -70,6 +71,11 @@ def test_before_anything_was_asked_it_says_so(make: Make) -> None:
     json.dumps(picture, allow_nan=False)
 
 
+def rates(count: int) -> set[str]:
+    """What `count` in the last 10 s may be per second, on a server that is younger than that."""
+    return {per_second(count / seconds) for seconds in range(1, 11)}
+
+
 def test_it_counts_what_was_asked(make: Make) -> None:
     """Arrivals, answers and losses by the second; sizes, reasons and outcomes."""
     server = make(Faulty(echo, fail_on="bad"), policy=Greedy(4))
@@ -90,7 +96,7 @@ def test_it_counts_what_was_asked(make: Make) -> None:
     assert picture["outcomes"]["failed"] == 1
     assert [bar["size"] for bar in picture["timeline"]] == [4] * 4
     assert {bar["reason"] for bar in picture["timeline"]} == {"full"}
-    assert tiles(picture)["answers"] == "0.3/s"
+    assert tiles(picture)["answers"] in rates(3)
 
 
 def test_who_waits_and_who_runs_is_shown(make: Make) -> None:
@@ -202,7 +208,7 @@ def test_arrivals_count_what_waits_and_what_is_rejected(make: Make) -> None:
         picture = Live(server._engine).picture(later())
         gate.opened.set()
 
-    assert tiles(picture)["arrivals"] == "0.4/s"
+    assert tiles(picture)["arrivals"] in rates(4)
     assert tiles(picture)["answers"] == "0/s"
 
 
