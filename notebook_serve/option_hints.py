@@ -8,7 +8,6 @@ import math
 import re
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping
-from string import Formatter
 from typing import Any
 
 from .errors import WrongCall
