@@ -12,8 +12,6 @@ from urllib.parse import SplitResult, urlsplit
 from .display import without_addresses
 from .errors import OptionError
 
-#: what can stand in a header behind ``Bearer``
-VISIBLE = re.compile(r"[!-~]+")
 #: a name or an address in a Host header, in lower case
 HOST = re.compile(r"[a-z0-9_]([a-z0-9._-]*[a-z0-9_])?|\[[0-9a-f:.]+\]")
 #: ports that an address leaves out
@@ -84,17 +82,12 @@ def check_token(token: Any) -> None:
     if not (isinstance(token, str) and token):
         said = "an empty one" if token == "" else type(token).__name__
         raise OptionError(f"token is a string that is not empty, got {said}")
-    if not VISIBLE.fullmatch(token):
+    unfit = "white space at an end" if token.strip() != token else "a control character"
+    if token.strip() != token or not token.isprintable():
         raise OptionError(
-            "token must be of visible ASCII characters, because clients send it in a header; got "
-            f"one with {_unfit(token)}; secrets.token_urlsafe() makes one"
+            f"token must fit into a header, because clients send it in one; got one with {unfit}; "
+            "write token=token.strip(), or secrets.token_urlsafe() makes one"
         )
-
-
-def _unfit(token: str) -> str:
-    if any(letter.isspace() for letter in token):
-        return "a space or a line break"
-    return "other letters than those of ASCII" if token.isprintable() else "a control character"
 
 
 def checked_hosts(values: Any) -> tuple[str, ...]:

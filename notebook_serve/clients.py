@@ -75,7 +75,9 @@ class Clients:
     def _for_httpx(self, options: dict[str, Any]) -> dict[str, Any]:
         from httpx import Headers
 
-        headers = Headers({} if self._token is None else {"Authorization": f"Bearer {self._token}"})
+        # As bytes: as text a header is ASCII, and a token need not be.
+        login = f"Bearer {self._token}".encode()
+        headers = Headers({} if self._token is None else {b"Authorization": login})
         headers.update(options.get("headers"))
         return {
             "base_url": self._url,

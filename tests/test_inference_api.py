@@ -14,11 +14,12 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from huggingface_hub import InferenceClient
 from huggingface_hub.errors import GenerationError, HfHubHTTPError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from notebook_serve import Server, serve, servers
+from notebook_serve import NoSuchModel, Server, serve, servers
 
 from . import small_models, web
 from .gate import Steps, eventually
@@ -310,8 +311,13 @@ def test_what_asks_for_nothing_is_taken(make: Make) -> None:
 def test_a_model_of_another_name_is_not_there(make: Make) -> None:
     """The error says which there are."""
     server = make(pipeline("fill-mask"))
+    with pytest.raises(NoSuchModel, match="has no model 'other'; it has"):
+        server.client("other")
+    elsewhere = InferenceClient(
+        model=f"{server.url}/models/other", provider="hf-inference", token="none"
+    )
     with pytest.raises(HfHubHTTPError, match="has no model 'other'; it has") as caught:
-        server.client("other").fill_mask("a [MASK]")
+        elsewhere.fill_mask("a [MASK]")
     assert caught.value.response.status_code == 404
     with server.httpx() as ask:
         for path in ("info", "health"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from playwright.sync_api import Locator, Page, Route, expect
 
 from notebook_serve import CostAware, Decision, Greedy, Job, LengthAware, NoBatching, Server, Window
+from notebook_serve.display import per_second
 
 from .browser import Visit, a_browser, visiting  # noqa: F401 (fixtures)
 
@@ -80,7 +82,9 @@ def test_the_page_moves(make: Make, visit: Visit) -> None:
     expect(page.locator(".ns-outcomes")).to_have_text("since the start:■ ok 3 (100.0%)")
     wait_until(page, f"{total('rates', 1)} === 3 && {total('rates', 2)} === 3")
     wait_until(page, f"{total('sizes', 0)} === 3")
-    expect(page.locator(".ns-tile", has_text="answers")).to_contain_text("0.3/s")
+    # Per second of the server's life so far, and of no more than its last ten.
+    rates = re.compile("|".join(re.escape(per_second(3 / n)) for n in range(1, 11)))
+    expect(page.locator(".ns-tile", has_text="answers")).to_contain_text(rates)
     expect(page.locator("canvas")).to_have_count(6)
     bars = page.evaluate(f"{chart('timeline')}.data.datasets[1].data")
 
