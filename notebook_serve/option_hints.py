@@ -91,7 +91,7 @@ POLICY = {
     **_named("max_tokens={value}", "token_budget", "max_batch_tokens", "tokens", "max_num_tokens"),
     **_named("objective={value}", "slo", "latency", "target_latency", "deadline", "goal"),
 }
-#: which table is for whom; the rest has none but the names of its own options
+#: the table of each function that has one; the others go by their own option names
 TABLES: Mapping[str, Mapping[str, str]] = {
     "serve": SERVER,
     "add": SERVER,

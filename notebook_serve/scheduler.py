@@ -28,10 +28,10 @@ class PolicyFault:
     error: Exception
 
     def __str__(self) -> str:
-        who, what = label(self.policy), str(self.error)
+        policy, what = label(self.policy), str(self.error)
         if not isinstance(self.error, PolicyError):
             what = f"raised {type(self.error).__name__}: {what}"
-        return f"{who} {what}; the queue goes on under {FALLBACK!r}"
+        return f"{policy} {what}; the queue goes on under {FALLBACK!r}"
 
 
 class Scheduler:
