@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import ItemsView, Iterator, KeysView, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any
 
 #: containers of which the parts are no answers, or have no order
@@ -116,7 +116,7 @@ def _hint(outputs: Any) -> str:
     """Return what to write instead, or nothing."""
     if outputs is None:
         return "is there a `return` missing?"
-    if isinstance(outputs, (Iterator, KeysView, ItemsView)):
+    if isinstance(outputs, Iterator):
         return "return list(...) of it"
     if isinstance(outputs, Mapping):
         return "return [{...}, {...}], a dict for each input"

@@ -479,11 +479,3 @@ def test_each_takes_a_function_of_one_list(annotation: Any) -> None:
 def test_each_takes_a_class() -> None:
     """It makes an object of an item."""
     assert each(int)(["1", "2"]) == [1, 2]
-
-
-@pytest.mark.parametrize("view", [dict.keys, dict.items])
-def test_a_view_of_a_dict_says_what_to_write(view: Any, make: Make) -> None:
-    """Its parts have an order, unlike those of a set, but no places."""
-    server = make(lambda inputs: view(dict.fromkeys(inputs)))
-    with pytest.raises(ModelFailed, match=r"return list\(\.\.\.\) of it"):
-        server.predict("a")
