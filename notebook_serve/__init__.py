@@ -3,12 +3,6 @@
 from __future__ import annotations
 
 from . import traffic
-from .accesslog import JsonLines, access_log
-from .calibration import calibrate
-from .capacity import Capacity, Plan, capacity, plan
-from .compare import Comparison, compare
-from .cost import CostModel
-from .each import each
 from .endpoint import Endpoint, Endpoints
 from .errors import (
     BadRequest,
@@ -40,7 +34,14 @@ from .errors import (
     WorkerDead,
     WrongCall,
 )
-from .jobs import (
+from .http.telemetry.access_log import JsonLines, access_log
+from .lab.calibration import calibrate
+from .lab.compare import Comparison, compare
+from .lab.load_test import aload_test, load_test
+from .models.base import ServedModel
+from .models.each import each
+from .queueing.cost_model import CostModel
+from .queueing.jobs import (
     Batch,
     BatchRecord,
     Decision,
@@ -49,12 +50,9 @@ from .jobs import (
     PolicyChange,
     RequestRecord,
 )
-from .learning import Adaptive, CostAware
-from .loadtest import aload_test, load_test
-from .models import ServedModel
-from .noise import Noise
-from .parsing import parse_policy
-from .policies import (
+from .queueing.learned_policies import Adaptive, CostAware
+from .queueing.noise import Noise
+from .queueing.policies import (
     CoDel,
     Greedy,
     LengthAware,
@@ -63,13 +61,15 @@ from .policies import (
     ResettingWindow,
     Window,
 )
-from .replay import replay
-from .report import Report
-from .scheduler import Scheduler
+from .queueing.policy_parser import parse_policy
+from .queueing.scheduler import Scheduler
+from .queueing.stats import Distribution, LastError, Queue, Stats, WorkerStats
+from .queueing.waiting_line import by_length, mates
 from .server import Server, serve, servers, stop_all
-from .simulator import simulate
-from .stats import Distribution, LastError, Queue, Stats, WorkerStats
-from .waiting import by_length, mates
+from .simulation.capacity import Capacity, Plan, capacity, plan
+from .simulation.replay import replay
+from .simulation.report import Report
+from .simulation.simulator import simulate
 
 __version__ = "0.1.0"
 

@@ -15,12 +15,12 @@ from typing import Any, NoReturn, get_args
 
 from . import __version__
 from .errors import OptionError, ServeError
-from .model_names import DEMO, check_named, check_task
-from .parsing import parse_policy
-from .pipeline_builder import build_pipeline
-from .placement import Kind
-from .policies import Policy
+from .models.model_names import DEMO, check_named, check_task
+from .models.pipeline_builder import build_pipeline
+from .queueing.policies import Policy
+from .queueing.policy_parser import parse_policy
 from .server import serve
+from .workers.placement import Kind
 
 EXAMPLES = """\
 examples:
@@ -137,7 +137,7 @@ def _add_demo(demo: argparse.ArgumentParser) -> None:
 
 
 def _demo(options: argparse.Namespace) -> int:
-    from .tour import Tour
+    from .cli.tour import Tour
 
     stays = not options.no_wait and sys.stdin.isatty() and sys.stdout.isatty()
     tour = Tour(options.seconds, options.clients, partial(print, flush=True))
@@ -246,8 +246,8 @@ def _as_argument() -> Iterator[None]:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from .accesslog import access_log
-    from .foreground import run
+    from .cli.foreground import run
+    from .http.telemetry.access_log import access_log
 
     with _ended_by_interrupt():
         check_named(options.task, options.model)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 from .errors import WrongCall
-from .option_hints import unknown_option
+from .validation.option_hints import unknown_option
 
 if TYPE_CHECKING:
     from httpx import AsyncClient, Client

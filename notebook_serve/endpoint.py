@@ -10,33 +10,33 @@ from contextlib import AbstractContextManager
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
-from .checks import check_seconds
-from .cost import CostModel
 from .display import Table, duration
-from .engine import Answer, Engine
-from .engines import FIRST, Engines
+from .engine.engine import Answer, Engine
+from .engine.registry import FIRST, Engines
+from .engine.text_stream import BlockingStream, Stream, Writing, check_writes
 from .errors import InvalidInput, NotReady, OptionError
 from .extras import require
-from .fixed_attributes import FixedAttributes
-from .jobs import PolicyChange
-from .log import Batches, Errors, Requests
-from .models import Model, ServedModel
-from .option_hints import check_further
-from .overheads import with_overheads
-from .parameters import STOP, Parameters
-from .policies import Policy, PolicyLike, label
-from .policy_kinds import as_policy
-from .replay import RECORDED, replay
-from .report import Report
-from .simulator import simulate
-from .stats import SINCE, Queue, Stats
-from .tracebacks import entry_point
-from .writing import BlockingStream, Stream, Writing, check_writes
+from .models.base import Model, ServedModel
+from .models.parameters import STOP, Parameters
+from .queueing.cost_model import CostModel
+from .queueing.jobs import PolicyChange
+from .queueing.policies import Policy, PolicyLike, label
+from .queueing.policy_kinds import as_policy
+from .queueing.record_log import Batches, Errors, Requests
+from .queueing.stats import SINCE, Queue, Stats
+from .simulation.overheads import with_overheads
+from .simulation.replay import RECORDED, replay
+from .simulation.report import Report
+from .simulation.simulator import simulate
+from .validation.checks import check_seconds
+from .validation.fixed_attributes import FixedAttributes
+from .validation.option_hints import check_further
+from .validation.tracebacks import entry_point
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-    from .widget import Dashboard
+    from .dashboard.widget import Dashboard
 
 #: seconds after which who waits in `predict` looks up, to see an interrupt
 LOOK_UP = 0.5
@@ -325,7 +325,7 @@ class Endpoint(FixedAttributes):
         server, and moves while a cell runs. Raises `MissingExtra` without the extra ``notebook``.
         """
         require("anywidget", "notebook")
-        from .widget import Dashboard
+        from .dashboard.widget import Dashboard
 
         return Dashboard(self._engines, self.name)
 

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from .checks import check_flags
 from .extras import MissingExtra, require
+from .validation.checks import check_flags
 
 #: what takes no longer than this, in seconds, needs no bar
 SHORT = 2.0

@@ -21,39 +21,25 @@ from collections.abc import (
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
-from .checks import (
-    check_flags,
-    check_host,
-    check_seconds,
-    check_token,
-    checked_hosts,
-    checked_origins,
-    checked_whole,
-    shown,
-)
 from .clients import Clients
-from .cost import CostModel
-from .devices import check_loader
 from .display import Card, Table, duration
 from .endpoint import Endpoint, Endpoints, checked_policy
-from .engine import Engine
-from .engines import FIRST, Engines
+from .engine.engine import Engine
+from .engine.registry import FIRST, Engines
 from .errors import OptionError
 from .extras import require
-from .fixed_attributes import FixedAttributes
-from .jobs import PolicyChange
-from .learning import CostAware
-from .log import Batches, Errors, Requests
-from .models import ServedModel
-from .option_hints import short
-from .pipeline_builder import choose_model
-from .pipelines import as_model
-from .placement import Kind, Placement
-from .policies import Policy, PolicyLike, label
+from .http.transport.sockets import is_loopback, listen
+from .models.base import ServedModel
+from .models.devices import check_loader
+from .models.pipeline_builder import choose_model
+from .models.text import as_model
 from .progress import packing_bar
-from .report import Report
-from .sockets import is_loopback, listen
-from .stats import (
+from .queueing.cost_model import CostModel
+from .queueing.jobs import PolicyChange
+from .queueing.learned_policies import CostAware
+from .queueing.policies import Policy, PolicyLike, label
+from .queueing.record_log import Batches, Errors, Requests
+from .queueing.stats import (
     SINCE,
     LastError,
     Queue,
@@ -64,7 +50,21 @@ from .stats import (
     rate_rows,
     span_of_times,
 )
-from .tracebacks import entry_point
+from .simulation.report import Report
+from .validation.checks import (
+    check_flags,
+    check_host,
+    check_seconds,
+    check_token,
+    checked_hosts,
+    checked_origins,
+    checked_whole,
+    shown,
+)
+from .validation.fixed_attributes import FixedAttributes
+from .validation.option_hints import short
+from .validation.tracebacks import entry_point
+from .workers.placement import Kind, Placement
 
 if TYPE_CHECKING:
     from httpx import AsyncClient, Client
@@ -72,8 +72,8 @@ if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
     from starlette.applications import Starlette
 
-    from .listener import Listener
-    from .widget import Dashboard
+    from .dashboard.widget import Dashboard
+    from .http.transport.uvicorn_thread import Listener
 
 #: seconds that what is under way has when the interpreter ends; Jupyter kills a kernel after 2.5
 AT_EXIT = 1.0
@@ -300,7 +300,7 @@ class Server(FixedAttributes):
         return self
 
     def _listen(self) -> None:
-        from .listener import Listener
+        from .http.transport.uvicorn_thread import Listener
 
         sock = listen(self._host, self._port)
         try:
@@ -580,7 +580,7 @@ class Server(FixedAttributes):
     def app(self) -> Starlette:
         """The ASGI application; with ``start=False``, any ASGI server can run it."""
         if self._app is None:
-            from .app import HttpOptions, create_app
+            from .http.app import HttpOptions, create_app
 
             options = HttpOptions(
                 self._max_body_size, self._token, self._expose_errors, self._hosts, self._origins
@@ -678,7 +678,7 @@ class Server(FixedAttributes):
         Raises `MissingExtra` without the extra ``tracing``.
         """
         require("opentelemetry.trace", "tracing")
-        from .tracing import Tracing
+        from .http.telemetry.tracing import Tracing
 
         if provider is not None and not hasattr(provider, "get_tracer"):
             raise OptionError(

@@ -6,8 +6,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .models import Prepared, ServedModel
-from .pipelines import as_model
+from .models.base import Prepared, ServedModel
+from .models.text import as_model
 
 
 class Faulty:

@@ -50,10 +50,10 @@ from notebook_serve.display import (
     duration,
     render,
 )
-from notebook_serve.engine import State
-from notebook_serve.jobs import Batch
-from notebook_serve.log import RequestLog
-from notebook_serve.parsing import BUILT_IN
+from notebook_serve.engine.engine import State
+from notebook_serve.queueing.jobs import Batch
+from notebook_serve.queueing.policy_parser import BUILT_IN
+from notebook_serve.queueing.record_log import RequestLog
 from notebook_serve.testing import Faulty
 from notebook_serve.traffic import (
     Bursty,
@@ -69,7 +69,7 @@ from notebook_serve.traffic import (
     Uniform,
 )
 
-from .gate import eventually
+from .helpers.blocking_model import eventually
 
 
 class Reader(HTMLParser):

@@ -11,7 +11,11 @@ import pytest
 import notebook_serve
 
 PACKAGE = Path(notebook_serve.__file__).parent
-FILES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__main__")
+FILES = sorted(
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+    for path in PACKAGE.rglob("*.py")
+    if path.stem not in ("__main__", "train")
+)
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -35,7 +35,7 @@ from notebook_serve import (
 )
 
 from .conftest import listening
-from .gate import Gate, eventually
+from .helpers.blocking_model import Gate, eventually
 
 Make = Callable[..., Server]
 
@@ -61,7 +61,9 @@ def test_running_the_cell_twice_leaves_one_server(
 ) -> None:
     """A new server takes over the name and the port of the old one, which is stopped."""
     with socket.create_server(("127.0.0.1", 0)) as found:
-        monkeypatch.setattr("notebook_serve.sockets.USUAL_PORT", found.getsockname()[1])
+        monkeypatch.setattr(
+            "notebook_serve.http.transport.sockets.USUAL_PORT", found.getsockname()[1]
+        )
     first = make(echo, port=None, name="cell")
     url = first.url
     second = make(lambda xs: ["second" for _ in xs], port=None, name="cell")

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from notebook_serve import Greedy, ModelFailed, NoBatching, Server, WorkerDead
-from notebook_serve.memory import Ceiling, is_out_of_memory
 from notebook_serve.testing import Faulty
+from notebook_serve.workers.out_of_memory import Ceiling, is_out_of_memory
 
-from . import small_models
-from .gate import eventually
-from .same import assert_same
+from .helpers import small_models
+from .helpers.blocking_model import eventually
+from .helpers.compare_answers import assert_same
 
 Make = Callable[..., Server]
 

@@ -24,9 +24,9 @@ import httpx
 import psutil
 
 from notebook_serve import NoBatching, Server, serve
-from notebook_serve.stats import KEEP_REQUESTS
+from notebook_serve.queueing.stats import KEEP_REQUESTS
 
-from ..gate import Gate, eventually
+from ..helpers.blocking_model import Gate, eventually
 
 #: how many may wait; fewer than a burst, so that some are refused and not cancelled
 QUEUE = 100

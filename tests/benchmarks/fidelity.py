@@ -53,8 +53,8 @@ from notebook_serve import (
     serve,
     simulate,
 )
-from notebook_serve.log import RequestLog
-from notebook_serve.overheads import with_overheads
+from notebook_serve.queueing.record_log import RequestLog
+from notebook_serve.simulation.overheads import with_overheads
 from notebook_serve.traffic import LogNormal, Poisson, Ramp, Trace, Traffic, texts
 from tests.benchmarks.workload import classifier, machine
 

@@ -88,7 +88,7 @@ def simulated(kind: str, clients: int) -> float:
     with neither noise nor any of a server's costs.
     """
     from notebook_serve import CostAware, CostModel, calibrate, simulate
-    from notebook_serve.cost import TERMS
+    from notebook_serve.queueing.cost_model import TERMS
     from notebook_serve.traffic import ClosedLoop, Empirical
 
     pipe = classifier()
@@ -167,7 +167,7 @@ def idle() -> float:
 def decision() -> float:
     """Seconds of a decision of ``LengthAware`` where 10,000 wait; the median."""
     from notebook_serve import LengthAware, Scheduler
-    from notebook_serve.jobs import Job
+    from notebook_serve.queueing.jobs import Job
     from notebook_serve.traffic import LogNormal
 
     scheduler = Scheduler(LengthAware())

@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from notebook_serve.torch_settings import cores
+from notebook_serve.workers.torch_settings import cores
 from tests.benchmarks.peers.setups import PEERS, Peer
 from tests.benchmarks.ways import Cell, Found, measured, summary
 from tests.benchmarks.workload import machine

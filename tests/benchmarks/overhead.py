@@ -26,7 +26,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from notebook_serve import serve
-from notebook_serve.sockets import listen
+from notebook_serve.http.transport.sockets import listen
 
 ROUNDS = 7
 REQUESTS = 2000

@@ -36,7 +36,7 @@ from notebook_serve import (
     serve,
     simulate,
 )
-from notebook_serve.jobs import Job
+from notebook_serve.queueing.jobs import Job
 from notebook_serve.traffic import LogNormal, Poisson
 
 RESULT = Path(__file__).parent / "results" / "scale.json"

@@ -24,10 +24,10 @@ import httpx
 import psutil
 
 from notebook_serve import Greedy, LengthAware, NoBatching, Server, Stats, Window, serve
-from notebook_serve.stats import KEEP_REQUESTS
+from notebook_serve.queueing.stats import KEEP_REQUESTS
 from notebook_serve.testing import Faulty
 
-from ..gate import eventually
+from ..helpers.blocking_model import eventually
 
 CLIENTS = 64
 QUEUE = 200

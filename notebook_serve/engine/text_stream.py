@@ -1,0 +1,183 @@
+"""A prompt on its way through an engine: the pieces of its answer as they come, then the whole."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from typing import Any
+
+from ..errors import InvalidInput
+from ..models.base import Model
+from ..models.generation import Cut, Piece, Prompt
+from .engine import Answer, Engine
+
+#: seconds after which a thread that waits for a piece looks up, to see an interrupt
+LOOK_UP = 0.5
+
+#: a piece that was just written, or at the end the answer
+Item = Piece | Future[Answer]
+
+
+def submit(
+    engine: Engine,
+    inputs: Sequence[Any],
+    parameters: Mapping[str, Any],
+    *,
+    timeout: float | None,
+    client: str,
+) -> list[Future[Answer]]:
+    """Submit `inputs` to `engine`; a `Prompt` among them ends when its request does."""
+    futures = engine.submit(inputs, parameters, timeout=timeout, client=client)
+    for given, future in zip(inputs, futures, strict=True):
+        if isinstance(given, Prompt):
+            # A disconnect, a deadline, a stop: whatever ends the request, the rest is not wanted.
+            future.add_done_callback(given.end)
+    return futures
+
+
+def check_writes(model: Model, error: type[Exception] = InvalidInput) -> None:
+    """Raise `error` if `model` cannot show what it writes, token by token."""
+    if not getattr(model, "writes", False):
+        raise error(
+            f"{model.name} writes no text token by token; only a pipeline for text-generation, of "
+            "the library's own class, can be streamed; use predict()"
+        )
+
+
+class Writing:
+    """The answer to one prompt while the model writes it.
+
+    Every piece, and at last the future of the answer, is given to `put`, on any thread. Whatever
+    reads them gives each to `take`, in that order.
+    """
+
+    #: the whole answer, once the last item was taken
+    answer: Answer
+
+    def __init__(self, stops: Sequence[str], put: Callable[[Item], None]) -> None:
+        self._stops = stops
+        self._put = put
+        self._prompt: Prompt | None = None
+        self._future: Future[Answer] | None = None
+        #: of the pieces that were taken
+        self._text = ""
+        self._cut = Cut(stops)
+
+    def submit(
+        self,
+        engine: Engine,
+        prompt: Any,
+        parameters: Mapping[str, Any],
+        *,
+        timeout: float | None,
+        client: str,
+    ) -> None:
+        """Ask `engine`; raises what it refuses the request with."""
+        self._prompt = Prompt(prompt, self._stops, self._put)
+        (self._future,) = submit(engine, [self._prompt], parameters, timeout=timeout, client=client)
+        self._future.add_done_callback(self._put)
+
+    def take(self, item: Item) -> Piece | None:
+        """Return the piece that `item` is; or None at the end, when `answer` is known.
+
+        Raises the `ServeError` that the request ended with.
+        """
+        if isinstance(item, Future):
+            self.answer = item.result()
+            return None
+        self._text += item.text
+        return item
+
+    @property
+    def rest(self) -> str:
+        """The text of the answer beyond that of its pieces; nearly always empty."""
+        (written,) = self.answer.value
+        text: str = written.text
+        return text[len(self._text) :] if text.startswith(self._text) else ""
+
+    def show(self, piece: Piece | None) -> str:
+        """Return the text that can be shown after `piece`, or after the end if it is None.
+
+        A text to stop at is never shown, nor what may be its beginning.
+        """
+        if piece is not None:
+            return self._cut.add(piece.text)
+        return self._cut.add(self.rest) + self._cut.end()
+
+    def close(self) -> None:
+        """Let the model write no more; does nothing once the answer is there."""
+        if self._prompt is not None:
+            self._prompt.end()
+        if self._future is not None:
+            self._future.cancel()
+
+
+class BlockingStream(Writing):
+    """A `Writing` that is read once by ``for``, on any thread, with an event loop or without."""
+
+    def __init__(self, stops: Sequence[str] = ()) -> None:
+        self._items: queue.SimpleQueue[Item] = queue.SimpleQueue()
+        super().__init__(stops, self._items.put)
+
+    def __iter__(self) -> Iterator[Piece]:
+        while (piece := self.take(self._next())) is not None:
+            yield piece
+
+    def texts(self) -> Iterator[str]:
+        """Yield the text as it can be shown, up to the first text to stop at."""
+        for piece in self:
+            if text := self.show(piece):
+                yield text
+        if text := self.show(None):
+            yield text
+
+    def _next(self) -> Item:
+        # Python does not see an interrupt that comes just before a wait begins until the wait ends.
+        while True:
+            with contextlib.suppress(queue.Empty):
+                return self._items.get(timeout=LOOK_UP)
+
+
+class Stream(Writing):
+    """A `Writing` that is read once by ``async for``, on the loop on which it was made."""
+
+    def __init__(self, stops: Sequence[str] = ()) -> None:
+        super().__init__(stops, self._pass_on)
+        self._loop = asyncio.get_running_loop()
+        self._items: asyncio.Queue[Item] = asyncio.Queue()
+        self._first: list[Item] = []
+        self._since = self._loop.time()
+        #: seconds from the submission to the first token
+        self.until_first = 0.0
+
+    def _pass_on(self, item: Item) -> None:
+        """Bring an item to the loop, from any thread."""
+        with contextlib.suppress(RuntimeError):  # the server has stopped, and its loop is closed
+            self._loop.call_soon_threadsafe(self._items.put_nowait, item)
+
+    async def begun(self) -> None:
+        """Wait until something is written; raises what went wrong instead."""
+        first = await self._items.get()
+        if isinstance(first, Future):
+            first.result()
+        self.until_first = self._loop.time() - self._since
+        self._first.append(first)
+
+    async def __aiter__(self) -> AsyncIterator[Piece]:
+        """Each piece; raises the `ServeError` that the request ended with."""
+        while (piece := self.take(await self._next())) is not None:
+            yield piece
+
+    async def texts(self) -> AsyncIterator[str]:
+        """Yield the text as it can be shown, up to the first text to stop at."""
+        async for piece in self:
+            if text := self.show(piece):
+                yield text
+        if text := self.show(None):
+            yield text
+
+    async def _next(self) -> Item:
+        return self._first.pop() if self._first else await self._items.get()

@@ -1,0 +1,1 @@
+"""The access log, the traces and the metrics of the web server."""

@@ -1,0 +1,1 @@
+"""Sockets, uvicorn in its own thread, and disconnects of clients."""

@@ -1,0 +1,198 @@
+"""The policies that ship, by name: how they are chosen, and what their options are."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import inspect
+from collections.abc import Callable, Iterable
+from dataclasses import fields, replace
+from typing import Any, TypeVar
+
+from ..display import safe_repr
+from ..errors import FrozenPolicy, OptionError, UnknownAttribute, WrongCall
+from ..validation.option_hints import POLICY, instead, nearest
+
+T = TypeVar("T")
+
+#: filled where the policies are defined
+KINDS: dict[str, Any] = {}
+
+
+def built_in(kind: type[T]) -> type[T]:
+    """Let the policy `kind`, a dataclass, be chosen by its name, and explain wrong options."""
+    KINDS[kind.__name__] = kind
+    made, changed = _made(kind), _changed(kind)
+    kind.__init__, kind.__setattr__ = made, changed  # type: ignore[method-assign]
+    return kind
+
+
+def options_of(kind: Any) -> list[str]:
+    """Return the names of the options of a policy that ships."""
+    return [field.name for field in fields(kind) if field.init]
+
+
+def _made(kind: Any) -> Callable[..., None]:
+    make, known = kind.__init__, options_of(kind)
+
+    @functools.wraps(make)
+    def init(self: Any, *args: Any, **options: Any) -> None:
+        __tracebackhide__ = True
+        for name in options.keys() - set(known):
+            raise WrongCall(unknown_option(kind, name, options[name]))
+        if len(args) > len(known):
+            raise WrongCall(_too_many(kind, len(args)))
+        make(self, *args, **options)
+        if type(self) is kind:
+            vars(self)["_complete"] = True
+
+    return init
+
+
+def _changed(kind: Any) -> Callable[[Any, str, Any], None]:
+    change, known = kind.__setattr__, options_of(kind)
+
+    def set_attribute(self: Any, name: str, value: Any) -> None:
+        __tracebackhide__ = True
+        if type(self) is not kind or name.startswith("_") or not vars(self).get("_complete"):
+            change(self, name, value)
+        elif name in known:
+            another = replace(self, **{name: value})
+            raise FrozenPolicy(
+                f"a policy cannot be changed; set another one: server.policy = {another!r}"
+            )
+        else:
+            raise UnknownAttribute(unknown_option(kind, name, value))
+
+    return set_attribute
+
+
+def unknown_option(kind: Any, name: str, value: Any) -> str:
+    """Return the sentence for an option that the policy `kind` does not have."""
+    known = options_of(kind)
+    # Of other policies one may have it, by this name or by another.
+    written = instead({**{own: f"{own}={{value}}" for own in _all()}, **POLICY}, name, value)
+    right = written.partition("=")[0]
+    if right in known:
+        hint = f"write {kind.__name__}({written})"
+    elif written:
+        others = [other for other, it in sorted(KINDS.items()) if right in options_of(it)]
+        hint = f"{' and '.join(others)} have it, such as {others[-1]}({written})"
+        hint = hint.replace(" have it", " has it") if len(others) == 1 else hint
+    else:
+        hint = nearest(name, known)
+    return f"{kind.__name__} has no option `{name}`; {hint}"
+
+
+def _all() -> set[str]:
+    return {name for kind in KINDS.values() for name in options_of(kind)}
+
+
+def _too_many(kind: Any, given: int) -> str:
+    known = ", ".join(options_of(kind))
+    takes = f"its options are {known}" if known else "it has no options"
+    return f"{kind.__name__} was given too many arguments, {given}; {takes}"
+
+
+# -- from whatever stands for one -------------------------------------------------------------
+
+
+def as_policy(given: Any) -> Any:
+    """Return the policy that `given` is or stands for: an object, a class or a text.
+
+    A class is called without arguments, and a text read by `parse_policy`. Raises `OptionError`,
+    with what to write, for anything else.
+    """
+    if isinstance(given, str):
+        return parse_policy(given)
+    if getattr(given, "_is_protocol", False):
+        raise OptionError(
+            f"{given.__name__} is the protocol of all policies; write one such as "
+            "Greedy(max_batch_size=8), or a class with decide(waiting, now)"
+        )
+    if isinstance(given, type) and callable(getattr(given, "decide", None)):
+        return _instance(given)
+    if not isinstance(given, type) and callable(getattr(given, "decide", None)):
+        return given
+    raise OptionError(
+        "a policy is an object with decide(waiting, now), "
+        f"not {safe_repr(given)}; write one such as Greedy(max_batch_size=8)"
+    )
+
+
+def as_policies(given: Any) -> tuple[Any, ...]:
+    """Return the policies of a list, each as `as_policy` reads it."""
+    one = isinstance(given, (str, type)) or callable(getattr(given, "decide", None))
+    if one or not isinstance(given, Iterable):
+        raise OptionError(
+            f"policies must be a list, such as [NoBatching(), Greedy(8)], got {safe_repr(given)}"
+        )
+    return tuple(map(as_policy, given))
+
+
+def _instance(kind: Any) -> Any:
+    try:
+        signature = inspect.signature(kind)
+        signature.bind()
+    except (TypeError, ValueError):
+        wanted = ", ".join(_required(kind)) or "..."
+        raise OptionError(
+            f"{kind.__name__} is a class that needs arguments; write {kind.__name__}({wanted})"
+        ) from None
+    return kind()
+
+
+def _required(kind: Any) -> list[str]:
+    try:
+        parameters = inspect.signature(kind).parameters.values()
+    except (TypeError, ValueError):
+        return []
+    several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return [
+        f"{item.name}=..."
+        for item in parameters
+        if item.default is item.empty and item.kind not in several
+    ]
+
+
+def parse_policy(text: str) -> Any:
+    """Return a policy from its ``repr``, such as ``"Window(max_batch_size=8)"`` or ``"Greedy"``.
+
+    Only literals are read, nothing is evaluated. Raises `OptionError` for anything else.
+    """
+    if not isinstance(text, str):
+        raise OptionError(f"a policy's text is such as 'Greedy(8)', got {safe_repr(text)}")
+    try:
+        return _policy_of(ast.parse(text.strip(), mode="eval").body)
+    except OptionError:
+        raise
+    except (KeyError, MemoryError, RecursionError, SyntaxError, TypeError, ValueError) as error:
+        raise _no_policy(text) from error
+
+
+def _no_policy(text: str) -> OptionError:
+    """Return the error for a text that is no policy."""
+    name = text.strip().partition("(")[0]
+    hint = "" if name in KINDS else nearest(name, KINDS)
+    near = f"{hint} Or " if hint.startswith("did") else ""
+    known = ", ".join(sorted(KINDS))
+    return OptionError(
+        f"{text!r} is no policy; {near}give one of {known}, with its numbers: Window(8, 0.01)"
+    )
+
+
+def _policy_of(node: ast.expr) -> Any:
+    call = node if isinstance(node, ast.Call) else ast.Call(node, [], [])
+    kind = KINDS[ast.unparse(call.func)]
+    if any(item.arg is None for item in call.keywords):
+        raise OptionError(f"{ast.unparse(node)!r} has options after **; write each as name=value")
+    arguments = [_option_of(argument) for argument in call.args]
+    named = {str(item.arg): _option_of(item.value) for item in call.keywords}
+    if len(named) < len(call.keywords):
+        raise OptionError(f"{ast.unparse(node)!r} gives an option twice; leave one out")
+    return kind(*arguments, **named)
+
+
+def _option_of(node: ast.expr) -> Any:
+    """A literal, or a policy around which another stands."""
+    return _policy_of(node) if isinstance(node, (ast.Call, ast.Name)) else ast.literal_eval(node)

@@ -1,0 +1,23 @@
+"""Policies from text: what a command line says, or a `repr`."""
+
+from __future__ import annotations
+
+from ..validation.tracebacks import entry_point
+from . import learned_policies as learning
+from . import policies, policy_kinds
+from .policies import Policy
+
+__all__ = ["BUILT_IN", "learning", "parse_policy", "policies"]
+
+#: the policies that ship, by name; those modules have filled it
+BUILT_IN: dict[str, type[Policy]] = policy_kinds.KINDS
+
+
+@entry_point
+def parse_policy(text: str) -> Policy:
+    """Return a policy from its ``repr``, such as ``"Window(max_batch_size=8)"`` or ``"Greedy"``.
+
+    Only literals are read, nothing is evaluated. Raises `OptionError` for anything else.
+    """
+    policy: Policy = policy_kinds.parse_policy(text)
+    return policy

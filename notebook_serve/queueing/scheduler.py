@@ -1,0 +1,200 @@
+"""The queue as a state machine: offer, poll, finish, drain. No thread, no clock, no I/O.
+
+A driver owns time and threads: the engine on the real clock, a simulator on a virtual one. Both
+tell the scheduler what happened and when, and ask what to run.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..errors import PolicyError
+from .jobs import Batch, BatchRecord, Decision, Job
+from .policies import Greedy, Policy, label
+from .waiting_line import Waiting
+
+#: what the queue goes on under when a policy breaks its contract
+FALLBACK = Greedy()
+
+
+@dataclass(frozen=True)
+class PolicyFault:
+    """A policy that broke its contract, and how; the queue went on under `FALLBACK`."""
+
+    policy: Policy
+    error: Exception
+
+    def __str__(self) -> str:
+        policy, what = label(self.policy), str(self.error)
+        if not isinstance(self.error, PolicyError):
+            what = f"raised {type(self.error).__name__}: {what}"
+        return f"{policy} {what}; the queue goes on under {FALLBACK!r}"
+
+
+class Scheduler:
+    """Jobs that wait, and a policy that is held to its contract.
+
+    Every job offered leaves in exactly one way: in a batch from `poll`, from `withdraw`, from
+    `expire`, or, where the policy refuses it, from `dropped`. A policy that raises or asks for
+    nonsense is replaced by `FALLBACK`, and `fault` says why; no job is lost by it.
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        self.waiting = Waiting()
+        #: after a `poll` that released nothing: the absolute time to poll again
+        self.wake_at = math.inf
+        #: the most padded tokens that fit into memory; a policy's larger batch is cut to it
+        self.max_tokens = math.inf
+        #: what the policy did wrong, until another is set
+        self.fault: PolicyFault | None = None
+        self._policy = policy
+        self._draining = False
+        self._batches = 0
+        self._deadlines: list[tuple[float, int]] = []
+        self._dropped: list[Job] = []
+
+    @property
+    def policy(self) -> Policy:
+        """The policy in effect; setting another acts on the next `poll`."""
+        return self._policy
+
+    @policy.setter
+    def policy(self, policy: Policy) -> None:
+        self._policy, self.fault = policy, None
+
+    def offer(self, job: Job) -> None:
+        """Let `job` wait."""
+        self.waiting.add(job)
+        if job.deadline < math.inf:
+            heapq.heappush(self._deadlines, (job.deadline, job.id))
+            self._forget_stale_deadlines()
+
+    def withdraw(self, job_id: int) -> Job | None:
+        """Take a job out because nobody wants its answer any more; None if it does not wait."""
+        return self.waiting.discard(job_id)
+
+    def expire(self, now: float) -> list[Job]:
+        """Take out the jobs whose deadline has come."""
+        expired = []
+        while self._deadlines and self._deadlines[0][0] <= now:
+            job = self.waiting.discard(heapq.heappop(self._deadlines)[1])
+            if job is not None:
+                expired.append(job)
+        return expired
+
+    def poll(self, now: float) -> Batch | None:
+        """The batch to run at `now`, its jobs no longer waiting.
+
+        Or None: then `wake_at` says when to ask again, if nothing happens before.
+        """
+        self.wake_at = math.inf
+        while self.waiting:
+            decision = self._decide(now)
+            if decision.drop:
+                for job in decision.drop:
+                    self.waiting.discard(job.id)
+                self._dropped += decision.drop
+            if decision.take:
+                return self._release(decision.take, decision.reason)
+            if not decision.drop:
+                self.wake_at = decision.wake_at
+                break
+        return None
+
+    def dropped(self) -> list[Job]:
+        """The jobs that the policy has refused since this was last asked."""
+        dropped = self._dropped
+        if dropped:
+            self._dropped = []
+        return dropped
+
+    def _release(self, take: tuple[Job, ...], reason: str) -> Batch:
+        if self.max_tokens < math.inf:
+            padded = len(take) * max(job.length for job in take)
+            if padded > self.max_tokens:
+                take, reason = fitting(take, self.max_tokens), "budget"
+        discard = self.waiting.discard
+        for job in take:
+            discard(job.id)
+        self._batches += 1
+        return Batch(self._batches, take, reason, len(self.waiting))
+
+    def finish(self, record: BatchRecord) -> None:
+        """Let the policy learn from a batch that ran."""
+        observe = getattr(self._policy, "observe", None)
+        if observe is None:
+            return
+        try:
+            observe(record)
+        except Exception as error:
+            self._fall_back(error)
+
+    def drain(self) -> None:
+        """From now on release whatever waits, even where the policy would wait or drop."""
+        self._draining = True
+
+    def __repr__(self) -> str:
+        return f"<Scheduler: {len(self.waiting)} waiting, {label(self._policy)}>"
+
+    def _decide(self, now: float) -> Decision:
+        try:
+            decision = self._policy.decide(self.waiting, now)
+            decision = checked(decision, self.waiting, now)
+        except Exception as error:
+            self._fall_back(error)
+            decision = FALLBACK.decide(self.waiting, now)
+        if self._draining and (decision.drop or not decision.take):
+            return Decision(FALLBACK.decide(self.waiting, now).take, reason="drain")
+        return decision
+
+    def _fall_back(self, error: Exception) -> None:
+        self.fault = PolicyFault(self._policy, error)
+        self._policy = FALLBACK
+
+    def _forget_stale_deadlines(self) -> None:
+        # Jobs leave without their entry in the heap being looked for; without this the heap
+        # would hold one entry for every job of the last `timeout` seconds.
+        if len(self._deadlines) > 2 * len(self.waiting) + 64:
+            self._deadlines = [(job.deadline, job.id) for job in self.waiting]
+            heapq.heapify(self._deadlines)
+
+
+def checked(decision: object, waiting: Sequence[Job], now: float) -> Decision:
+    """`decision` with its jobs as a tuple, or `PolicyError` saying which promise it breaks."""
+    if not isinstance(decision, Decision):
+        raise PolicyError(f"returned {decision!r} where a Decision was expected")
+    take, drop = tuple(decision.take), tuple(decision.drop)
+    if not take and not drop:
+        if now < decision.wake_at < math.inf:
+            return decision
+        raise PolicyError(
+            f"took nothing from {len(waiting)} waiting and asked to be woken at "
+            f"{decision.wake_at!r} (now is {now!r}); take jobs or give a finite time to come"
+        )
+    chosen = take + drop
+    for job in chosen:
+        if job not in waiting:
+            raise PolicyError("took or dropped a job that does not wait")
+    if len(chosen) > 1:
+        if len({job.id for job in chosen}) < len(chosen):
+            raise PolicyError("took or dropped a job twice")
+        if len({job.group for job in take}) > 1:
+            raise PolicyError("took jobs of different groups; only those of one may share a batch")
+    if take is decision.take and drop is decision.drop and type(decision.reason) is str:
+        return decision
+    return Decision(take, decision.wake_at, str(decision.reason), drop)
+
+
+def fitting(jobs: Sequence[Job], max_tokens: float) -> tuple[Job, ...]:
+    """Those of `jobs` that fit together, the oldest first and always in; in the order given."""
+    kept: set[int] = set()
+    longest = 0
+    for job in sorted(jobs, key=lambda job: job.id):
+        padded = (len(kept) + 1) * max(longest, job.length)
+        if not kept or padded <= max_tokens:
+            kept.add(job.id)
+            longest = max(longest, job.length)
+    return tuple(job for job in jobs if job.id in kept)

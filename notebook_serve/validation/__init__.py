@@ -1,0 +1,4 @@
+"""Checks of options, with the sentence that says what to write instead.
+
+It may import only `errors` and `display`.
+"""

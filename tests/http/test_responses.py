@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import random
+import traceback
+
+import pytest
+
+from notebook_serve.http.responses import without_places
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("/home/alice/models/config.json is gone", "…/config.json is gone"),
+        ("no file /opt/x/y.", "no file …/y."),
+        ("(/usr/lib/a.py)", "(…/a.py)"),
+        ("path:/usr/lib/a.py:12", "path:…/a.py:12"),
+        ("cache=/root/.cache/hub", "cache=…/hub"),
+        ("/home/alice/models/", "…/models"),
+        ("//server/share/x.bin", "…/x.bin"),
+        ("gcc -I/home/alice/include -L/home/alice/lib x.c", "gcc -I…/include -L…/lib x.c"),
+        ("a\n/srv/a/b\n/srv/c/d", "a\n…/b\n…/d"),
+        ("file:///home/alice/x.png", "file:…/x.png"),
+        ("file://localhost/home/alice/x.png", "file:…/x.png"),
+        ("sqlite:////home/alice/x.db", "sqlite:…/x.db"),
+        (
+            "[Errno 2] No such file: '/home/alice/my models/a b.json'",
+            "[Errno 2] No such file: '…/a b.json'",
+        ),
+        ('File "/home/alice/x.py", line 3', 'File "…/x.py", line 3'),
+        ("`/home/alice/x` and `/home/bob/y`", "`…/x` and `…/y`"),
+        ("'/home/alice/it is cut", "'…/it is cut"),
+        (r"C:\Users\alice\x.json", "…/x.json"),
+        ("in c:/Users/alice/x.json", "in …/x.json"),
+        (r"'C:\\Users\\alice smith\\x.json'", "'…/x.json'"),
+        (r"\\server\share\folder\x.json", "…/x.json"),
+    ],
+)
+def test_of_a_path_only_the_name_is_shown(said: str, shown: str) -> None:
+    """The folders of an absolute path, of any system, are not for clients; its name is."""
+    assert without_places(said) == shown
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "",
+        "a plain sentence",
+        "and/or, 1/2, text/plain, image/*, */*, km/h, n/a",
+        "there is nothing at /stats; POST / asks the model",
+        "see http://localhost:8000/docs/page?file=/a/b/c#d and https://example.org/a/b",
+        "'https://example.org/a/b' <http://[::1]:80/a/b>",
+        "wss://a.example/b/c, s3://bucket/a/b, hf://datasets/a/b",
+        "google-bert/bert-base-uncased and 'google-bert/bert-base-uncased/config.json'",
+        "./models/x, ../../x/y, ~/.cache/hub",
+        "</s> and <s></s>, [/INST]",
+        "a / b // c",
+        "'/stats' or '/health /ready'",
+        r"the pattern \d+/\w+ and \n",
+        "2024/01/02",
+    ],
+)
+def test_everything_else_stays(said: str) -> None:
+    """Addresses, routes, relative paths, names of models and plain slashes are no places."""
+    assert without_places(said) == said
+
+
+def test_a_traceback_is_cut_out() -> None:
+    """Some exceptions quote another one's; what went wrong in the end is kept."""
+    try:
+        raise ValueError("no such label")
+    except ValueError:
+        quoted = traceback.format_exc()
+
+    said = without_places(f"RuntimeError: Caught ValueError in replica 0.\nOriginal {quoted}")
+
+    assert (
+        said
+        == "RuntimeError: Caught ValueError in replica 0.\nOriginal ValueError: no such label\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        *("/", "\\", "/a", "a/", " /", "'/", "'/a ", "/ '", "a.", "a:", "://", "http://", "C:\\"),
+        *("' ", "'/a b", "Traceback (most recent call last):\n", " \n", "x" * 7 + " ", "file:"),
+    ],
+)
+def test_a_long_message_takes_linear_time(part: str) -> None:
+    """A megabyte of anything is looked through; quadratic time would outlast the test's limit."""
+    said = part * (1_000_000 // len(part))
+
+    assert len(without_places(said)) <= len(said) + 1
+    assert len(without_places("'" + said)) <= len(said) + 2
+
+
+def test_no_folder_gets_through() -> None:
+    """Whatever surrounds a path in a sentence, the folder's name is not shown."""
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")  # noqa: T201 - to repeat a failure
+    rng = random.Random(seed)
+    around = [*" ()[]{}=:,;\n\t|", "'", '"', "`", "error: ", "in ", "(see ", "->", "http://x.org/ "]
+    paths = [
+        "/home/SECRET/x",
+        "C:\\SECRET\\x",
+        "\\\\SECRET\\y\\x",
+        "/SECRET/a/b",
+        "file:///SECRET/x",
+    ]
+    for _ in range(2000):
+        words = [rng.choice(around) + rng.choice(paths) + rng.choice(around) for _ in range(4)]
+        said = " ".join(words)
+
+        assert "SECRET" not in without_places(said), said

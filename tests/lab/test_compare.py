@@ -1,0 +1,624 @@
+from __future__ import annotations
+
+import json
+import math
+import re
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+
+from notebook_serve import NotReady, Server
+from notebook_serve.errors import OptionError
+from notebook_serve.lab.compare import MULTIPLES, Comparison, compare
+from notebook_serve.queueing.cost_model import CostModel
+from notebook_serve.queueing.jobs import Decision, Job
+from notebook_serve.queueing.learned_policies import CostAware
+from notebook_serve.queueing.noise import Noise
+from notebook_serve.queueing.policies import Greedy, LengthAware, NoBatching, Policy, Window
+from notebook_serve.simulation.capacity import capacity
+from notebook_serve.simulation.report import Report
+from notebook_serve.simulation.simulator import simulate
+from notebook_serve.traffic import Cycle, Empirical, Fixed, LogNormal, Poisson
+
+mpl.use("Agg")
+
+Make = Callable[..., Server]
+
+LAW = CostModel(0.0065, 0.0004, 0.00017)
+MIXED = LogNormal(22, 0.9, 4, 128)
+POLICIES: list[Policy] = [NoBatching(), Greedy(8), LengthAware()]
+
+ROW = (
+    *("policy", "source", "rate", "throughput", "goodput", "p50", "p95", "p99", "mean"),
+    *("batch_size", "padding", "utilisation", "refused", "expired", "notes"),
+)
+
+
+def compared(policies: Sequence[Policy] = POLICIES, **options: Any) -> Comparison:
+    """A short comparison on a law."""
+    options = {"cost": LAW, "rates": [30, 90], "lengths": MIXED, "duration": 10.0, **options}
+    return compare(policies, **options)
+
+
+# -- simulated ----------------------------------------------------------------------------
+
+
+def test_each_policy_runs_at_each_rate() -> None:
+    """There is a report of each, by rate and then in the order in which they were given."""
+    found = compared(rates=[90, 30])
+    expected = [(rate, repr(policy)) for rate in (30, 90) for policy in POLICIES]
+
+    assert [(rate, report.policy) for rate, report in found.reports] == expected
+    assert [(row["rate"], row["policy"]) for row in found.rows()] == expected
+    assert {report.source for _, report in found.reports} == {"simulated"}
+    assert len(found) == 6
+    assert found.policies == tuple(POLICIES)
+
+
+def test_all_policies_get_the_same_traffic() -> None:
+    """At each rate the same arrivals, as long; at another the same pattern, faster."""
+    found = compared(seed=4)
+    slow, fast = ([report for at, report in found.reports if at == rate] for rate in (30, 90))
+    times = Poisson(30, seed=4).times(10.0)
+
+    for report in slow:
+        assert report.records.arrived == times
+        assert report.records.length == MIXED.sample(len(times))
+    assert {tuple(report.records.arrived) for report in fast} == {
+        tuple(Poisson(90, seed=4).times(10.0))
+    }
+
+
+def test_a_report_is_what_simulate_gives() -> None:
+    """With the same options and seed, and no noise for a law that was not fitted."""
+    found = compared([Greedy(8)], rates=[90], seed=3, timeout=0.3, replicas=2, dispatch="random")
+    expected = simulate(
+        Greedy(8),
+        Poisson(90, seed=3),
+        LAW,
+        lengths=MIXED,
+        duration=10.0,
+        timeout=0.3,
+        replicas=2,
+        dispatch="random",
+        seed=3,
+    )
+    ((_, report),) = found.reports
+
+    assert report.records.finished == expected.records.finished
+    assert report.replicas == 2
+    assert report.deadline == 0.3
+
+
+def test_a_fitted_law_brings_its_error_as_noise() -> None:
+    """Unless another is asked for."""
+    fitted = CostModel(0.0065, 0.0004, 0.00017, error=0.2, batches=50)
+    plain, noisy, quiet = (
+        compared([Greedy(8)], cost=cost, **options)
+        for cost, options in ((LAW, {}), (fitted, {}), (fitted, {"noise": 0.0}))
+    )
+
+    assert noisy.options["noise"] == Noise(0.2)
+    assert noisy.rows() != plain.rows()
+    assert quiet.rows() == plain.rows()
+
+
+def test_the_rates_are_those_that_matter_unless_given() -> None:
+    """Around what one at a time can do, which follows from the law and the lengths."""
+    found = compare([NoBatching()], cost=LAW, lengths=20, duration=1.0)
+    alone = 1 / LAW([20])
+
+    assert [rate for rate, _ in found.reports] == pytest.approx([m * alone for m in MULTIPLES])
+    assert found.lengths == Fixed(20)
+
+
+@pytest.mark.parametrize(
+    ("given", "found"), [(None, Fixed(1)), ([3, 5], Cycle([3, 5])), (7, Fixed(7)), (MIXED, MIXED)]
+)
+def test_lengths_are_what_simulate_takes(given: Any, found: Any) -> None:
+    """A number, a sequence, a distribution, or nothing, which is 1."""
+    assert compared([NoBatching()], lengths=given, rates=[5]).lengths == found
+
+
+def test_any_function_may_be_the_cost() -> None:
+    """One that knows no error has no noise."""
+    found = compare(
+        [NoBatching()], cost=lambda lengths: 0.01 * len(lengths), rates=[10], duration=5.0
+    )
+
+    assert found.options["noise"] == 0.0
+    assert found.rows()[0]["p50"] == pytest.approx(0.01)
+
+
+# -- what it can be shown as --------------------------------------------------------------
+
+
+def test_rows_hold_the_figures_of_the_reports() -> None:
+    """Plain values under plain names, taken from each report."""
+    found = compared(timeout=0.2, max_queue_size=5)
+    for row, (rate, report) in zip(found.rows(), found.reports, strict=True):
+        assert tuple(row) == ROW
+        assert row["rate"] == rate
+        assert row["throughput"] == report.throughput
+        assert row["goodput"] == report.goodput
+        assert row["p99"] == report.latency.p99
+        assert row["batch_size"] == report.mean_batch_size
+        assert row["refused"] == report.shares["rejected"]
+        assert row["expired"] == report.shares["expired"]
+
+    assert found.rows()[3]["refused"] > 0
+
+
+def test_it_reads_as_a_table() -> None:
+    """In a terminal and in a cell: a row for each policy, a column for each load."""
+    found = compared([NoBatching(), Window(1000, 0.5)], timeout=0.4)
+    lines = repr(found).splitlines()
+    markup = found._repr_html_()
+
+    assert lines[0] == "4 runs"
+    assert lines[1].split() == ["offered", "load,", "per", "second", "30", "90"]
+    p99 = lines.index("latency, p99")
+    assert lines[p99 + 1].startswith("  NoBatching()  ")
+    assert lines[p99 + 2].split()[-2:] == ["–", "–"]  # all of the other's have expired
+    assert "<b>latency, p99</b>" in markup
+    assert "nan" not in repr(found)
+    assert str(found.table()) == repr(found)
+
+
+def test_it_is_kept_as_json(tmp_path: Path) -> None:
+    """The rows as plain JSON, what is not known as null, in a file if wanted."""
+    found = compared([NoBatching(), Window(1000, 0.5)], timeout=0.4)
+    found.save(tmp_path / "comparison.json")
+    rows = json.loads((tmp_path / "comparison.json").read_text("utf-8"))
+
+    assert rows == json.loads(found.to_json())
+    assert rows[1]["p99"] is None
+    for kept, row in zip(rows, found.rows(), strict=True):
+        assert kept.pop("notes") == row.pop("notes") == []
+        known = {key: math.nan if value is None else value for key, value in kept.items()}
+        assert known == pytest.approx(row, nan_ok=True)
+
+
+def test_it_is_a_data_frame() -> None:
+    """One row for each report, one column for each figure."""
+    found = compared()
+    frame = found.to_frame()
+
+    assert list(frame.columns) == list(ROW)
+    assert list(frame["p99"]) == [row["p99"] for row in found.rows()]
+
+
+@pytest.fixture
+def close_figures() -> Iterator[None]:
+    """Leave no figure open."""
+    yield
+    import matplotlib.pyplot as plt
+
+    plt.close("all")
+
+
+def test_it_is_a_figure(close_figures: None) -> None:
+    """Panels against the offered load, with a line for each policy that the legend names once."""
+    found = compared()
+    figure = found.plot()
+    named = [text.get_text() for text in figure.legends[0].get_texts()]
+
+    assert named == [repr(policy) for policy in POLICIES]
+    assert len(figure.axes) == 6
+    for ax in figure.axes:
+        assert len(ax.lines) == 3
+        assert [np.asarray(line.get_xdata()).tolist() for line in ax.lines] == [[30, 90]] * 3
+    assert np.asarray(figure.axes[1].lines[0].get_ydata()).tolist() == [
+        1e3 * row["p99"] for row in found.rows()[::3]
+    ]
+    figure.canvas.draw()
+
+
+# -- advice -------------------------------------------------------------------------------
+
+
+def advising(policies: Sequence[Policy], **options: Any) -> Comparison:
+    """A comparison whose advice is found by short simulations."""
+    return Comparison((), LAW, MIXED, tuple(policies), {"requests": 2000, **options})
+
+
+def test_it_recommends_what_holds_an_objective_best() -> None:
+    """The highest loads, as `capacity` finds them, the best first."""
+    found = compared([NoBatching(), LengthAware()], rates=[20], duration=2.0)
+    alone, aware = (
+        capacity(policy, LAW, 0.25, lengths=MIXED) for policy in (NoBatching(), LengthAware())
+    )
+
+    assert alone < aware
+    assert found.recommendation() == (
+        f"{LengthAware()!r} holds p99 under 250.0 ms up to {aware:.3g} requests/s; "
+        f"NoBatching() up to {alone:.3g}"
+    )
+
+
+@pytest.mark.parametrize("quantile", ["p50", "mean"])
+def test_the_objective_may_be_another(quantile: Any) -> None:
+    """Its seconds and its quantile are those that were asked for."""
+    said = advising([Greedy(4)]).recommendation(0.1, quantile)
+    rate = capacity(Greedy(4), LAW, 0.1, quantile=quantile, lengths=MIXED, requests=2000)
+
+    assert said == (
+        f"Greedy(max_batch_size=4) holds {quantile} under 100.0 ms up to {rate:.3g} requests/s"
+    )
+
+
+def test_advice_is_for_what_was_compared() -> None:
+    """With the replicas and the noise of the simulations."""
+    options: dict[str, Any] = {"replicas": 2, "noise": 0.3, "requests": 2000}
+    said = advising([Greedy(4)], **options).recommendation(0.1)
+    rate = capacity(Greedy(4), LAW, 0.1, lengths=MIXED, **options)
+
+    assert f"up to {rate:.3g} requests/s" in said
+    assert said != advising([Greedy(4)]).recommendation(0.1)
+
+
+def test_it_says_what_holds_nothing() -> None:
+    """One policy that cannot, and none that can."""
+    some = advising([Window(16, 0.5), NoBatching()])
+
+    assert some.recommendation(0.2).endswith(f"; {Window(16, 0.5)!r} at no load")
+    assert some.recommendation(0.2).startswith("NoBatching() holds p99 under 200.0 ms up to ")
+    assert some.recommendation(0.001) == "none of these holds p99 under 1.0 ms at any load"
+
+
+def test_there_is_no_advice_without_a_law() -> None:
+    """Reports alone do not tell what would be at other loads."""
+    with pytest.raises(OptionError, match="needs a cost model"):
+        Comparison(()).recommendation()
+
+
+# -- what is doubtful ---------------------------------------------------------------------
+
+#: fitted to small batches of short inputs, and badly
+BAD = replace(LAW, error=0.69, batches=12, warnings=("only 12 batches",), largest=2, longest=1000)
+MISFIT = (
+    "The cost model does not fit: its typical error is 69%, so these figures may be off by a "
+    "factor of 2."
+)
+
+
+def test_warnings_travel_with_a_comparison(close_figures: None) -> None:
+    """Each once: in text, in HTML, in the figure, in each row and in a file."""
+    found = compared([NoBatching(), Greedy(8)], cost=BAD)
+    below: Any = found.plot().get_supxlabel()
+
+    assert found.warnings[0] == MISFIT
+    assert len(found.warnings) == len(set(found.warnings)) == 3
+    for shown in (repr(found), found._repr_html_(), " ".join(below.split())):
+        assert all(shown.count(warning) == 1 for warning in found.warnings)
+    for row, kept in zip(found.rows(), json.loads(found.to_json()), strict=True):
+        assert row["notes"] == kept["notes"]
+        assert MISFIT in row["notes"]
+    assert MISFIT in found.to_frame()["notes"][0]
+
+
+def test_a_comparison_by_a_law_that_does_not_fit_is_rounded() -> None:
+    """One digit, and nothing is called the best."""
+    lines = repr(compared([NoBatching(), Greedy(8)], cost=BAD)).splitlines()
+    numbers = [cell for line in lines if line.startswith("  ") for cell in line.split("  ")[2:]]
+
+    assert "≈" in "".join(numbers)
+    assert not any(re.search(r"[1-9]\d*\.?[1-9]|\*", cell) for cell in numbers), numbers
+    assert compared(cost=LAW).warnings == ()
+
+
+def test_advice_from_a_law_that_does_not_fit_says_so_first() -> None:
+    """Before any load, each of which is a range; the other doubts follow."""
+    said = replace(advising([NoBatching(), LengthAware()]), cost=BAD).recommendation()
+
+    assert said.startswith(f"{MISFIT} According to it, LengthAware(")
+    assert re.search(r"holds p99 under 250.0 ms up to ≈\d+ \(\d+ to \d+\) requests/s; ", said)
+    assert re.search(r"; NoBatching\(\) up to ≈\d+ \(\d+ to \d+\)\. The cost model", said)
+    assert "only 12 batches." in said
+    assert "larger than the 2 requests" in said
+
+
+def test_advice_that_nothing_holds_has_its_doubts() -> None:
+    """That may be the law's mistake as well."""
+    said = replace(advising([NoBatching()]), cost=BAD).recommendation(0.001)
+
+    assert said.startswith(f"{MISFIT} According to it, none of these holds p99 under 1.0 ms")
+
+
+def test_advice_from_a_law_that_fits_has_its_doubts_last() -> None:
+    """It stands, and what may be wrong with it is beside it."""
+    law = replace(LAW, error=0.1, batches=12, warnings=("only 12 batches",))
+    said = replace(advising([NoBatching()]), cost=law).recommendation()
+
+    assert said.startswith("NoBatching() holds p99 under 250.0 ms up to ")
+    assert said.endswith(" requests/s. The cost model is in doubt: only 12 batches.")
+
+
+# -- on a server --------------------------------------------------------------------------
+
+
+def shout(inputs: list[str]) -> list[str]:
+    return [text.upper() for text in inputs]
+
+
+shout.length = len  # type: ignore[attr-defined]
+
+INPUTS = ["a", "bb", "cccc", "dddddddd", "eeeee"]
+LENGTHS = [len(text) for text in INPUTS]
+
+
+def test_a_server_gives_cost_lengths_and_limits(make: Make) -> None:
+    """What it has served says what things cost; nothing is sent to it without inputs."""
+    server = make(shout, timeout=7.0, max_queue_size=77, refuse_late=False)
+    server.predict(INPUTS * 5)
+    found = compare([NoBatching(), Greedy(4)], server=server, rates=[50], duration=2.0)
+
+    assert len(server.records()) == 25
+    assert isinstance(found.cost, CostModel)
+    assert found.cost.batches == len(server.batches())
+    assert isinstance(found.lengths, Empirical)
+    assert sorted(found.lengths.data) == sorted(LENGTHS * 5)
+    assert [report.deadline for _, report in found.reports] == [7.0, 7.0]
+    assert {**server.limits, "noise": found.cost.noise} == found.options
+    assert server.policy == CostAware()
+
+
+def test_given_values_go_before_the_servers(make: Make) -> None:
+    """A cost, lengths and limits that are given are not looked for in what was served."""
+    server = make(shout)
+    server.predict("x")
+    found = compare(
+        [Greedy(4)], server=server, cost=LAW, lengths=9, rates=[50], timeout=0.5, duration=2.0
+    )
+
+    assert (found.cost, found.lengths, found.options["timeout"]) == (LAW, Fixed(9), 0.5)
+
+
+def test_a_server_is_measured_beside_its_simulation(make: Make) -> None:
+    """With inputs: each policy at each rate, the same arrivals and lengths in both."""
+    server = make(shout, policy=Greedy(3))
+    found = compare(
+        [Greedy(4), NoBatching()],
+        server=server,
+        rates=[40, 80],
+        inputs=INPUTS,
+        measured=0.4,
+        seed=2,
+        deadline=0.5,
+        progress=False,
+    )
+    said = [(rate, report.policy, report.source) for rate, report in found.reports]
+
+    assert said == [
+        (rate, repr(policy), source)
+        for rate in (40, 80)
+        for policy in (Greedy(4), NoBatching())
+        for source in ("measured", "simulated")
+    ]
+    for rate, report in found.reports:
+        times = Poisson(rate, seed=2).times(0.4)
+        assert report.records.arrived == times
+        assert report.records.length == list(islice(cycle(LENGTHS), len(times)))
+        assert report.duration == 0.4
+        assert report.deadline == 0.5
+        assert report.outcomes["ok"] == len(times)
+    assert found.lengths == Cycle(LENGTHS)
+    assert isinstance(found.cost, CostModel)
+    assert server.policy == Greedy(3)
+
+
+def test_without_rates_a_server_is_measured_around_what_it_can_do(make: Make) -> None:
+    """They follow from what it has served before."""
+    server = make(shout)
+    server.predict(INPUTS * 5)
+    found = compare(
+        [Greedy(4)],
+        server=server,
+        cost=CostModel(fixed=0.02),
+        inputs=INPUTS,
+        measured=0.1,
+        progress=False,
+    )
+
+    assert [rate for rate, report in found.reports if report.source == "measured"] == (
+        pytest.approx([50 * multiple for multiple in MULTIPLES])
+    )
+
+
+def test_measurements_are_crosses(make: Make, close_figures: None) -> None:
+    """In the colour of their policy's line; the legend has both once."""
+    server = make(shout)
+    found = compare(
+        [NoBatching(), Greedy(4)],
+        server=server,
+        rates=[40, 80],
+        inputs=INPUTS,
+        measured=0.3,
+        progress=False,
+    )
+    figure = found.plot()
+    named = [text.get_text() for text in figure.legends[0].get_texts()]
+    lines = {line.get_label(): line for line in figure.axes[0].lines}
+
+    assert sorted(named) == sorted(
+        [f"{policy!r}{what}" for policy in found.policies for what in ("", ", measured")]
+    )
+    for policy in found.policies:
+        drawn, crosses = lines[repr(policy)], lines[f"{policy!r}, measured"]
+        assert crosses.get_marker() == "x"
+        assert crosses.get_linestyle() == "None"
+        assert crosses.get_color() == drawn.get_color()
+        assert drawn.get_marker() != "x"
+
+
+class Broken:
+    """A policy that raises once it is measured."""
+
+    max_batch_size = 1
+
+    def decide(self, waiting: Sequence[Job], now: float) -> Decision:
+        """Fail."""
+        raise ZeroDivisionError("broken")
+
+
+def test_a_policy_that_fails_is_told_of_and_the_servers_own_is_put_back(make: Make) -> None:
+    """The queue goes on under another, which the simulation's notes tell as well."""
+    server = make(shout, policy=Greedy(3))
+    found = compare(
+        [Broken()], server=server, rates=[40], inputs=INPUTS, measured=0.2, progress=False
+    )
+
+    assert server.policy == Greedy(3)
+    assert [report.outcomes["ok"] > 0 for _, report in found.reports] == [True, True]
+    assert "broken" in found.reports[1][1].notes[0]
+
+
+# -- interrupts ---------------------------------------------------------------------------
+
+
+class Interrupting:
+    """A model that interrupts the main thread once, while a given policy is measured."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+        self.server: Server | None = None
+        self.done = False
+
+    def __call__(self, inputs: list[str]) -> list[str]:
+        """Answer, and interrupt whoever measures this policy."""
+        if self.server is not None and self.server.policy == self.policy and not self.done:
+            self.done = True
+            main = threading.main_thread().ident
+            assert main is not None
+            signal.pthread_kill(main, signal.SIGINT)
+        return inputs
+
+
+@pytest.fixture
+def handler() -> Iterator[None]:
+    """The usual handler of SIGINT, also where the tests run in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def interrupted_at(policy: Policy, make: Make) -> tuple[Server, Callable[[], Comparison]]:
+    """A server, and a comparison on it that is interrupted while `policy` is measured."""
+    model = Interrupting(policy)
+    server = make(model, policy=Greedy(3))
+    model.server = server
+
+    def run() -> Comparison:
+        return compare(
+            [NoBatching(), Greedy(4)],
+            server=server,
+            rates=[40, 80],
+            inputs=INPUTS,
+            measured=0.4,
+            progress=False,
+        )
+
+    return server, run
+
+
+def test_an_interrupt_ends_the_measuring(make: Make, handler: None) -> None:
+    """What was measured until then is compared with the simulations of all."""
+    server, run = interrupted_at(Greedy(4), make)
+    found = run()
+    measured: list[Report] = [report for _, report in found.reports if report.source == "measured"]
+
+    assert [report.policy for report in measured] == ["NoBatching()"]
+    assert len(found) == 1 + 4
+    assert server.policy == Greedy(3)
+
+
+def test_an_interrupt_before_anything_was_measured_is_raised(make: Make, handler: None) -> None:
+    """There is nothing to compare then; the server's policy is put back all the same."""
+    server, run = interrupted_at(NoBatching(), make)
+
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    assert server.policy == Greedy(3)
+
+
+# -- what makes no sense ------------------------------------------------------------------
+
+
+def test_what_makes_no_sense_is_refused(make: Make) -> None:
+    """Each says what is missing, before anything is sent."""
+    idle = make(shout)
+    with pytest.raises(OptionError, match="policies to compare"):
+        compared([])
+    with pytest.raises(OptionError, match="rates"):
+        compared(rates=[])
+    with pytest.raises(OptionError, match="a cost model, or a server"):
+        compare([Greedy()], rates=[10])
+    with pytest.raises(OptionError, match="inputs are sent to a server"):
+        compared(inputs=INPUTS)
+    with pytest.raises(OptionError, match="no batches"):
+        compare([Greedy()], server=idle)
+    with pytest.raises(OptionError, match="served nothing"):
+        compare([Greedy()], server=idle, cost=LAW)
+    with pytest.raises(OptionError, match="give rates"):
+        compare([Greedy()], cost=CostModel())
+    with pytest.raises(OptionError, match="policy"):
+        compared([print])  # type: ignore[list-item]
+    with pytest.raises(OptionError, match="rate"):
+        compared(rates=[-1])
+    with pytest.raises(TypeError, match="replica"):
+        compared(replica=2)
+
+
+def test_a_server_that_does_not_run_cannot_be_measured(make: Make) -> None:
+    """It raises as a load test does, and the policy is put back."""
+    server = make(shout, start=False, policy=Greedy(3))
+
+    with pytest.raises(NotReady):
+        compare([NoBatching()], server=server, rates=[10], inputs=INPUTS, measured=0.1)
+    assert server.policy == Greedy(3)
+
+
+def test_a_server_that_answers_nothing_has_nothing_to_compare(make: Make) -> None:
+    """Where every input is invalid no length is known, and it says so."""
+
+    def picky(inputs: list[str]) -> list[str]:
+        return inputs
+
+    def refuse(text: str) -> int:
+        raise ValueError("never")
+
+    picky.length = refuse  # type: ignore[attr-defined]
+    server = make(picky)
+
+    with pytest.raises(OptionError, match="answered none of the inputs"):
+        compare(
+            [Greedy()],
+            server=server,
+            cost=LAW,
+            rates=[20],
+            inputs=INPUTS,
+            measured=0.2,
+            progress=False,
+        )
+
+
+def test_policies_that_read_the_same_are_not_mixed_up() -> None:
+    """Two of a class without a repr cannot be told apart; one can, and shows no address."""
+
+    class Own:
+        def decide(self, waiting: Sequence[Job], now: float) -> Decision:
+            return Decision((waiting[0],))
+
+    with pytest.raises(OptionError, match=r"two of the policies read <.*Own>"):
+        compare([Own(), Own()], cost=CostModel(0.01), rates=[10.0])
+    alone = compare([Own(), Greedy(4)], cost=CostModel(0.01), rates=[10.0], duration=5.0)
+    assert "0x" not in alone.to_json()
+    assert "Own>" in alone.to_json()

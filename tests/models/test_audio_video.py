@@ -1,0 +1,239 @@
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+import random
+import wave
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+
+from notebook_serve.errors import InvalidInput
+from notebook_serve.models import audio_video as recordings
+from notebook_serve.models.audio_video import clip, samples, sound_for
+
+from ..helpers.task_cases import BY_TASK, RATE, heard, recording, video
+
+
+def tone(seconds: float = 0.5, rate: int = RATE, hertz: float = 440.0) -> Any:
+    """A pure tone, as loud as half of what is possible."""
+    return (0.5 * np.sin(2 * math.pi * hertz * np.arange(int(seconds * rate)) / rate)).astype("f4")
+
+
+def pitch(array: Any, rate: int = RATE) -> float:
+    """The loudest frequency, in hertz."""
+    spectrum = np.abs(np.fft.rfft(array * np.hanning(len(array))))
+    return float(np.argmax(spectrum) * rate / len(array))
+
+
+def encoded(array: Any, form: str, codec: str, rate: int, layout: str = "mono") -> bytes:
+    """A file of some format."""
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format=form) as file:
+        stream: Any = file.add_stream(codec, rate=rate, layout=layout)
+        whole = np.stack([array] * (2 if layout == "stereo" else 1))
+        frame = av.AudioFrame.from_ndarray(whole, format="fltp", layout=layout)
+        frame.sample_rate, frame.time_base, frame.pts = rate, Fraction(1, rate), 0
+        resampler = av.AudioResampler(stream.format, layout, rate, stream.frame_size or None)
+        for piece in (*resampler.resample(frame), *resampler.resample(None)):
+            file.mux(stream.encode(piece))
+        file.mux(stream.encode())
+    return buffer.getvalue()
+
+
+# -- sound --------------------------------------------------------------------------------
+
+
+def test_a_file_at_the_models_rate_is_its_samples() -> None:
+    """Nothing is done to them but what makes numbers between -1 and 1 of them."""
+    data = recording(random.Random(1), 3000)
+    found = samples(data, RATE)
+
+    assert (found.dtype, found.shape) == (np.float32, (3000,))
+    assert np.array_equal(found, heard(data))
+
+
+@pytest.mark.parametrize(
+    ("form", "codec", "rate"),
+    [
+        ("wav", "pcm_s16le", 44_100),
+        ("wav", "pcm_f32le", 8_000),
+        ("flac", "flac", 48_000),
+        ("ogg", "libopus", 48_000),
+        ("webm", "libopus", 48_000),
+        ("mp3", "libmp3lame", 44_100),
+        ("mp4", "aac", 44_100),
+        ("adts", "aac", 22_050),
+    ],
+)
+@pytest.mark.parametrize("layout", ["mono", "stereo"])
+def test_what_people_record_is_heard(form: str, codec: str, rate: int, layout: str) -> None:
+    """Of any usual format, rate and number of channels: the same tone, as long and as loud."""
+    found = samples(encoded(tone(0.5, rate), form, codec, rate, layout), RATE)
+
+    assert found.dtype == np.float32
+    assert len(found) == pytest.approx(0.5 * RATE, abs=0.08 * RATE)  # some codecs begin late
+    assert pitch(found) == pytest.approx(440, abs=5)
+    assert np.abs(found[len(found) // 4 : -len(found) // 4]).max() == pytest.approx(0.5, abs=0.06)
+
+
+def test_samples_are_resampled() -> None:
+    """Numbers at another rate become numbers at the model's."""
+    found = samples({"raw": tone(0.5, 8_000).tolist(), "sampling_rate": 8_000}, RATE)
+
+    assert len(found) == pytest.approx(0.5 * RATE, abs=50)
+    assert pitch(found) == pytest.approx(440, abs=5)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ([0.0, 0.5], [0.0, 0.5]),
+        ({"raw": [0.0, 0.5], "sampling_rate": RATE}, [0.0, 0.5]),
+        ({"array": [0, 1], "sampling_rate": RATE}, [0.0, 1.0]),
+        (np.array([0.25], dtype="float64"), [0.25]),
+        ([[0.0, 0.5, 1.0], [1.0, 0.5, 0.0]], [0.5, 0.5, 0.5]),
+        ([[0.0, 1.0], [0.5, 0.5], [1.0, 1.0]], [0.5, 0.5, 1.0]),
+    ],
+    ids=str,
+)
+def test_samples_of_every_form(value: Any, expected: list[float]) -> None:
+    """Lists and arrays, with or without their rate; of several channels their mean."""
+    found = samples(value, RATE)
+
+    assert found.dtype == np.float32
+    assert found.tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ({"raw": [0.0]}, "samples come as"),
+        ({"sampling_rate": 8000}, "samples come as"),
+        ({"raw": [0.0], "sampling_rate": "8000"}, "number of samples a second"),
+        ({"raw": [0.0], "sampling_rate": 0}, "number of samples a second"),
+        ({"raw": [0.0], "sampling_rate": True}, "number of samples a second"),
+        ({"raw": ["loud"], "sampling_rate": 8000}, "samples are numbers"),
+        ([], "a list of numbers"),
+        ([[[0.0]]], "a list of numbers"),
+        (5, "a list of numbers"),
+        (None, "a list of numbers|samples are numbers"),
+        (b"", "no audio that can be read"),
+        (b"RIFF", "no audio that can be read"),
+        (b"\x00" * 1000, "no audio that can be read"),
+        (recording(random.Random(1), 3000)[:44], "no samples|no audio"),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_what_is_no_sound(value: Any, said: str) -> None:
+    """The client is at fault, and is told how."""
+    with pytest.raises(InvalidInput, match=said):
+        samples(value, RATE)
+
+
+def test_a_video_without_sound_is_none() -> None:
+    """What holds no sound is said to hold none."""
+    with pytest.raises(InvalidInput, match="there is no audio in the input"):
+        samples(video(random.Random(1)), RATE)
+
+
+def test_sound_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However small the file: what is longer is refused while it is decoded."""
+    monkeypatch.setattr(recordings, "MOST_SECONDS", 2)
+    silence = encoded(np.zeros(3 * RATE, "f4"), "flac", "flac", RATE)
+
+    assert len(silence) < 10_000
+    for value in (silence, {"raw": [0.0] * 10, "sampling_rate": 4}, [0.0] * (2 * RATE + 1)):
+        with pytest.raises(InvalidInput, match="longer than 2 s"):
+            samples(value, RATE)
+    assert len(samples([0.0] * 2 * RATE, RATE)) == 2 * RATE
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{path}\n#EXT-X-ENDLIST\n",
+        "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nfile://{path}\n#EXT-X-ENDLIST\n",
+        "ffconcat version 1.0\nfile {path}\n",
+        "[playlist]\nFile1={path}\nNumberOfEntries=1\n",
+        "v=0\no=- 0 0 IN IP4 127.0.0.1\nc=IN IP4 127.0.0.1\nm=audio 5004 RTP/AVP 0\n",
+        '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011">'
+        "<BaseURL>{path}</BaseURL></MPD>",
+    ],
+    ids=["hls", "hls-file", "concat", "pls", "sdp", "dash"],
+)
+def test_no_list_of_files_is_followed(text: str, tmp_path: Path) -> None:
+    """A playlist, whose entries FFmpeg would open, is no sound and no video."""
+    path = tmp_path / "secret.wav"
+    path.write_bytes(recording(random.Random(1), 3000))
+    data = text.format(path=path).encode()
+
+    with pytest.raises(InvalidInput, match="no audio that can be read"):
+        samples(data, RATE)
+    with pytest.raises(InvalidInput, match="no video that can be read"):
+        clip(data, 1)
+
+
+# -- video --------------------------------------------------------------------------------
+
+
+def test_a_clip_is_what_the_pipeline_opens() -> None:
+    """A file in memory, which is not taken for an address."""
+    data = video(random.Random(1), frames=5)
+    made = clip(data, 5)
+
+    assert made.getvalue() == data
+    assert not made.startswith("http://")
+    assert made.frames().shape == (5, 32, 48, 3)
+    assert made.frames().dtype == np.uint8
+
+
+def test_video_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many pixels of all frames that are looked at, and of all that there are."""
+    data = video(random.Random(1), frames=5)
+    monkeypatch.setattr(recordings, "MOST_VIDEO_PIXELS", 4 * 32 * 48)
+
+    with pytest.raises(InvalidInput, match="5 frames of 48 x 32 pixels are more than"):
+        clip(data, 5)
+    with pytest.raises(InvalidInput, match="the video has more than"):
+        clip(data, 4).frames()
+
+
+@pytest.mark.parametrize("cut", [20, 200, -200])
+def test_half_a_video_is_no_video_or_less_of_one(cut: int) -> None:
+    """A file that breaks off is refused or has fewer frames; nothing else happens."""
+    data = video(random.Random(1), frames=5)[:cut]
+    found = 0
+    with contextlib.suppress(InvalidInput):
+        found = len(clip(data, 5).frames())
+
+    assert found < 5
+
+
+# -- who hears ----------------------------------------------------------------------------
+
+
+def test_what_hears_nothing_makes_no_samples() -> None:
+    """The rate is that of the feature extractor, the pipeline's or its processor's."""
+    assert sound_for(BY_TASK["image-classification"].pipeline()) is None
+    for task in ("audio-classification", "any-to-any"):
+        sound = sound_for(BY_TASK[task].pipeline())
+        assert sound is not None
+        assert len(sound(recording(random.Random(1), 800, 8000))) == pytest.approx(1600, abs=50)
+
+
+def test_one_sample_and_a_wave_without_header() -> None:
+    """The smallest file there is, and one whose header says nothing of its length."""
+    buffer = io.BytesIO()
+    with wave.open(buffer, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(RATE)
+        file.writeframes(b"\x00\x40")
+
+    assert samples(buffer.getvalue(), RATE).tolist() == [0.5]

@@ -1,0 +1,253 @@
+from __future__ import annotations
+
+import copy
+import json
+import random
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from notebook_serve.models.generation import (
+    Cut,
+    Detokenizer,
+    Piece,
+    Prompt,
+    Watch,
+    Written,
+    written,
+)
+
+from ..helpers import small_models
+
+TEXT = "the queue waits, and so do we: grün, naïve, 東京, 👩🏽‍🚀 and 🙂. Don't!\n\tNew line"
+
+
+@cache
+def tokenizer(kind: str) -> Any:
+    """A tokenizer of one of the kinds that models for text have."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    if kind == "words":
+        return copy.deepcopy(small_models.tokenizer())
+    special = ["<s>", "</s>", "<unk>"]
+    made = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=kind == "pieces"))
+    if kind == "bytes":
+        made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        made.decoder = decoders.ByteLevel()
+        alphabet = pre_tokenizers.ByteLevel.alphabet()
+    else:
+        made.pre_tokenizer = pre_tokenizers.Metaspace()
+        made.decoder = decoders.Sequence(
+            [
+                decoders.Replace("▁", " "),
+                decoders.ByteFallback(),
+                decoders.Fuse(),
+                decoders.Strip(" ", 1, 0),
+            ]
+        )
+        alphabet = []
+        special += [f"<0x{byte:02X}>" for byte in range(256)]
+    trainer = trainers.BpeTrainer(
+        vocab_size=600, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
+    made.train_from_iterator(["the queue waits and so do we", "a batch, a model"] * 5, trainer)
+    if kind == "pieces":
+        # Anew, so that bytes are tokens like any other.
+        parts = json.loads(made.to_str())
+        learned = {**parts["model"], "merges": [tuple(pair) for pair in parts["model"]["merges"]]}
+        names = ("vocab", "merges", "unk_token", "byte_fallback")
+        made.model = models.BPE(**{name: learned[name] for name in names})
+        parts = {**json.loads(made.to_str()), "added_tokens": []}
+        made = Tokenizer.from_str(json.dumps(parts))
+    return PreTrainedTokenizerFast(
+        tokenizer_object=made, bos_token="<s>", eos_token="</s>", unk_token="<unk>"
+    )
+
+
+def parts_of(kind: str, tokens: Sequence[int]) -> tuple[list[str], str]:
+    """The parts that tokens become one by one, and the text of all of them."""
+    known = tokenizer(kind)
+
+    def decode(ids: list[int]) -> str:
+        return str(known.decode(ids, skip_special_tokens=True))
+
+    detokenizer = Detokenizer(decode)
+    return [detokenizer.add(token) for token in tokens], decode(list(tokens))
+
+
+# -- tokens to text -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["bytes", "pieces", "words"])
+def test_the_parts_are_the_text(kind: str) -> None:
+    """Whatever the tokenizer, nothing is lost or added between tokens."""
+    ids = tokenizer(kind)(TEXT, add_special_tokens=False)["input_ids"]
+    parts, whole = parts_of(kind, ids)
+    assert "".join(parts) == whole
+    assert len(parts) > 20
+
+
+@pytest.mark.parametrize("kind", ["bytes", "pieces"])
+def test_half_a_character_is_not_shown(kind: str) -> None:
+    """A character that takes several tokens is shown with the last of them."""
+    ids = tokenizer(kind)("a 🙂 b", add_special_tokens=False)["input_ids"]
+    parts, whole = parts_of(kind, ids)
+    assert "".join(parts) == whole == "a 🙂 b"
+    assert not any("\ufffd" in part for part in parts)
+    assert "" in parts
+
+
+@pytest.mark.parametrize("kind", ["bytes", "pieces", "words"])
+@given(data=st.data())
+def test_any_tokens_begin_the_text(kind: str, data: st.DataObject) -> None:
+    """Of tokens that no text would be made of, the parts are still the beginning of the text."""
+    size = len(tokenizer(kind))
+    tokens = data.draw(st.lists(st.integers(0, size - 1), max_size=30))
+    parts, whole = parts_of(kind, tokens)
+    assert whole.startswith("".join(parts)) or "\ufffd" in whole
+
+
+# -- where to stop --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("stops", "given", "shown", "found"),
+    [
+        ([], ["ab", "c"], ["ab", "c"], False),
+        ([""], ["ab", ""], ["ab", ""], False),
+        (["x"], ["ab", "cxd", "e"], ["ab", "c", ""], True),
+        (["xyz"], ["ax", "y", "z!"], ["a", "", ""], True),
+        (["xyz"], ["ax", "yq", "x"], ["a", "xyq", ""], False),
+        (["aab"], ["aa", "ab"], ["", "a"], True),
+        (["bc", "ab"], ["x", "abc"], ["x", ""], True),
+        (["abc", "bd"], ["ab", "d"], ["", "a"], True),
+        (["longer than all"], ["lo", "ng"], ["", ""], False),
+    ],
+)
+def test_what_may_be_the_beginning_of_a_stop_is_held_back(
+    stops: list[str], given: list[str], shown: list[str], found: bool
+) -> None:
+    """Text is shown as soon as it cannot be part of a text to stop at, and none after that."""
+    cut = Cut(stops)
+    assert [cut.add(part) for part in given] == shown
+    assert cut.found is found
+    if not found:
+        assert "".join(shown) + cut.end() == "".join(given)
+    assert cut.end() == ""
+
+
+@given(
+    st.lists(st.text("ab", max_size=3), max_size=12),
+    st.lists(st.text("ab", min_size=1, max_size=4), max_size=3),
+)
+def test_parts_are_cut_where_the_whole_would_be(parts: list[str], stops: list[str]) -> None:
+    """However a text comes in parts, it is cut before the first complete stop."""
+    cut = Cut(stops)
+    shown = "".join(cut.add(part) for part in parts) + cut.end()
+    text = "".join(parts)
+    assert text.startswith(shown)
+    assert cut.found is any(stop in text for stop in stops)
+    assert not any(stop in shown for stop in stops)
+    if not cut.found:
+        assert shown == text
+
+
+def letters(tokens: Sequence[int]) -> str:
+    """The text of tokens that are letters by their number; 0 is no text."""
+    return "".join(chr(96 + token) for token in tokens if token)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "stops", "expected"),
+    [
+        ([1, 2, 3], (), Written("abc", (1, 2, 3), "length")),
+        ([1, 2, 9], (), Written("abi", (1, 2, 9), "end")),
+        ([1, 9, 9, 0], (), Written("ai", (1, 9), "end")),
+        ([1, 2, 3, 4], ("bc",), Written("abc", (1, 2, 3), "stop")),
+        ([1, 2, 9, 2, 3], ("bc",), Written("abi", (1, 2, 9), "end")),
+        ([1, 2], ("bc",), Written("ab", (1, 2), "length")),
+        ([], ("a",), Written("", (), "length")),
+    ],
+)
+def test_what_was_written(tokens: list[int], stops: tuple[str, ...], expected: Written) -> None:
+    """Up to the token that ends it, or the text to stop at; what comes after is not its own."""
+    assert written(Prompt("x", stops), tokens, {9}, letters) == expected
+
+
+# -- looking on -----------------------------------------------------------------------------
+
+
+def rows(*tokens: Sequence[int]) -> Any:
+    """Rows of tokens as ``generate`` has them."""
+    return torch.tensor(tokens)
+
+
+def test_each_token_is_passed_on_once() -> None:
+    """The prompt's are not; several that came at once are."""
+    pieces: list[Piece] = []
+    watch = Watch([Prompt("x", emit=pieces.append)], 2, letters, {0})
+    assert watch(rows([5, 5, 1]), None).tolist() == [False]
+    assert watch(rows([5, 5, 1, 0, 2]), None).tolist() == [False]
+    assert pieces == [Piece(1, "a", False), Piece(0, "", True), Piece(2, "b", False)]
+
+
+def test_a_row_is_over_when_nobody_waits_or_at_a_stop() -> None:
+    """Each by itself; a row that nobody listens to never is."""
+    prompts = [Prompt("x", ["bc"]), Prompt("y"), None]
+    watch = Watch(prompts, 0, letters, ())
+    assert watch(rows([2], [2], [2]), None).tolist() == [False, False, False]
+    assert watch(rows([2, 3], [2, 3], [2, 3]), None).tolist() == [True, False, False]
+    prompts[1].end()  # type: ignore[union-attr]
+    assert watch(rows([2, 3, 4], [2, 3, 4], [2, 3, 4]), None).tolist() == [True, True, False]
+
+
+def test_several_sequences_of_a_prompt_are_rows_beside_each_other() -> None:
+    """Each stops by itself, and all are over once nobody waits."""
+    first, second = Prompt("x", ["b"]), Prompt("y")
+    watch = Watch([first, second], 0, letters, ())
+    assert watch(rows([1], [2], [2], [2]), None).tolist() == [False, True, False, False]
+    first.end()
+    assert watch(rows([1, 1], [2, 1], [2, 1], [2, 1]), None).tolist() == [True, True, False, False]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_prompts_of_every_kind_share_a_batch_and_answer_as_alone(seed: int) -> None:
+    """With texts to stop at or without, and beside plain texts, in random batches."""
+    from notebook_serve.models.text import TextPipeline
+
+    pipe = small_models.pipeline("text-generation")
+    model = TextPipeline(pipe)
+    rng = random.Random(seed)
+    options = {"do_sample": False, "max_new_tokens": 12}
+    texts = small_models.inputs("text-generation", 12, seed=seed, most=8)
+    inputs: list[Any] = []
+    for text in texts:
+        stop = rng.choice(["", " " + rng.choice(small_models.WORDS), "e", "##"])
+        inputs.append(rng.choice([text, Prompt(text), Prompt(text, [stop])]))
+
+    def answers(batch: Sequence[Any]) -> list[Any]:
+        items = [model.prepare(item, options) for item in batch]
+        assert len({item.group for item in items}) == 1
+        made = model.run(items)
+        return [model.finish(*pair) for pair in zip(items, made, strict=True)]
+
+    alone = [answers([item])[0] for item in inputs]
+    assert answers(inputs) == alone
+    for item, answer in zip(inputs, alone, strict=True):
+        if isinstance(item, str):
+            assert answer == pipe(item, **options)
+        elif not any(item.stops):
+            (one,) = answer
+            assert (
+                one.text
+                == pipe(item.inputs, return_full_text=False, **options)[0]["generated_text"]
+            )
+        else:
+            (one,) = answer
+            assert (item.stops[0] in one.text) is (one.reason == "stop")

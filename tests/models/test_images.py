@@ -1,0 +1,364 @@
+from __future__ import annotations
+
+import base64
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from notebook_serve.errors import InvalidInput
+from notebook_serve.models import images as media
+from notebook_serve.models.images import AUDIO_TASKS, IMAGE_TASKS, MIXED_TASKS, decoded
+
+#: strings that a pipeline for images or audio would open
+OPENABLE = [
+    "/etc/passwd",
+    "cat.png",
+    "http://127.0.0.1:1/cat.png",
+    "https://example.invalid/cat.png",
+    "file:///etc/passwd",
+    "data:text/plain,hello",
+]
+
+
+def png(size: tuple[int, int] = (2, 3)) -> bytes:
+    """A small picture."""
+    image = pytest.importorskip("PIL.Image")
+    buffer = io.BytesIO()
+    image.new("RGB", size, (200, 30, 4)).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def b64(data: bytes) -> str:
+    """Bytes as JSON can have them."""
+    return base64.b64encode(data).decode()
+
+
+# -- text ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("task", ["fill-mask", "translation", "table-question-answering"])
+@pytest.mark.parametrize("value", ["/etc/passwd", b"bytes", {"a": ["b"]}, ["http://x"], 5])
+def test_a_task_of_text_has_its_input_as_it_is(task: str, value: Any) -> None:
+    """Text that looks like a path is text, where the task takes nothing else."""
+    assert decoded(task, value) is value
+
+
+# -- audio --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("task", sorted(AUDIO_TASKS))
+def test_audio_comes_as_bytes_or_base64(task: str) -> None:
+    """A body of bytes goes through, and base64 becomes the bytes, as a data URL too."""
+    sound = b"RIFF\x00\xff"
+
+    assert decoded(task, sound) == sound
+    assert decoded(task, b64(sound)) == sound
+    assert decoded(task, "data:audio/wav;base64," + b64(sound)) == sound
+
+
+@pytest.mark.parametrize("task", sorted(AUDIO_TASKS))
+@pytest.mark.parametrize("value", OPENABLE)
+def test_no_string_is_opened_as_audio(task: str, value: str) -> None:
+    """A path or an address is refused, alone or under any key."""
+    with pytest.raises(InvalidInput, match="paths and URLs are never opened"):
+        decoded(task, value)
+    for inside in ({"raw": value}, {"a": {"b": value}}, {"path": value, "sampling_rate": 8000}):
+        with pytest.raises(InvalidInput, match="paths and URLs are never opened"):
+            decoded(task, inside)
+
+
+@pytest.mark.parametrize("task", sorted(AUDIO_TASKS))
+def test_samples_are_audio(task: str) -> None:
+    """Numbers are no strings, and go through as they are."""
+    samples = {"raw": [0.0, 0.5, -0.5], "sampling_rate": 16000}
+
+    assert decoded(task, samples) == samples
+    assert decoded(task, [0.0, 0.5]) == [0.0, 0.5]
+
+
+# -- images -------------------------------------------------------------------------------
+
+
+def test_images_come_as_bytes_or_base64() -> None:
+    """A body of bytes becomes an image, and so does base64, as a data URL too."""
+    data = png()
+
+    for task in IMAGE_TASKS:
+        for value in (data, b64(data), "data:image/png;base64," + b64(data)):
+            image = decoded(task, value)
+            assert image.size == (2, 3)
+            assert image.getpixel((1, 2)) == (200, 30, 4)
+
+
+@pytest.mark.parametrize("value", OPENABLE)
+def test_no_string_is_opened_as_an_image(value: str) -> None:
+    """A path or an address is refused, alone or under a key."""
+    for task in IMAGE_TASKS:
+        for given in ({"image": value}, {"image": {"url": value}}):
+            with pytest.raises(InvalidInput, match="paths and URLs are never opened"):
+                decoded(task, given)
+    pytest.importorskip("PIL.Image")
+    for task in IMAGE_TASKS:
+        with pytest.raises(InvalidInput):
+            decoded(task, value)
+
+
+def test_a_file_that_exists_is_not_opened(tmp_path: Path) -> None:
+    """The path of a real picture is no picture."""
+    path = tmp_path / "cat.png"
+    path.write_bytes(png())
+
+    with pytest.raises(InvalidInput, match="paths and URLs are never opened"):
+        decoded("image-classification", str(path))
+
+
+@pytest.mark.parametrize("data", [b"", b"no image", b"\x89PNG\r\n\x1a\n"], ids=repr)
+def test_what_is_no_image_is_refused(data: bytes) -> None:
+    """Bytes that cannot be read as a picture are the client's fault."""
+    pytest.importorskip("PIL.Image")
+
+    for value in (data, b64(data)):
+        with pytest.raises(InvalidInput, match="the input is no image that can be read"):
+            decoded("image-classification", value)
+
+
+def test_half_an_image_is_refused() -> None:
+    """A picture that breaks off is found out here, not while the model runs."""
+    with pytest.raises(InvalidInput, match="the input is no image that can be read"):
+        decoded("object-detection", png((50, 50))[:-30])
+
+
+def test_an_image_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Told by its header: a small file of very many pixels is not even decoded."""
+    data = png((60, 50))[:-30]
+    monkeypatch.setattr(media, "MOST_PIXELS", 60 * 50 - 1)
+
+    with pytest.raises(InvalidInput, match="60 x 50 pixels, and may have 2,999"):
+        decoded("image-classification", data)
+    monkeypatch.setattr(media, "MOST_PIXELS", 60 * 50)
+    with pytest.raises(InvalidInput, match="no image that can be read"):
+        decoded("image-classification", data)
+    assert decoded("image-classification", png((60, 50))).size == (60, 50)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n(x) run\n%%EOF\n",
+        b"<svg xmlns='http://www.w3.org/2000/svg'><image href='/etc/passwd'/></svg>",
+        b"P7 332 9 9 255\n" + b"\x00" * 81,
+    ],
+    ids=["eps", "svg", "xv"],
+)
+def test_formats_that_are_more_than_pictures_are_refused(data: bytes) -> None:
+    """PostScript would be run by another program; only plain formats are read."""
+    with pytest.raises(InvalidInput, match="no image that can be read"):
+        decoded("image-classification", data)
+
+
+# -- pairs, clips, decisions ----------------------------------------------------------------
+
+
+def test_a_pair_of_pictures_is_decoded() -> None:
+    """Two pictures of any form, and nothing else."""
+    first, second = decoded("keypoint-matching", [png(), b64(png((4, 5)))])
+
+    assert (first.size, second.size) == ((2, 3), (4, 5))
+    wrong: Any
+    for wrong in ([png()], [png()] * 3, png(), {"a": png()}, "text"):
+        with pytest.raises(InvalidInput, match="takes a pair of images"):
+            decoded("keypoint-matching", wrong)
+    for wrong in (*OPENABLE, 5, None):
+        with pytest.raises(InvalidInput):
+            decoded("keypoint-matching", [png(), wrong])
+
+
+def test_a_video_comes_as_bytes_or_base64() -> None:
+    """The file itself, which the pipeline is given in memory."""
+    value: Any
+    for value in (b"video", b64(b"video"), "data:video/mp4;base64," + b64(b"video")):
+        assert decoded("video-classification", value) == b"video"
+    for value in (*OPENABLE, ["/etc/passwd"], {"video": "/etc/passwd"}):
+        with pytest.raises(InvalidInput, match="paths and URLs are never opened"):
+            decoded("video-classification", value)
+
+
+@pytest.mark.parametrize("as_text", [False, True])
+def test_a_decisions_images_are_decoded(as_text: bool) -> None:
+    """Its text is text, even where it looks like a path; its assets are base64 or refused."""
+    picture = b64(png())
+    asked: Any = {
+        "state": {"photo": "<a>", "path": "/etc/passwd"},
+        "questions": {"q": {"type": "noul"}},
+        "assets": {"<a>": {"type": "image", "format": "png", "data_base64": picture}, "b": picture},
+    }
+    made = decoded("decision", json.dumps(asked) if as_text else asked)
+
+    assert made["state"] == asked["state"]
+    assert [image.size for image in made["assets"].values()] == [(2, 3), (2, 3)]
+    wrong: Any
+    for wrong in ({"a": "/etc/passwd"}, {"a": {"data_base64": "http://x"}}, {"a": {}}, ["x"]):
+        with pytest.raises(InvalidInput):
+            decoded("decision", {**asked, "assets": wrong})
+
+
+def test_a_decision_has_no_other_keys() -> None:
+    """What is no part of a request is refused by name, and so is what is no request."""
+    with pytest.raises(InvalidInput, match="takes no 'device'"):
+        decoded("decision", {"state": "a", "questions": {}, "device": 1})
+    for wrong in ("{", [1], 5, None, "[]"):
+        with pytest.raises(InvalidInput, match=r"decision"):
+            decoded("decision", wrong)
+
+
+# -- strings in lists ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "value",
+    [["/etc/passwd"], [["http://127.0.0.1:1/cat.png"]], ("/etc/passwd",), [{"image": "cat.png"}]],
+    ids=str,
+)
+def test_no_string_in_a_list_is_opened(value: Any) -> None:
+    """A pipeline opens each string of a list that it is given, so a list may not have any."""
+    for task in IMAGE_TASKS | AUDIO_TASKS:
+        with pytest.raises(InvalidInput):
+            decoded(task, value)
+
+
+def test_no_asset_of_a_decision_is_opened() -> None:
+    """The images of the ``decision`` task are opened by transformers if they are strings."""
+    with pytest.raises(InvalidInput):
+        decoded("decision", {"state": {"a": "<p>"}, "assets": {"<p>": "http://127.0.0.1:1/a.png"}})
+
+
+# -- text and images together -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("task", sorted(MIXED_TASKS))
+def test_text_is_taken_under_keys_that_mean_text(task: str) -> None:
+    """Questions, texts and the words of a chat may be any string, a path included."""
+    value = [{"role": "user", "content": [{"type": "text", "text": "/etc/passwd"}]}]
+
+    asked = {"question": "/etc/passwd", "word_boxes": [5]}
+
+    assert decoded(task, asked) == asked
+    assert decoded(task, value) == value
+    assert decoded(task, [{"role": "user", "content": "http://x"}]) == [
+        {"role": "user", "content": "http://x"}
+    ]
+
+
+@pytest.mark.parametrize("task", sorted(MIXED_TASKS))
+@pytest.mark.parametrize("key", ["url", "path", "video", "audio", "videos", "base64", "x", ""])
+def test_no_string_is_taken_under_another_key(task: str, key: str) -> None:
+    """Whatever might be opened is refused, however deep it is, and the key is named."""
+    inside: list[Any] = [
+        {key: "/etc/passwd"},
+        {key: ["http://x"]},
+        {"content": [{"type": "image", key: "cat.png"}]},
+        [[{"a": [{key: ("cat.png",)}]}]],
+    ]
+    for value in inside:
+        with pytest.raises(InvalidInput, match=f"under {key!r}: paths and URLs are never opened"):
+            decoded(task, value)
+
+
+@pytest.mark.parametrize("task", sorted(MIXED_TASKS))
+def test_a_string_alone_is_text_only_where_the_task_reads_it_so(task: str) -> None:
+    """The tasks whose pipeline takes a plain text may have one; the others would open it."""
+    if task in ("any-to-any", "image-text-to-text"):
+        assert decoded(task, "/etc/passwd") == "/etc/passwd"
+    else:
+        with pytest.raises(InvalidInput, match="paths and URLs are never opened"):
+            decoded(task, "/etc/passwd")
+
+
+@pytest.mark.parametrize("value", OPENABLE)
+def test_no_string_is_opened_beside_text(value: str) -> None:
+    """Under the keys for images a string is base64 or refused."""
+    pytest.importorskip("PIL.Image")
+
+    for task in MIXED_TASKS:
+        for given in ({"image": value}, {"images": [value]}, {"images": [[value]], "text": "a"}):
+            with pytest.raises(InvalidInput):
+                decoded(task, given)
+
+
+def test_images_beside_text_are_decoded() -> None:
+    """Base64 and bytes under the keys for images become images, and the text stays."""
+    data = png()
+
+    for task in MIXED_TASKS:
+        made = decoded(task, {"text": "what?", "images": [b64(data), data], "image": b64(data)})
+        assert made["text"] == "what?"
+        assert [image.size for image in [*made["images"], made["image"]]] == [(2, 3)] * 3
+
+
+def test_a_picture_in_a_chat_may_be_written_as_an_image_url() -> None:
+    """As clients of OpenAI's interface do, if the picture itself stands there."""
+    url = "data:image/png;base64," + b64(png())
+    part: dict[str, Any]
+    for source in ({"url": url}, url):
+        part = {"type": "image_url", "image_url": source}
+        [message] = decoded("image-text-to-text", [{"role": "user", "content": [part]}])
+        assert message["content"][0]["type"] == "image"
+        assert message["content"][0]["image"].size == (2, 3)
+    for value in (*OPENABLE[:-1], 5, None, {"uri": url}):
+        part = {"type": "image_url", "image_url": {"url": value}}
+        with pytest.raises(InvalidInput, match="URLs are never opened"):
+            decoded("image-text-to-text", [{"role": "user", "content": [part]}])
+
+
+def test_sound_beside_text_is_heard() -> None:
+    """Files and samples under the key for it, in a chat or not, where the model hears."""
+    wave = {"raw": [0.0, 0.5], "sampling_rate": 8000}
+    heard: list[Any] = []
+
+    def sound(value: Any) -> str:
+        heard.append(value)
+        return "heard"
+
+    for value in (b"RIFF", b64(b"RIFF"), [0.0, 0.5], wave):
+        assert decoded("any-to-any", {"text": "a", "audio": value}, sound)["audio"] == "heard"
+    chat = [{"role": "user", "content": [{"type": "audio", "audio": b64(b"RIFF")}]}]
+    assert decoded("any-to-any", chat, sound)[0]["content"][0]["audio"] == "heard"
+    several = decoded("any-to-any", {"text": "a", "audio": [b"1", b"2"]}, sound)
+    assert several["audio"] == ["heard", "heard"]
+    assert heard == [b"RIFF", b"RIFF", [0.0, 0.5], wave, b"RIFF", b"1", b"2"]
+    wrong: Any
+    for wrong in (*OPENABLE, {"raw": "/etc/passwd", "sampling_rate": 1}, {"path": 1}):
+        with pytest.raises(InvalidInput):
+            decoded("any-to-any", {"text": "a", "audio": wrong}, sound)
+
+
+# -- keys that are none ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("task", "value"),
+    [
+        ("any-to-any", {"text": "hello", "images_kwargs": {"size": 1}}),
+        ("any-to-any", [{"role": "user", "content": [{"type": "text", "device": 1}]}]),
+        ("image-text-to-text", {"text": "hello", "padding": 1}),
+        ("automatic-speech-recognition", {"raw": [0.0], "sampling_rate": 8000, "stride": 1}),
+        ("audio-classification", {"array": [0.0], "sampling_rate": 8000, "path": None}),
+        ("document-question-answering", {"question": "who?", "word_boxes": [], "lang": 1}),
+    ],
+)
+def test_an_object_has_no_keys_that_the_pipeline_takes_for_options(task: str, value: Any) -> None:
+    """What goes to a processor as a keyword would get round the list of parameters."""
+    with pytest.raises(InvalidInput, match="it takes: "):
+        decoded(task, value)
+
+
+def test_objects_with_the_keys_of_their_task_pass() -> None:
+    """Chats, waves and questions in the forms that the pipelines document."""
+    chat = [{"role": "user", "content": [{"type": "text", "text": "hello"}]}]
+    wave = {"raw": [0.0, 0.5], "sampling_rate": 8000}
+
+    assert decoded("any-to-any", chat) == chat
+    assert decoded("audio-classification", wave) == wave

@@ -1,0 +1,48 @@
+"""Models by their folder or name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from notebook_serve import OptionError
+from notebook_serve.models.model_names import DEMO, check_named, default_model, task_names
+
+
+def test_each_task_has_the_default_of_transformers_or_none() -> None:
+    """All tasks of the installed version are asked, aliases too."""
+    names = {task: default_model(task) for task in task_names() if task != DEMO}
+    assert names["fill-mask"] == "distilbert/distilroberta-base"
+    assert names["ner"] == names["token-classification"]
+    assert all("/" in name or not name for name in names.values())
+
+
+@pytest.mark.parametrize("name", ["bert-base-uncased", "google-bert/bert-base-uncased", "a/b.c_d"])
+def test_a_name_on_the_hub_is_taken_as_it_is(name: str) -> None:
+    """It was named, so to load it is no surprise."""
+    check_named("fill-mask", name)
+
+
+@pytest.mark.parametrize("name", ["./x", "../x/y", "/x", "a/b/c", "x/", "~/no-such-folder", ""])
+def test_no_other_text_is_a_name(name: str) -> None:
+    """A folder that is not there is refused, and not looked for on the hub."""
+    with pytest.raises(OptionError, match="no folder that exists, nor a name on the hub"):
+        check_named("fill-mask", name)
+
+
+def test_a_folder_must_have_a_model(tmp_path: Path) -> None:
+    """A folder without a configuration is none; one with it is."""
+    with pytest.raises(OptionError, match=r"config\.json"):
+        check_named("fill-mask", str(tmp_path))
+    (tmp_path / "config.json").write_text("{}")
+    check_named("fill-mask", str(tmp_path))
+
+
+def test_a_task_needs_a_model_and_the_demo_has_one() -> None:
+    """The error has what to write, in Python's form."""
+    with pytest.raises(OptionError, match="take model='distilbert/distilroberta-base'"):
+        check_named("fill-mask", None)
+    check_named(DEMO, None)
+    with pytest.raises(OptionError, match="leave it out"):
+        check_named(DEMO, "x")

@@ -1,0 +1,565 @@
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from notebook_serve.errors import OptionError
+from notebook_serve.queueing.cost_model import FEW, MOST_ERROR, NO_FIT, TERMS, CostModel, Fit
+from notebook_serve.queueing.jobs import BatchRecord
+from notebook_serve.queueing.policies import Greedy
+from notebook_serve.simulation.simulator import simulate
+from notebook_serve.traffic import Poisson
+
+LAWS = [
+    CostModel(fixed=0.005, per_token=0.0002),
+    CostModel(fixed=0.004, per_item=0.001, per_token=0.0003),
+    CostModel(fixed=0.002, per_item=0.0005, per_token=0.0001, per_square=2e-6),
+    CostModel(per_item=0.003),
+    CostModel(per_token=0.001),
+    CostModel(fixed=0.05),
+]
+
+
+class Timed(NamedTuple):
+    """A batch that ran; all that a fit asks for."""
+
+    lengths: tuple[int, ...]
+    seconds: float
+
+
+def shapes(count: int, seed: int, *, sizes: int = 16, most: int = 128) -> list[tuple[int, ...]]:
+    """The lengths of each of `count` random batches."""
+    rng = random.Random(seed)
+    return [tuple(rng.randint(1, most) for _ in range(rng.randint(1, sizes))) for _ in range(count)]
+
+
+def timed(
+    law: CostModel, batches: Iterable[tuple[int, ...]], noise: float = 0.0, seed: int = 0
+) -> list[Timed]:
+    """What batches took under `law`, with errors of so large a share."""
+    rng = random.Random(seed)
+    return [Timed(lengths, law(lengths) * rng.gauss(1.0, noise)) for lengths in batches]
+
+
+def terms(model: CostModel) -> list[float]:
+    """The terms of the law, in seconds."""
+    return [getattr(model, name) for name in TERMS]
+
+
+# -- the law ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("law", "lengths", "seconds"),
+    [
+        (CostModel(), [3, 4], 0.0),
+        (CostModel(fixed=1.0), [3, 4, 5], 1.0),
+        (CostModel(per_item=1.0), [3, 4, 5], 3.0),
+        # padded to the longest
+        (CostModel(per_token=1.0), [3, 4, 5], 15.0),
+        (CostModel(per_square=1.0), [3, 4, 5], 75.0),
+        (CostModel(1000.0, 100.0, 10.0, 1.0), [2, 1], 1000.0 + 200.0 + 40.0 + 8.0),
+        (CostModel(fixed=1.0, per_token=1.0), [0], 1.0),
+        # no batch, no call
+        (CostModel(fixed=1.0), [], 0.0),
+    ],
+)
+def test_a_batch_costs_what_its_size_and_its_longest_cost(
+    law: CostModel, lengths: Sequence[int], seconds: float
+) -> None:
+    """The terms add up, and every input counts as the longest."""
+    assert law(lengths) == seconds
+    assert not lengths or law.seconds(len(lengths), max(lengths)) == seconds
+
+
+@pytest.mark.parametrize("name", TERMS)
+@pytest.mark.parametrize("value", ["1", None, True, False, math.nan, math.inf, -math.inf, -1e-9])
+def test_a_term_is_a_number_from_zero_up(name: str, value: Any) -> None:
+    """Anything else is refused, by the name of the term."""
+    with pytest.raises(OptionError, match=f"{name} is a number of seconds from 0 up"):
+        CostModel(**{name: value})
+
+
+def test_whole_numbers_will_do() -> None:
+    """An int is as good as a float, and so is what numpy computes with."""
+    assert CostModel(fixed=1, per_item=np.float64(2.0))([5, 5]) == 5.0
+
+
+# -- as text ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        *LAWS,
+        CostModel(0.1, 0.2, 0.3, 0.4, error=0.125, batches=30, warnings=("one", "two")),
+        CostModel.fit(timed(LAWS[1], shapes(5, 1))),
+    ],
+    ids=repr,
+)
+def test_json_gives_the_model_back(model: CostModel) -> None:
+    """Every field survives, not-a-number (which JSON does not know) and the warnings included."""
+    text = model.to_json()
+    back = CostModel.from_json(text)
+
+    assert repr(back) == repr(model)  # where not-a-number equals itself
+    assert isinstance(back.warnings, tuple)
+    json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+
+
+def test_json_may_leave_fields_out() -> None:
+    """A file written by hand needs the terms only."""
+    model = CostModel.from_json('{"fixed": 0.5}')
+
+    assert model.fixed == 0.5
+    assert math.isnan(model.error)
+    assert model.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"fixed": "1"}', "fixed is a number"),
+        ('{"per_token": true}', "per_token is a number"),
+        ('{"per_item": null}', "per_item is a number"),
+        ('{"per_item": -1}', "per_item is a number"),
+        ('{"per_square": NaN}', "per_square is a number"),
+        ('{"fixed": Infinity}', "fixed is a number"),
+        ('{"fixed": 1, "slope": 2}', "no 'slope'"),
+        ("[1, 2]", "JSON object"),
+        ("5", "JSON object"),
+        ("fixed = 1", "JSON"),
+        ("", "JSON"),
+    ],
+)
+def test_json_of_something_else_is_refused(text: str, said: str) -> None:
+    """What `to_json` never gives is an `OptionError` that says what is wrong."""
+    with pytest.raises(OptionError, match=said):
+        CostModel.from_json(text)
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        (CostModel(), "nothing"),
+        (CostModel(fixed=0.005), "5 ms"),
+        (
+            CostModel(0.005, 0.001, 0.0002, 1e-6),
+            "5 ms + 1 ms per item + 0.2 ms per padded token + 0.001 ms per item and squared length",
+        ),
+        (
+            CostModel(per_item=0.001, error=0.07, batches=30),
+            "1 ms per item (typical error 7% over 30 batches)",
+        ),
+        (CostModel(error=0.0, batches=30), "nothing (typical error 0% over 30 batches)"),
+        (CostModel(fixed=1, warnings=("ouch", "oh")), "1e+03 ms\nwarning: ouch\nwarning: oh"),
+    ],
+)
+def test_it_reads_as_a_formula(model: CostModel, expected: str) -> None:
+    """Terms that are nothing are left out; error and warnings are told."""
+    assert str(model) == expected
+
+
+# -- known laws ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("law", LAWS, ids=str)
+def test_a_fit_finds_the_law_that_made_the_times(law: CostModel) -> None:
+    """Without noise every term comes back, those that are nothing as nothing."""
+    fitted = CostModel.fit(timed(law, shapes(200, 3)))
+    whole = law([128] * 16)
+    # No term is wrong by more than a millionth of what a large batch costs.
+    largest = [1, 16, 16 * 128, 16 * 128**2]
+
+    errors = np.subtract(terms(fitted), terms(law)) * largest
+    assert errors == pytest.approx([0.0] * 4, abs=1e-6 * whole)
+    assert fitted.error < 1e-6
+    assert fitted.batches == 200
+    assert fitted.warnings == ()
+
+
+@pytest.mark.parametrize("law", LAWS, ids=str)
+@pytest.mark.parametrize("noise", [0.05, 0.2])
+def test_a_fit_to_noisy_times_predicts_what_they_are_about(law: CostModel, noise: float) -> None:
+    """Every shape is predicted to half of the noise, and the noise is what `error` tells."""
+    fitted = CostModel.fit(timed(law, shapes(1000, 4), noise, seed=5))
+
+    for lengths in shapes(50, 6):
+        assert fitted(lengths) == pytest.approx(law(lengths), rel=noise / 2)
+    assert fitted.error == pytest.approx(noise, rel=0.1)
+    assert fitted.warnings == ()
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("law", LAWS, ids=str)
+def test_a_fit_is_not_biased(law: CostModel, seed: int) -> None:
+    """All batches together took what is predicted for them, to 1%, whatever the noise of each."""
+    batches = timed(law, shapes(1000, seed), 0.2, seed + 100)
+    fitted = CostModel.fit(batches)
+
+    predicted = sum(fitted(batch.lengths) for batch in batches)
+    assert predicted == pytest.approx(sum(batch.seconds for batch in batches), rel=0.01)
+
+
+@pytest.mark.parametrize("times", [10, 1000])
+def test_a_batch_that_was_held_up_says_nothing_of_the_law(times: float) -> None:
+    """By a page that was swapped out, say: neither the terms nor the error follow it."""
+    law = LAWS[0]
+    batches = timed(law, shapes(200, 3), 0.05, seed=6)
+    batches[7] = batches[7]._replace(seconds=times * batches[7].seconds)
+    fitted, without = CostModel.fit(batches), CostModel.fit(batches[:7] + batches[8:])
+
+    assert terms(fitted) == pytest.approx(terms(without))
+    assert fitted.error == pytest.approx(without.error)
+    assert fitted.batches == 199
+
+
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("noise", [0.0, 0.02, 0.2])
+@pytest.mark.parametrize("law", [law for law in LAWS if not law.per_square], ids=str)
+def test_the_square_is_left_out_where_there_is_none(
+    law: CostModel, noise: float, seed: int
+) -> None:
+    """Noise alone does not make a quadratic term, which would tell wrong of longer inputs."""
+    assert CostModel.fit(timed(law, shapes(200, seed), noise, seed)).per_square == 0.0
+
+
+def test_the_square_is_found_where_there_is_one() -> None:
+    """Attention that takes half the time of long batches is seen through noise."""
+    law = CostModel(fixed=0.002, per_token=0.0001, per_square=1e-6)
+
+    for seed in range(10):
+        fitted = CostModel.fit(timed(law, shapes(200, seed), 0.05, seed))
+        assert fitted.per_square == pytest.approx(1e-6, rel=0.2)
+
+
+@pytest.mark.parametrize("length", [0, 1])
+def test_without_lengths_there_are_a_call_and_items(length: int) -> None:
+    """Where every input is as long as any other, tokens are not spoken of, nor missed."""
+    law = CostModel(fixed=0.01, per_item=0.002)
+    batches = [(length,) * size for size in range(1, 17)] * 2
+    fitted = CostModel.fit(timed(law, batches))
+
+    assert terms(fitted) == pytest.approx(terms(law), abs=1e-9)
+    assert fitted.warnings == ()
+
+
+def test_short_batches_count_as_much_as_long_ones() -> None:
+    """Errors are relative: those of a batch that takes minutes do not drown the shortest."""
+    law = CostModel(fixed=0.01, per_token=0.001)
+    batches = [(2**power,) for power in range(17)] * 30
+    fitted = CostModel.fit(timed(law, batches, 0.1, 8))
+
+    for length in (1, 100, 65536):
+        assert fitted([length]) == pytest.approx(law([length]), rel=0.05)
+
+
+def test_records_of_a_server_will_do() -> None:
+    """What `Server.batches()` gives can be fitted to as it is; an empty batch is passed over."""
+    law = LAWS[1]
+    records = [
+        BatchRecord(id=n, reason="full", lengths=lengths, started=0.0, seconds=law(lengths))
+        for n, lengths in enumerate([*shapes(50, 9), ()])
+    ]
+    fitted = CostModel.fit(iter(records))
+
+    assert fitted.batches == 50
+    assert terms(fitted) == pytest.approx(terms(law), abs=1e-9)
+
+
+@pytest.mark.parametrize("batches", [[], [Timed((), 1.0)]])
+def test_nothing_cannot_be_fitted_to(batches: list[Timed]) -> None:
+    """Without a batch there is an error that says what to do."""
+    with pytest.raises(OptionError, match="serve some requests"):
+        CostModel.fit(batches)
+
+
+# -- what is doubtful ---------------------------------------------------------------------
+
+LAW = CostModel(fixed=0.004, per_item=0.001, per_token=0.0003)
+
+
+@pytest.mark.parametrize(
+    ("batches", "said"),
+    [
+        ([(length,) * 4 for length in range(1, 41)], "cannot tell fixed from per_item"),
+        ([(30,) * (n % 8 + 1) for n in range(40)], "cannot tell per_token from per_item"),
+        ([(30,) * 4] * 40, "cannot tell fixed from per_token from per_item"),
+        ([(1,) * 4] * 40, "cannot tell fixed from per_item"),
+        # as many tokens in each: a few long ones or many short ones
+        ([(64 // n,) * n for n in (1, 2, 4, 8, 16)] * 8, "cannot tell fixed from per_token"),
+        (shapes(FEW - 1, 1), f"only {FEW - 1} batches"),
+    ],
+    ids=["one size", "one length", "one of both", "no lengths, one size", "as many tokens", "few"],
+)
+def test_batches_that_tell_too_little_are_told_of(
+    batches: list[tuple[int, ...]], said: str
+) -> None:
+    """The one warning says what the batches leave open; for such as they are the law holds."""
+    fitted = CostModel.fit(timed(LAW, batches))
+
+    (warning,) = fitted.warnings
+    assert said in warning
+    assert [fitted(lengths) for lengths in batches] == pytest.approx(list(map(LAW, batches)))
+
+
+def test_times_that_follow_no_law_are_told_of() -> None:
+    """Where the error is large, so is the doubt."""
+    rng = random.Random(11)
+    batches = [Timed(lengths, rng.choice([0.01, 1.0])) for lengths in shapes(100, 12)]
+    fitted = CostModel.fit(batches)
+
+    (warning,) = fitted.warnings
+    assert "no law here fits" in warning
+    assert f"{fitted.error:.0%}" in warning
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_good_data_raise_no_doubt(seed: int) -> None:
+    """As many batches as are wanted, of mixed shapes and with common noise: no warning."""
+    batches = shapes(FEW, seed)
+
+    assert CostModel.fit(timed(LAW, batches, 0.1, seed)).warnings == ()
+
+
+# -- any times at all ---------------------------------------------------------------------
+
+anything = st.builds(
+    Timed,
+    st.lists(st.integers(0, 100_000), min_size=1, max_size=64).map(tuple),
+    st.floats(0, 1e4),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(anything, min_size=1, max_size=40))
+@example([Timed((5,), 0.0)] * 3)
+@example([Timed((0,), 0.0), Timed((0, 0), 1.0)])
+@example([Timed((7,), 1e-300), Timed((1, 1), 1e4)])
+def test_no_term_is_negative(batches: list[Timed]) -> None:
+    """Whatever was measured, the terms are finite and not negative, and there is an error."""
+    fitted = CostModel.fit(batches)
+
+    assert all(0 <= value < math.inf for value in terms(fitted))
+    assert 0 <= fitted.error < math.inf
+    assert CostModel.from_json(fitted.to_json()) == fitted
+
+
+def test_a_coarse_clock_spoils_nothing() -> None:
+    """Batches shorter than a tick take no time or a whole one; the law holds on average."""
+    law, tick = CostModel(fixed=0.005, per_token=0.0002), 0.015
+    rng = random.Random(13)
+    batches = [
+        Timed(lengths, math.floor(law(lengths) / tick + rng.random()) * tick)
+        for lengths in shapes(1000, 14)
+    ]
+    assert min(batch.seconds for batch in batches) == 0.0
+    fitted = CostModel.fit(batches)
+
+    for size, longest in [(4, 60), (8, 64), (16, 128)]:
+        assert fitted.seconds(size, longest) == pytest.approx(law.seconds(size, longest), rel=0.05)
+
+
+# -- against another solver ---------------------------------------------------------------
+
+
+class Problem(NamedTuple):
+    """A fit, and the same as a weighted system of equations."""
+
+    fit: Fit
+    #: one row for each batch, one column for each term, both sides divided by what was expected
+    matrix: np.ndarray[Any, np.dtype[np.float64]]
+    target: np.ndarray[Any, np.dtype[np.float64]]
+
+
+def problem(rng: random.Random, seconds: Callable[[int, int], float]) -> Problem:
+    """Batches of random shapes that took `seconds(size, longest)`."""
+    fit, rows, target = Fit(), [], []
+    for _ in range(rng.randint(8, 60)):
+        size, longest = rng.randint(1, 32), rng.randint(1, 512)
+        took, expected = seconds(size, longest), rng.uniform(0.01, 1.0)
+        fit.add(size, longest, took, expected)
+        tokens = size * longest
+        rows.append([value / expected for value in (1, tokens, size, tokens * longest)])
+        target.append(took / expected)
+    return Problem(fit, np.array(rows, float), np.array(target, float))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_least_squares_agree_with_numpy(seed: int) -> None:
+    """Where no term comes out negative, they are those of an ordinary solver."""
+    rng = random.Random(seed)
+    law = CostModel(0.05, 0.01, 0.0003, 1e-6)
+    fit, matrix, target = problem(rng, lambda *shape: law.seconds(*shape) * rng.gauss(1, 0.001))
+    expected = np.linalg.lstsq(matrix, target, rcond=None)[0]
+    assert min(expected) > 0
+
+    assert terms(fit.solve()) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_times_without_any_law_get_the_best_terms_still(seed: int) -> None:
+    """No other non-negative terms have less squares (the Kuhn-Tucker conditions hold).
+
+    The gradient of the squares is nothing along each term that is in use, and along those at zero
+    it does not fall; all in shares of the most that it could be.
+    """
+    rng = random.Random(seed)
+    power = rng.uniform(-1, 3)
+    fit, matrix, target = problem(
+        rng, lambda size, longest: rng.expovariate(1.0) * (size * longest / 1000) ** power
+    )
+    solved = fit.solve()
+    # Terms are left out where they do not help.
+    columns = list(range(4 if solved.per_square else 3 if solved.per_item else 2))
+    matrix, values = matrix[:, columns], np.array(terms(solved))[columns]
+    gradient = matrix.T @ (matrix @ values - target)
+    gradient /= np.linalg.norm(matrix, axis=0) * np.linalg.norm(target)
+
+    assert min(gradient) > -1e-4
+    assert np.abs(gradient[values > 0]).max() < 1e-6
+    residual = np.sqrt(np.mean((matrix @ values - target) ** 2))
+    assert solved.error == pytest.approx(residual, rel=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_short_inputs_alone_do_not_make_long_ones_cheap(seed: int) -> None:
+    """Where all are about as long, what comes with tokens is not taken for what comes with items.
+
+    By chance the one often fits such batches as well as the other.
+    """
+    rng, law = random.Random(seed), CostModel(fixed=0.02, per_token=0.00025)
+    ran = []
+    for _ in range(60):
+        lengths = tuple(rng.randint(6, 10) for _ in range(rng.choice([11, 15, 16, 17, 21])))
+        ran.append(Timed(lengths, law(lengths) * rng.lognormvariate(0.0, 0.1)))
+    model = CostModel.fit(ran)
+
+    assert 0.6 < model.seconds(8, 120) / law.seconds(8, 120) < 1.6
+
+
+# -- one batch at a time ------------------------------------------------------------------
+
+
+def fed(fit: Fit, law: CostModel, count: int, seed: int) -> CostModel:
+    """What `fit` has learnt once `count` more batches ran under `law`."""
+    for lengths in shapes(count, seed):
+        seconds = law(lengths)
+        fit.add(len(lengths), max(lengths), seconds, seconds)
+    return fit.solve()
+
+
+def test_a_fit_with_memory_follows_a_change_of_the_law() -> None:
+    """What is old is forgotten: once the model costs something else, so does the law."""
+    before, after = LAWS[1], CostModel(fixed=0.02, per_item=0.0001, per_token=0.0009)
+    fit, everything = Fit(memory=50), Fit()
+    first = fed(fit, before, 300, 1)
+    fed(everything, before, 300, 1)
+    mixed = fed(fit, after, 35, 2)
+    last, average = fed(fit, after, 500, 3), fed(everything, after, 535, 3)
+    shape = (8, 64)
+
+    assert terms(first) == pytest.approx(terms(before), abs=1e-8)
+    assert before.seconds(*shape) < mixed.seconds(*shape) < after.seconds(*shape)
+    assert last.seconds(*shape) == pytest.approx(after.seconds(*shape), rel=0.01)
+    assert average.seconds(*shape) < 0.9 * after.seconds(*shape)
+    assert last.batches == 835
+
+
+def test_a_fit_that_remembers_everything_does_so_in_any_order() -> None:
+    """The sums are all there is: the same batches in another order give the same law."""
+    law, batches = LAWS[2], shapes(60, 21)
+    solved = []
+    for order in (batches, batches[::-1]):
+        fit = Fit()
+        for lengths in order:
+            fit.add(len(lengths), max(lengths), law(lengths), 0.01)
+        solved.append(terms(fit.solve()))
+
+    assert solved[0] == pytest.approx(solved[1], rel=1e-6)
+
+
+def test_lengths_that_were_forgotten_do_no_harm() -> None:
+    """Sums that have decayed to nothing tell of nothing, and divide nothing."""
+    fit = Fit(memory=1)  # each batch makes the one before forgotten
+    fit.add(2, 50, 0.5, 0.5)
+    for size in (2, 4):
+        fit.add(size, 0, 0.25, 0.25)
+    solved = fit.solve()
+
+    assert solved.seconds(4, 0) == pytest.approx(0.25)
+    assert any("cannot tell" in warning for warning in solved.warnings)
+
+
+# -- how far to trust it ------------------------------------------------------------------
+
+
+def test_a_fit_knows_how_large_its_batches_were() -> None:
+    """The largest, and the longest input; a law that was given knows of none."""
+    fitted = CostModel.fit([Timed((5, 9), 0.1), Timed((3,), 0.1), Timed((2,) * 7, 0.2)])
+
+    assert (fitted.largest, fitted.longest) == (7, 9)
+    assert (CostModel(0.1).largest, CostModel(0.1).longest) == (0, 0)
+    assert CostModel.from_json(fitted.to_json()) == fitted
+
+
+def test_a_law_kept_before_reads_as_one_of_unknown_size() -> None:
+    """Without its largest batch nothing is called extrapolated."""
+    text = '{"fixed": 0.005, "error": 0.1, "batches": 40, "warnings": []}'
+
+    assert CostModel.from_json(text).doubts(1000, 1000) == ()
+
+
+@pytest.mark.parametrize(
+    ("error", "fits"), [(math.nan, True), (0.0, True), (MOST_ERROR, True), (0.2501, False)]
+)
+def test_a_law_fits_up_to_one_error_everywhere(error: float, fits: bool) -> None:
+    """The same number decides on its warning, its doubts, and the digits that are shown."""
+    law = CostModel(0.005, error=error, batches=40)
+    report = simulate(Greedy(4), Poisson(20.0), law, duration=2.0)
+
+    assert law.fits is fits
+    assert report.is_rough is not fits
+    assert any("does not fit" in said for said in law.doubts()) is not fits
+    assert any("does not fit" in note for note in report.notes) is not fits
+
+
+def test_doubts_are_sentences_the_gravest_first() -> None:
+    """What its fit warned of, and what goes beyond it by more than a half."""
+    law = CostModel(
+        0.005,
+        error=0.69,
+        warnings=("only 9 batches; 20 or more are wanted", f"the typical error is 69%: {NO_FIT}"),
+        largest=4,
+        longest=20,
+    )
+
+    assert law.doubts(6, 30) == (
+        "The cost model does not fit: its typical error is 69%, so these figures may be off by a "
+        "factor of 2.",
+        "The cost model is in doubt: only 9 batches; 20 or more are wanted.",
+    )
+    assert law.doubts(7, 31)[2:] == (
+        "Batches were larger than the 4 requests that the cost model was fitted to: their cost is "
+        "extrapolated.",
+        "Inputs were longer than the 20 tokens that the cost model was fitted to: their cost is "
+        "extrapolated.",
+    )
+
+
+def test_a_law_that_was_given_has_no_doubts() -> None:
+    """Nor has a function of the user's own, of which nothing is known."""
+    plain = simulate(Greedy(64), [0.0] * 64, CostModel(0.005), lengths=500)
+    own = simulate(Greedy(64), [0.0] * 64, lambda lengths: 0.005)
+
+    assert plain.notes == own.notes == ()
+    assert not plain.is_rough
+    assert not own.is_rough

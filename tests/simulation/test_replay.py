@@ -1,0 +1,394 @@
+from __future__ import annotations
+
+import math
+import random
+import re
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from notebook_serve import Server
+from notebook_serve.errors import OptionError
+from notebook_serve.queueing.cost_model import CostModel
+from notebook_serve.queueing.jobs import Outcome, PolicyChange, RequestRecord
+from notebook_serve.queueing.learned_policies import Adaptive, CostAware
+from notebook_serve.queueing.policies import CoDel, Greedy, LengthAware, NoBatching, Policy, Window
+from notebook_serve.queueing.record_log import RequestLog
+from notebook_serve.simulation.replay import replay
+from notebook_serve.simulation.report import Report
+from notebook_serve.simulation.simulator import simulate
+from notebook_serve.traffic import LogNormal, Poisson
+
+Make = Callable[..., Server]
+
+LAW = CostModel(0.0065, 0.0004, 0.00017)
+MIXED = LogNormal(22, 0.9, 4, 128)
+GROUPS = ["", "", "b"]
+
+POLICIES: list[Policy] = [
+    NoBatching(),
+    Greedy(8),
+    Window(8, 0.004),
+    LengthAware(),
+    CoDel(LengthAware(), 5.0),
+    CostAware(),
+    Adaptive(0.1),
+]
+
+
+def served(policy: Policy, rate: float, start: float = 0.0, **options: Any) -> Report:
+    """A run to replay, in which requests of several lengths and groups came from `start` on."""
+    times = [start, *(start + at for at in Poisson(rate, seed=2).times(20.0))]
+    return simulate(policy, times, LAW, lengths=MIXED, groups=GROUPS, **options)
+
+
+def fates(report: Report) -> list[list[Any]]:
+    """What became of each request, as columns."""
+    names = ("arrived", "started", "finished", "outcome", "batch_id", "length", "group")
+    return [getattr(report.records, name) for name in names]
+
+
+def record(
+    number: int, outcome: Outcome = "ok", length: int = 10, group: str = "", ran: bool = True
+) -> RequestRecord:
+    """A request of a second ago, which ran or did not."""
+    at = 50.0 + number
+    return RequestRecord(
+        number, at, at + 0.1 if ran else None, at + 1.0, outcome, length=length, group=group
+    )
+
+
+# -- the same again -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("timeout", [math.inf, 0.2])
+@pytest.mark.parametrize("policy", POLICIES, ids=repr)
+def test_under_the_same_policy_it_is_the_same(policy: Policy, timeout: float) -> None:
+    """A simulated run, replayed under its policy and its law, comes out as it was to the digit."""
+    before = served(policy, 110.0, timeout=timeout)
+    after = replay(before.records, policy, LAW, timeout=timeout)
+
+    assert fates(after) == fates(before)
+    assert after.latency == before.latency
+    assert list(after.batches) == list(before.batches)
+    assert timeout == math.inf or before.outcomes["expired"] > 0
+
+
+def test_it_begins_when_the_first_arrives() -> None:
+    """When that was does not matter, nor does the order in which the records are given."""
+    early, late = served(Greedy(8), 60.0), served(Greedy(8), 60.0, start=1e5)
+    shuffled = random.Random(4).sample(list(late.records), len(late.records))
+    first, second = (replay(records, Greedy(8), LAW) for records in (early.records, shuffled))
+
+    assert second.records.arrived[0] == 0.0
+    assert second.records.arrived == pytest.approx(first.records.arrived, abs=1e-9)
+    assert second.records.length == first.records.length
+    assert second.latency.p99 == pytest.approx(first.latency.p99, abs=1e-6)
+
+
+def test_another_policy_makes_something_else_of_it() -> None:
+    """It is what that policy would have made of the same traffic from the beginning."""
+    expected = served(LengthAware(), 110.0)
+    found = replay(served(Greedy(16), 110.0).records, LengthAware(), LAW)
+
+    assert fates(found) == fates(expected)
+    assert found.policy == repr(LengthAware())
+    assert found.source == "simulated"
+
+
+def test_the_policy_learns_nothing_from_it() -> None:
+    """It is copied, as `simulate` does it."""
+    policy = CostAware()
+    replay(served(Greedy(8), 60.0).records, policy, LAW)
+
+    assert policy.cost is None
+
+
+# -- who comes again ----------------------------------------------------------------------
+
+
+def test_those_refused_come_with_the_lengths_of_others() -> None:
+    """Of them nothing is known but when they came; each is like one that ran, group and all."""
+    before = served(Greedy(8), 200.0, max_queue_size=20)
+    records = [
+        item if item.started is not None else replace(item, length=1, group="")
+        for item in before.records
+    ]
+    ran = {(item.length, item.group) for item in records if item.started is not None}
+    one, same, other = (replay(records, Greedy(8), LAW, seed=seed) for seed in (1, 1, 2))
+    refused = {item.id for item in before.records if item.outcome == "rejected"}
+    drawn = [item for item in one.records if item.id in refused]
+
+    assert len(drawn) > 100
+    assert {(item.length, item.group) for item in drawn} <= ran
+    assert len({item.length for item in drawn}) > 20
+    assert {item.group for item in drawn} == {"", "b"}
+    assert one.records.length == same.records.length
+    assert one.records.length != other.records.length
+    assert [item.length for item in one.records if item.id not in refused] == [
+        item.length for item in before.records if item.id not in refused
+    ]
+
+
+def test_those_that_could_not_be_run_are_left_out() -> None:
+    """An invalid input, and one that failed before it could wait, cost nothing, then or again."""
+    records = [
+        record(1),
+        record(2, "invalid", ran=False),
+        record(3, "invalid"),
+        record(4, "failed", length=20),
+        record(5, "failed", ran=False),
+        record(6, "expired", length=30),
+    ]
+    report = replay(records, NoBatching(), LAW)
+
+    assert report.records.arrived == [0.0, 3.0, 5.0]
+    assert report.records.length == [10, 20, 30]
+    assert report.records.outcome == ["ok"] * 3
+
+
+@pytest.mark.parametrize("outcome", ["expired", "cancelled"])
+def test_those_who_left_the_queue_come_as_long_as_they_were(outcome: Outcome) -> None:
+    """They had waited, so what they are is known; whether they leave again is another matter."""
+    records = [record(1), record(2, outcome, length=77, group="b", ran=False)]
+    report = replay(records, NoBatching(), LAW)
+
+    assert report.records.length == [10, 77]
+    assert report.records.group == ["", "b"]
+
+
+def test_an_input_of_no_length_is_replayed_as_the_shortest() -> None:
+    """A function may say that an input has the length 0; that is no reason to fail."""
+    report = replay([record(1, length=0), record(2, length=5)], NoBatching(), LAW)
+
+    assert report.records.length == [1, 5]
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        [],
+        [record(1, "rejected", ran=False)],
+        [record(1, "invalid"), record(2, "expired", ran=False)],
+    ],
+    ids=["nothing", "only refused", "none that ran"],
+)
+def test_nothing_to_replay_is_an_error(records: list[RequestRecord]) -> None:
+    """Before anything ran there is no length and no cost to go by."""
+    with pytest.raises(OptionError, match="no request has run yet"):
+        replay(records, Greedy(), LAW)
+
+
+# -- the options --------------------------------------------------------------------------
+
+
+def test_batches_vary_as_the_fit_says() -> None:
+    """The noise is the error of a fitted law, none for a law that was given, or what is asked."""
+    records = served(Greedy(8), 60.0).records
+    fitted = replace(LAW, error=0.2, batches=100)
+    by_fit = replay(records, Greedy(8), fitted)
+    asked = replay(records, Greedy(8), LAW, noise=0.2)
+    none = replay(records, Greedy(8), fitted, noise=0.0)
+
+    assert fates(by_fit) == fates(asked)
+    assert fates(none) == fates(replay(records, Greedy(8), LAW))
+    assert fates(by_fit) != fates(none)
+
+
+def test_the_options_are_those_of_simulate() -> None:
+    """Replicas, limits and the rest reach it; what it does not know is refused."""
+    records = served(Greedy(8), 110.0).records
+    report = replay(
+        records, NoBatching(), LAW, replicas=2, dispatch="shortest", deadline=0.1, timeout=0.5
+    )
+
+    assert report.replicas == 2
+    assert report.deadline == 0.1
+    assert (
+        report.outcomes["expired"]
+        < replay(records, NoBatching(), LAW, timeout=0.5).outcomes["expired"]
+    )
+    with pytest.raises(TypeError, match="replica"):
+        replay(records, NoBatching(), LAW, replica=2)
+
+
+# -- on a server --------------------------------------------------------------------------
+
+
+def sleeping(inputs: Sequence[str]) -> list[str]:
+    """Take a millisecond, and a little for each padded token."""
+    time.sleep(0.001 + 2e-6 * len(inputs) * max(map(len, inputs)))
+    if "bad" in inputs:
+        raise ValueError("a bad input")
+    return [text.upper() for text in inputs]
+
+
+sleeping.length = len  # type: ignore[attr-defined]
+
+
+def texts(count: int, seed: int = 0) -> list[str]:
+    """Texts of several lengths."""
+    rng = random.Random(seed)
+    return ["x" * rng.randint(1, 60) for _ in range(count)]
+
+
+def test_a_server_that_served_nothing_has_nothing_to_tell(make: Make) -> None:
+    """It raises and says what to do, be the cost known or not."""
+    server = make(sleeping)
+
+    with pytest.raises(OptionError, match="no batches"):
+        server.fit_cost()
+    with pytest.raises(OptionError, match="serve some"):
+        server.what_if(Greedy())
+    with pytest.raises(OptionError, match="serve some"):
+        server.what_if(Greedy(), cost=LAW)
+
+
+def test_a_server_fits_what_its_batches_cost(make: Make) -> None:
+    """To the batches that it ran; a batch that failed and was run in parts is none of them."""
+    server = make(sleeping, policy=Greedy(4))
+    for number in range(10):
+        server.predict(texts(12, number))
+    for future in [server._engine.submit(["fine", "bad", "fine"], {}) for _ in range(5)]:
+        assert [each.exception() is None for each in future] == [True, False, True]
+    batches = server.batches()
+    fitted = server.fit_cost()
+
+    assert fitted.batches == sum(not batch.retries for batch in batches)
+    assert fitted.batches < len(batches)
+    assert fitted([30] * 4) > 0.001
+
+
+def test_what_if_replays_what_a_server_served(make: Make) -> None:
+    """The same requests, as long as they were, under another policy, by its own law and limits."""
+    server = make(sleeping, policy=Greedy(4), timeout=20.0, max_queue_size=500)
+    sent = [text for number in range(5) for text in texts(12, number)]
+    for number in range(5):
+        server.predict(texts(12, number))
+    report = server.what_if(LengthAware(8))
+    records = server.records()
+
+    assert report.policy == repr(LengthAware(8))
+    assert report.source == "simulated"
+    assert sorted(report.records.length) == sorted(map(len, sent))
+    assert report.records.arrived == pytest.approx(
+        sorted(item.arrived - records[0].arrived for item in records), abs=1e-9
+    )
+    assert report.records.outcome == ["ok"] * 60
+    assert report.deadline == 20.0
+    assert max(batch.size for batch in report.batches) > 4
+    assert server.policy == Greedy(4)
+    assert len(server.records()) == 60
+
+
+def test_the_options_of_what_if_go_before_the_servers_own(make: Make) -> None:
+    """Its limits are the server's, unless others are asked for; so is the cost."""
+    server = make(sleeping, timeout=20.0, max_queue_size=50, refuse_late=False)
+    server.predict(texts(40))
+    slow = CostModel(fixed=1.0)
+    two = server.what_if(NoBatching(), cost=slow, replicas=2, dispatch="round_robin")
+    short = server.what_if(NoBatching(), cost=slow, timeout=5.5, max_queue_size=10)
+
+    limits = {"max_queue_size": 50, "timeout": 20.0, "refuse_late": False, "replicas": 1}
+    assert server.limits == limits
+    assert two.replicas == 2
+    assert two.outcomes == {**dict.fromkeys(two.outcomes, 0), "ok": 38, "expired": 2}
+    assert [batch.seconds for batch in two.batches] == [1.0] * len(two.batches)
+    assert short.deadline == 5.5
+    assert short.outcomes["rejected"] == 30
+    assert short.outcomes["ok"] == 5
+
+
+def test_what_if_takes_a_policy_and_nothing_else(make: Make) -> None:
+    """It is held to what the server's own policy is held to."""
+    server = make(sleeping)
+    server.predict("x")
+    wrong: Any = print
+
+    with pytest.raises(OptionError, match="a policy is an object"):
+        server.what_if(wrong)
+
+
+def test_records_may_come_as_columns() -> None:
+    """The log of a report and a list of its records are the same to replay."""
+    report = served(Greedy(8), 60.0)
+    assert isinstance(report.records, RequestLog)
+
+    assert fates(replay(report.records, Greedy(2), LAW)) == fates(
+        replay(list(report.records), Greedy(2), LAW)
+    )
+
+
+# -- what is doubtful ---------------------------------------------------------------------
+
+
+def test_requests_that_several_policies_served_are_told_of() -> None:
+    """A note names each, timed from the first request; the records are on the server's clock."""
+    records = [record(number) for number in range(10)]  # from 50 s to 60 s
+    changes = [
+        PolicyChange(20.0, "NoBatching()", "start"),
+        PolicyChange(30.0, "Greedy(2)"),
+        PolicyChange(52.5, "Greedy(8)"),
+        PolicyChange(99.0, "Window(8)"),
+    ]
+    several = replay(records, Greedy(8), LAW, changes=changes)
+    one = replay(records, Greedy(8), LAW, changes=changes[:2])
+
+    assert several.notes == (
+        "These requests were served under Greedy(2) until 2.50 s, then Greedy(8).",
+    )
+    assert one.notes == ()
+
+
+def test_a_report_is_replayed_with_its_policies() -> None:
+    """It knows them itself, on its own clock."""
+    before = replace(served(NoBatching(), 60.0), changes=(PolicyChange(5.0, "Greedy(4)", "fault"),))
+    after = replay(before, Greedy(8), LAW)
+
+    assert fates(after) == fates(replay(before.records, Greedy(8), LAW))
+    (note,) = after.notes
+    assert note.startswith("These requests were served under NoBatching() until ")
+    assert note.endswith(", then Greedy(4) (the policy before failed).")
+
+
+def test_a_law_that_does_not_fit_is_told_of_and_rounded() -> None:
+    """Its doubts are the report's, in text, in HTML and in a file."""
+    law = replace(LAW, error=0.69, batches=30, largest=2, longest=1000)
+    report = replay(served(Greedy(8), 110.0).records, Greedy(8), law)
+
+    assert report.is_rough
+    assert [note.partition(":")[0] for note in report.notes] == [
+        "The cost model does not fit",
+        "Batches were larger than the 2 requests that the cost model was fitted to",
+    ]
+    assert Report.from_json(report.to_json()).notes == report.notes
+    assert all(note in repr(report) for note in report.notes)
+    assert re.search(r"throughput +≈\d+/s\n", repr(report))
+
+
+def test_what_if_names_the_policies_that_served(make: Make) -> None:
+    """The server knows when each took effect."""
+    server = make(lambda inputs: inputs, policy=NoBatching())
+    for policy in (Greedy(2), Greedy(3)):
+        server.predict(["x"] * 30)
+        server.policy = policy
+    server.predict(["x"] * 30)
+    notes = " ".join(server.what_if(Greedy(8)).notes)
+
+    assert "served under NoBatching() until" in notes
+    assert ", then Greedy(max_batch_size=2) until" in notes
+    assert ", then Greedy(max_batch_size=3)." in notes
+
+
+def test_what_if_has_the_doubts_of_what_was_served(make: Make) -> None:
+    """Few batches, all of one size: the simulation says so."""
+    server = make(lambda inputs: inputs, policy=NoBatching())
+    for _ in range(5):
+        server.predict("x")
+    notes = server.what_if(Greedy(8)).notes
+
+    assert any("only 5 batches" in note for note in notes)
+    assert any("cannot tell fixed from per_item" in note for note in notes)
