@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from . import traffic
+from ._version import __version__ as __version__
 from .endpoint import Endpoint, Endpoints
 from .errors import (
     BadRequest,
@@ -39,17 +40,9 @@ from .lab.calibration import calibrate
 from .lab.compare import Comparison, compare
 from .lab.load_test import aload_test, load_test
 from .models.base import ServedModel
-from .models.each import each
+from .models.functions.each import each
 from .queueing.cost_model import CostModel
-from .queueing.jobs import (
-    Batch,
-    BatchRecord,
-    Decision,
-    ErrorRecord,
-    Job,
-    PolicyChange,
-    RequestRecord,
-)
+from .queueing.jobs import Batch, Decision, Job
 from .queueing.learned_policies import Adaptive, CostAware
 from .queueing.noise import Noise
 from .queueing.policies import (
@@ -65,13 +58,12 @@ from .queueing.policy_parser import parse_policy
 from .queueing.scheduler import Scheduler
 from .queueing.stats import Distribution, LastError, Queue, Stats, WorkerStats
 from .queueing.waiting_line import by_length, mates
+from .records import BatchRecord, ErrorRecord, PolicyChange, RequestRecord
 from .server import Server, serve, servers, stop_all
 from .simulation.capacity import Capacity, Plan, capacity, plan
 from .simulation.replay import replay
 from .simulation.report import Report
 from .simulation.simulator import simulate
-
-__version__ = "0.1.0"
 
 __all__ = [
     "Adaptive",

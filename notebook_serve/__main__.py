@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NoReturn, get_args
 
-from . import __version__
+from ._version import __version__
 from .errors import OptionError, ServeError
 from .models.model_names import DEMO, check_named, check_task
 from .models.pipeline_builder import build_pipeline

@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 from .display import Table, duration
 from .engine.engine import Answer, Engine
-from .engine.registry import FIRST, Engines
+from .engine.registry import FIRST, EngineRegistry
 from .engine.text_stream import BlockingStream, Stream, Writing, check_writes
 from .errors import InvalidInput, NotReady, OptionError
 from .extras import require
 from .models.base import Model, ServedModel
 from .models.parameters import STOP, Parameters
 from .queueing.cost_model import CostModel
-from .queueing.jobs import PolicyChange
 from .queueing.policies import Policy, PolicyLike, label
 from .queueing.policy_kinds import as_policy
 from .queueing.record_log import Batches, Errors, Requests
 from .queueing.stats import SINCE, Queue, Stats
+from .records import PolicyChange
 from .simulation.overheads import with_overheads
 from .simulation.replay import RECORDED, replay
 from .simulation.report import Report
@@ -50,7 +50,7 @@ class Endpoint(FixedAttributes):
     ``server.add(name, model)`` makes one and ``server[name]`` gives it.
     """
 
-    def __init__(self, engine: Engine, engines: Engines, base: Callable[[], str]) -> None:
+    def __init__(self, engine: Engine, engines: EngineRegistry, base: Callable[[], str]) -> None:
         self._engine = engine
         self._engines = engines
         self._base = base

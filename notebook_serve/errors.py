@@ -40,7 +40,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
-    from .queueing.jobs import RequestRecord
+    from .records import RequestRecord
 
 #: where the frames lie that are no concern of a caller
 PACKAGE = str(Path(__file__).parent)

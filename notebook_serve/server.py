@@ -25,7 +25,7 @@ from .clients import Clients
 from .display import Card, Table, duration
 from .endpoint import Endpoint, Endpoints, checked_policy
 from .engine.engine import Engine
-from .engine.registry import FIRST, Engines
+from .engine.registry import FIRST, EngineRegistry
 from .errors import OptionError
 from .extras import require
 from .http.transport.sockets import is_loopback, listen
@@ -35,7 +35,6 @@ from .models.pipeline_builder import choose_model
 from .models.text import as_model
 from .progress import packing_bar
 from .queueing.cost_model import CostModel
-from .queueing.jobs import PolicyChange
 from .queueing.learned_policies import CostAware
 from .queueing.policies import Policy, PolicyLike, label
 from .queueing.record_log import Batches, Errors, Requests
@@ -50,6 +49,7 @@ from .queueing.stats import (
     rate_rows,
     span_of_times,
 )
+from .records import PolicyChange
 from .simulation.report import Report
 from .validation.checks import (
     check_flags,
@@ -73,7 +73,7 @@ if TYPE_CHECKING:
     from starlette.applications import Starlette
 
     from .dashboard.widget import Dashboard
-    from .http.transport.uvicorn_thread import Listener
+    from .http.transport.uvicorn_thread import UvicornThread
 
 #: seconds that what is under way has when the interpreter ends; Jupyter kills a kernel after 2.5
 AT_EXIT = 1.0
@@ -265,10 +265,10 @@ class Server(FixedAttributes):
             timeout=timeout,
             name=name,
         )
-        self._engines = Engines(self._engine)
+        self._engines = EngineRegistry(self._engine)
         self._first = self._endpoint(self._engine)
         self._app: Starlette | None = None
-        self._listener: Listener | None = None
+        self._listener: UvicornThread | None = None
         self._address: tuple[str, int] | None = None
         self._life = threading.RLock()
         self._ended = threading.Event()
@@ -300,13 +300,13 @@ class Server(FixedAttributes):
         return self
 
     def _listen(self) -> None:
-        from .http.transport.uvicorn_thread import Listener
+        from .http.transport.uvicorn_thread import UvicornThread
 
         sock = listen(self._host, self._port)
         try:
             self._engines.start()
             address = sock.getsockname()
-            listener = Listener(self.app, sock, f"notebook-serve {self.name} http")
+            listener = UvicornThread(self.app, sock, f"notebook-serve {self.name} http")
             listener.start()
         except BaseException:
             sock.close()

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from .errors import OptionError
 
 if TYPE_CHECKING:
-    from .queueing.jobs import RequestRecord
+    from .records import RequestRecord
 
 #: the least positive number that can still be divided by
 TINY = sys.float_info.min

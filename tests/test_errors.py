@@ -18,7 +18,7 @@ from notebook_serve.errors import (
     StartError,
     Unavailable,
 )
-from notebook_serve.queueing.jobs import RequestRecord
+from notebook_serve.records import RequestRecord
 
 
 def classes() -> dict[str, type[ServeError]]:

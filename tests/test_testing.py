@@ -8,7 +8,7 @@ import pytest
 
 from notebook_serve import Greedy, ModelFailed, NoBatching, Server, WorkerDead
 from notebook_serve.testing import Faulty
-from notebook_serve.workers.out_of_memory import Ceiling, is_out_of_memory
+from notebook_serve.workers.out_of_memory import MemoryLimit, is_out_of_memory
 
 from .helpers import small_models
 from .helpers.blocking_model import eventually
@@ -117,7 +117,7 @@ def test_torchs_own_error_is_want_of_memory() -> None:
 
 def test_the_ceiling_falls_at_once_and_rises_slowly() -> None:
     """Halved by a failure, it takes about seventy full batches to come back."""
-    ceiling = Ceiling()
+    ceiling = MemoryLimit()
     ceiling.fitted(10_000)
     assert ceiling.limit == math.inf
     ceiling.failed(1000)

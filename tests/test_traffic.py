@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from notebook_serve import traffic
 from notebook_serve.errors import OptionError
-from notebook_serve.queueing.jobs import RequestRecord
+from notebook_serve.records import RequestRecord
 from notebook_serve.traffic import (
     Bursty,
     Constant,

@@ -14,10 +14,10 @@ from typing import Any
 from ..display import duration, per_second, percent
 from ..engine.engine import Engine
 from ..errors import OptionError
-from ..queueing.jobs import BatchRecord, RequestRecord
 from ..queueing.policies import Policy, label
 from ..queueing.policy_parser import BUILT_IN, parse_policy
 from ..queueing.stats import LAST, NOW, WINDOW, Distribution, News, Unfinished
+from ..records import BatchRecord, RequestRecord
 
 #: seconds that a picture reaches back
 SPAN = 60

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from ..engine.registry import Engines
+from ..engine.registry import EngineRegistry
 from .snapshot import Live
 
 
@@ -15,7 +15,7 @@ class Lives:
     Works only when it is asked, and keeps nothing of a model that is gone.
     """
 
-    def __init__(self, engines: Engines) -> None:
+    def __init__(self, engines: EngineRegistry) -> None:
         self._engines = engines
         self._lock = threading.Lock()
         self._lives: dict[str, Live] = {}

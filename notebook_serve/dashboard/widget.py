@@ -19,7 +19,7 @@ import IPython.display
 import traitlets
 
 from ..engine.engine import Engine
-from ..engine.registry import Engines
+from ..engine.registry import EngineRegistry
 from ..errors import NoSuchModel, OptionError
 from .assets import script, source
 from .snapshot import steer
@@ -127,7 +127,7 @@ class Dashboard(anywidget.AnyWidget):
     #: the id of the picture that stands still
     shown = traitlets.Unicode().tag(sync=True)
 
-    def __init__(self, engines: Engines, name: str) -> None:
+    def __init__(self, engines: EngineRegistry, name: str) -> None:
         self._engines = engines
         self._lives = Lives(engines)
         self._name = name

@@ -10,7 +10,7 @@ BreakerState = Literal["closed", "open", "probing"]
 
 
 @dataclass
-class Breaker:
+class CircuitBreaker:
     """Opens after `threshold` failures in a row, and lets one probe through after a cool-off.
 
     Only failures of the model count, not inputs that were refused, and one success closes it. So

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 
-class Deadlines:
+class DeadlineTimer:
     """Calls ``due(key)`` once `time.monotonic` reaches the time that was given for `key`.
 
     A key that is discarded before is forgotten. The calls come from one thread of its own.

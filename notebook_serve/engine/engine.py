@@ -22,6 +22,7 @@ import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, InvalidStateError
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal, Protocol
@@ -42,30 +43,23 @@ from ..errors import (
     WorkerDead,
 )
 from ..models.base import FunctionModel, Model, Prepared
+from ..models.bisection import Failure, run_isolated
 from ..models.text import as_model
 from ..progress import TICK, work_bar
-from ..queueing.jobs import (
-    Batch,
-    BatchRecord,
-    ErrorRecord,
-    Job,
-    Outcome,
-    PolicyChange,
-    RequestRecord,
-)
+from ..queueing.jobs import Batch, Job
 from ..queueing.policies import Policy, label
 from ..queueing.scheduler import FALLBACK, PolicyFault
 from ..queueing.stats import LastError, News, Queue, Recorder, Stats, Unfinished, WorkerStats
-from ..queueing.wait_estimate import USABLE, Backlog
+from ..queueing.wait_estimate import USABLE, WaitEstimate
+from ..records import BatchRecord, ErrorRecord, Outcome, PolicyChange, RequestRecord
 from ..workers.executors import Executor, ThreadExecutor
-from ..workers.out_of_memory import Ceiling, free_memory, is_out_of_memory
+from ..workers.out_of_memory import MemoryLimit, free_memory, is_out_of_memory
 from ..workers.runtime_tuning import COLLECTING
-from .bisection import Failure, run_isolated
-from .circuit_breaker import Breaker
-from .deadline_timer import Deadlines
+from .circuit_breaker import CircuitBreaker
+from .deadline_timer import DeadlineTimer
 from .failures import BatchFailures, FailureStreak, NewestErrors, message_of
-from .pre_post_thread import Desk
-from .worker_threads import Worker
+from .pre_post_thread import PrePostThread
+from .worker_threads import WorkerThreads
 
 logger = logging.getLogger("notebook_serve")
 
@@ -114,6 +108,12 @@ class Tracer(Protocol):
     def batch(self, model: str, record: BatchRecord, requests: Sequence[Any]) -> None:
         """A batch ran, of the `requests` that are known so. Called on the thread that answers."""
 
+    def call(self, name: str, model: str) -> AbstractContextManager[None]:
+        """Return the span of a call without HTTP, as a context manager."""
+
+    def lasting(self, name: str, model: str) -> AbstractContextManager[AbstractContextManager[Any]]:
+        """Return the span of a call that goes on between two steps of its caller."""
+
 
 #: how an entry ends: the answer, or the error in its place
 Ending = tuple[Entry, Outcome, Any]
@@ -151,8 +151,8 @@ class Engine:
         self.timeout = timeout
         self.overtime = overtime
         self.model: Model | None = None if model is None else as_model(model)
-        self.ceiling = Ceiling()
-        self.breaker = Breaker()
+        self.ceiling = MemoryLimit()
+        self.breaker = CircuitBreaker()
         #: makes spans, where that was asked for
         self.tracer: Tracer | None = None
         self._given = self.model is not None
@@ -181,7 +181,7 @@ class Engine:
         #: below zero, which no entry has
         self._limited: dict[int, Executor] = {}
         self._recorder = Recorder(time.monotonic())
-        self._backlog = Backlog()
+        self._backlog = WaitEstimate()
         self._make_threads()
 
     # -- life ---------------------------------------------------------------------------
@@ -242,13 +242,13 @@ class Engine:
         with self._lock:
             self._make_threads()
             self._cause, self._paused = None, False
-            self.breaker = Breaker()
+            self.breaker = CircuitBreaker()
             self._recorder = Recorder(time.monotonic())
             self._changes.clear()
             self._streak, self._sending = FailureStreak(), FailureStreak()
             self._errors = NewestErrors(self.name)
             self._note_policy("start")
-            self._backlog = Backlog()
+            self._backlog = WaitEstimate()
             self._loading = {n for n, one in enumerate(self._executors) if not one.ready}
             if not self._loading:
                 self._set_state("ready")
@@ -319,9 +319,9 @@ class Engine:
 
     def _make_threads(self) -> None:
         prefix = f"notebook-serve {self.name}"
-        self._worker = Worker(self, self._policy, f"{prefix} worker", self.workers)
-        self._deadlines = Deadlines(self._due, f"{prefix} deadlines")
-        self._desk = Desk(self.died, f"{prefix} desk")
+        self._worker = WorkerThreads(self, self._policy, f"{prefix} worker", self.workers)
+        self._deadlines = DeadlineTimer(self._due, f"{prefix} deadlines")
+        self._desk = PrePostThread(self.died, f"{prefix} desk")
 
     def _end_threads(self, timeout: float) -> bool:
         self._worker.close()

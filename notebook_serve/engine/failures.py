@@ -10,7 +10,7 @@ from collections import deque
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from ..queueing.jobs import ErrorRecord
+from ..records import ErrorRecord
 
 #: so many requests in a row must fail before a model that has answered is called failing
 FAILING_AFTER = 3

@@ -11,7 +11,7 @@ from collections.abc import Callable
 Work = Callable[[], None]
 
 
-class Desk:
+class PrePostThread:
     """Does what is put on it, on a thread of its own: urgent work first, else in order.
 
     So answers leave before the next inputs are made ready, however many of those wait, and the

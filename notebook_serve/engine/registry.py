@@ -5,17 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import ItemsView, Iterator, ValuesView
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..errors import NoSuchModel
 from ..queueing.merged_stats import state_of, together
 from ..queueing.policies import label
 from ..queueing.record_log import Errors
 from ..queueing.stats import Stats
-from .engine import Engine
-
-if TYPE_CHECKING:
-    from ..http.telemetry.tracing import Tracing
+from .engine import Engine, Tracer
 
 #: what the first model is called besides its own name
 FIRST = "default"
@@ -23,7 +20,7 @@ FIRST = "default"
 AT_REST = ("new", "stopped", "failed", "dead")
 
 
-class Engines:
+class EngineRegistry:
     """The engines by name, as a mapping is read; those that run are started and stopped together.
 
     The first answers to ``default`` as well. Reading needs no lock: a change makes a new table, and
@@ -34,7 +31,7 @@ class Engines:
         self.first = first
         self._table = {first.name: first}
         self._runs = False
-        self._tracing: Tracing | None = None
+        self._tracing: Tracer | None = None
         self._changing = threading.RLock()
 
     def __getitem__(self, name: str) -> Engine:
@@ -61,7 +58,7 @@ class Engines:
         return self._table.values()
 
     def __repr__(self) -> str:
-        return f"<Engines: {', '.join(self)}>"
+        return f"<EngineRegistry: {', '.join(self)}>"
 
     # -- coming and going -----------------------------------------------------------------
 
@@ -115,12 +112,12 @@ class Engines:
                 thread.join()
 
     @property
-    def tracing(self) -> Tracing | None:
+    def tracing(self) -> Tracer | None:
         """What makes the spans of all; None where none are asked for."""
         return self._tracing
 
     @tracing.setter
-    def tracing(self, tracing: Tracing) -> None:
+    def tracing(self, tracing: Tracer) -> None:
         with self._changing:
             self._tracing = tracing
             for engine in self._table.values():

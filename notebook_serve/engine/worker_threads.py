@@ -16,17 +16,18 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Protocol
 
-from ..queueing.jobs import Batch, BatchRecord, Job
+from ..queueing.jobs import Batch, Job
 from ..queueing.policies import Policy
 from ..queueing.scheduler import PolicyFault, Scheduler
-from ..workers.out_of_memory import Ceiling
+from ..records import BatchRecord
+from ..workers.out_of_memory import MemoryLimit
 
 
 class Host(Protocol):
     """Whom a worker works for. Everything here is called on a worker's thread."""
 
     #: the most padded tokens that fit into memory
-    ceiling: Ceiling
+    ceiling: MemoryLimit
 
     def load(self, number: int) -> bool:
         """Make a worker's model ready; False ends that worker."""
@@ -47,7 +48,7 @@ class Host(Protocol):
         """Something escaped, and the worker ends."""
 
 
-class Worker:
+class WorkerThreads:
     """A scheduler, and the threads that drive it on the real clock, one for each worker."""
 
     def __init__(self, host: Host, policy: Policy, name: str, count: int = 1) -> None:

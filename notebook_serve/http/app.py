@@ -19,7 +19,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from ..engine.registry import AT_REST, FIRST, Engines, summary
+from ..engine.registry import AT_REST, FIRST, EngineRegistry, summary
 from ..errors import InvalidInput, ModelFailed, NotReady, ServeError, WorkerDead
 from ..extras import require
 from .auth import Access
@@ -64,7 +64,7 @@ class HttpOptions:
     origins: tuple[str, ...] = ()
 
 
-def create_app(engines: Engines, options: HttpOptions) -> Starlette:
+def create_app(engines: EngineRegistry, options: HttpOptions) -> Starlette:
     """The ASGI application in front of `engines`.
 
     Under a server that runs lifespans (``uvicorn server:app``) it starts and stops the engines;
@@ -122,7 +122,7 @@ def create_app(engines: Engines, options: HttpOptions) -> Starlette:
 class Handlers:
     """The endpoints."""
 
-    def __init__(self, engines: Engines, options: HttpOptions) -> None:
+    def __init__(self, engines: EngineRegistry, options: HttpOptions) -> None:
         self._engines = engines
         self._options = options
         self.calls = Calls(engines, options.max_body_size)

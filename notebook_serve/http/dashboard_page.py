@@ -22,7 +22,7 @@ from ..dashboard.snapshot import steer, told
 from ..dashboard.snapshots import Lives
 from ..display import render
 from ..engine.engine import Engine
-from ..engine.registry import Engines
+from ..engine.registry import EngineRegistry
 from ..errors import BadRequest, Forbidden, InvalidInput, OptionError
 from .examples import example
 from .headers import header, is_own_page
@@ -54,7 +54,7 @@ class Page:
     has shown a token.
     """
 
-    def __init__(self, engines: Engines, said: Callable[[str], str], trusted: bool) -> None:
+    def __init__(self, engines: EngineRegistry, said: Callable[[str], str], trusted: bool) -> None:
         self._engines = engines
         self._lives = Lives(engines)
         self._said = said
@@ -134,7 +134,7 @@ def _icon() -> str:
     return "data:image/svg+xml;base64," + base64.b64encode(source("icon.svg").encode()).decode()
 
 
-def chosen(request: Request, engines: Engines) -> Engine | None:
+def chosen(request: Request, engines: EngineRegistry) -> Engine | None:
     """The engine of the model that a query names, as ``?model=NAME``; None if it names none."""
     name = request.query_params.get("model")
     return None if name is None else engines[name]

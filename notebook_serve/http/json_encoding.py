@@ -19,7 +19,7 @@ from typing import Any
 from uuid import UUID
 
 from ..errors import ModelFailed
-from ..models.batch_outputs import is_table, records
+from ..models.functions.batch_outputs import is_table, records
 from .wav import is_sound, wav
 
 #: types that hold no dict

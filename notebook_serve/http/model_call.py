@@ -12,7 +12,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from ..engine.engine import Answer, Engine
-from ..engine.registry import FIRST, Engines
+from ..engine.registry import FIRST, EngineRegistry
 from ..engine.text_stream import Stream, check_writes, submit
 from ..errors import ServeError, UnsupportedMediaType
 from ..models.base import Model
@@ -20,7 +20,7 @@ from ..models.generation import Piece
 from .request import body_of, client_of, forms, from_json, from_text, is_file, timeout_of
 from .telemetry.request_context import MODEL
 from .transport.disconnects import departure_of
-from .transport.future_bridge import Mailbox
+from .transport.future_bridge import FutureBridge
 
 H = TypeVar("H")
 #: in a request's scope, the engine that it asks
@@ -30,10 +30,10 @@ ENGINE = "notebook_serve.engine"
 class Calls:
     """Makes the calls of an application to its `engines`; bodies have at most `limit` bytes."""
 
-    def __init__(self, engines: Engines, limit: int) -> None:
+    def __init__(self, engines: EngineRegistry, limit: int) -> None:
         self._engines = engines
         self.limit = limit
-        self._letters: Mailbox | None = None
+        self._letters: FutureBridge | None = None
 
     @property
     def names(self) -> list[str]:
@@ -54,19 +54,19 @@ class Calls:
         """
         return Call(request, self.engine(request, name), self.limit, self._mailbox())
 
-    def _mailbox(self) -> Mailbox:
+    def _mailbox(self) -> FutureBridge:
         """The mailbox of the loop that runs."""
         loop = asyncio.get_running_loop()
         # Started anew, a server has another loop.
         if self._letters is None or self._letters.loop is not loop:
-            self._letters = Mailbox(loop)
+            self._letters = FutureBridge(loop)
         return self._letters
 
 
 class Call:
     """One HTTP request to one model: its body, its places in the queue and its answers."""
 
-    def __init__(self, request: Request, engine: Engine, limit: int, letters: Mailbox) -> None:
+    def __init__(self, request: Request, engine: Engine, limit: int, letters: FutureBridge) -> None:
         self.request, self.engine = request, engine
         self._limit, self._letters = limit, letters
         self._timeout, self._client = timeout_of(request), client_of(request)

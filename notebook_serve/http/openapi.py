@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..queueing.jobs import OUTCOMES
+from .._version import __version__
 from ..queueing.merged_stats import BREAKERS, URGENCY
+from ..records import OUTCOMES
 
 Json = dict[str, Any]
 
@@ -35,8 +36,6 @@ ASKING = (*AT_THE_DOOR, 406, 408, 413, 415, 422, 500, 503, 504)
 
 def document(models: Sequence[str], *, token: bool) -> Json:
     """The document of a server that has these `models`; `token` is whether it wants one."""
-    from .. import __version__
-
     names = {"type": "string", "enum": list(models)}
     of_one = {**_parameter("model", "query", names), "description": "The first one if not given."}
     by_name = {**_parameter("name", "path", names), "required": True}

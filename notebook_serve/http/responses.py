@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ..errors import NotAcceptable, ServeError, Unavailable
-from ..queueing.jobs import RequestRecord
+from ..records import RequestRecord
 from .headers import header
 from .json_encoding import file_of, is_bulky, to_json
 from .telemetry.request_context import RECORDS, REQUEST_ID

@@ -19,11 +19,11 @@ from ..endpoint import Endpoint
 from ..errors import InvalidInput, OptionError
 from ..models.parameters import Parameters
 from ..progress import Show, progress_bar
-from ..queueing.jobs import BatchRecord, Outcome, PolicyChange, RequestRecord
 from ..queueing.policies import label
 from ..queueing.policy_history import policies_between
 from ..queueing.record_log import RequestLog
 from ..queueing.stats import KEEP_BATCHES, Distribution
+from ..records import BatchRecord, Outcome, PolicyChange, RequestRecord
 from ..server import Server
 from ..simulation.report import Report
 from ..simulation.simulator import RETRY

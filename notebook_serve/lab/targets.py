@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ..engine.engine import Engine
 from ..errors import OptionError, ServeError, Unavailable
-from ..queueing.jobs import Outcome
+from ..records import Outcome
 
 if TYPE_CHECKING:
     import httpx

@@ -12,11 +12,11 @@ from typing import Any, Protocol, runtime_checkable
 
 from ..display import Table
 from ..errors import InvalidInput, OptionError
-from .batch_functions import check_batch_function
-from .batch_outputs import one_per_input
-from .each import Each
+from .functions.batch_functions import check_batch_function
+from .functions.batch_outputs import one_per_input
+from .functions.each import Each
+from .functions.signatures import signature_of
 from .parameters import Parameters
-from .signatures import signature_of
 
 
 @dataclass(slots=True)

@@ -9,9 +9,10 @@ from itertools import takewhile
 from typing import Any
 
 from ..errors import OptionError
+from ..records import BatchRecord
 from .cost_model import CostModel
-from .jobs import BatchRecord, Decision, Job
-from .online_cost import Law
+from .jobs import Decision, Job
+from .online_cost import OnlineCost
 from .policies import LengthAware, in_a_cell, why_released
 from .policy_kinds import built_in
 from .waiting_line import by_length
@@ -55,7 +56,7 @@ class CostAware:
 
     max_batch_size: int = 64
     max_tokens: int | None = 16_384
-    _law: Law = field(default_factory=Law, init=False, repr=False, compare=False)
+    _law: OnlineCost = field(default_factory=OnlineCost, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         self._until_then = LengthAware(self.max_batch_size, max_tokens=self.max_tokens)
@@ -105,7 +106,7 @@ class Adaptive:
 
     objective: float = 0.2
     max_batch_size: int = 32
-    _law: Law = field(default_factory=Law, init=False, repr=False, compare=False)
+    _law: OnlineCost = field(default_factory=OnlineCost, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         wrong = isinstance(self.objective, bool) or not isinstance(self.objective, (int, float))

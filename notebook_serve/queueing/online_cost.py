@@ -6,8 +6,8 @@ import math
 from collections import deque
 from typing import Final
 
+from ..records import BatchRecord
 from .cost_model import FEW, MOST_ERROR, CostModel, Fit
-from .jobs import BatchRecord
 
 #: a batch: its size, its longest input, and its seconds
 Batch = tuple[int, int, float]
@@ -30,7 +30,7 @@ EARLY: Final = 100
 HELD_UP = 2.0
 
 
-class Law:
+class OnlineCost:
     """The law that the newest batches follow.
 
     `latest` is good for batches like those of late; `trusted` for any, because the batches that it

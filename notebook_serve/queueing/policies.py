@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 from ..display import described, safe_repr
 from ..errors import OptionError
-from .jobs import BatchRecord, Decision, Job
+from ..records import BatchRecord
+from .jobs import Decision, Job
 from .policy_kinds import as_policy, built_in
 from .waiting_line import by_length, mates
 

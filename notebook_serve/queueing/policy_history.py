@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from ..display import duration
-from .jobs import PolicyChange
+from ..records import PolicyChange
 
 #: more changes than this are counted, not listed
 MOST_LISTED = 5

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, SupportsIndex, TypeVar, overload
 
 from ..display import MOST_ROWS, Table, duration, percent
 from ..extras import require
-from .jobs import BatchRecord, ErrorRecord, Outcome, RequestRecord
+from ..records import BatchRecord, ErrorRecord, Outcome, RequestRecord
 
 if TYPE_CHECKING:
     from pandas import DataFrame

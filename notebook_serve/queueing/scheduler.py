@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..errors import PolicyError
-from .jobs import Batch, BatchRecord, Decision, Job
+from ..records import BatchRecord
+from .jobs import Batch, Decision, Job
 from .policies import Greedy, Policy, label
-from .waiting_line import Waiting
+from .waiting_line import WaitingLine
 
 #: what the queue goes on under when a policy breaks its contract
 FALLBACK = Greedy()
@@ -43,7 +44,7 @@ class Scheduler:
     """
 
     def __init__(self, policy: Policy) -> None:
-        self.waiting = Waiting()
+        self.waiting = WaitingLine()
         #: after a `poll` that released nothing: the absolute time to poll again
         self.wake_at = math.inf
         #: the most padded tokens that fit into memory; a policy's larger batch is cut to it

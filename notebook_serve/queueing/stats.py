@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from ..display import Table, duration, per_second, percent
 from ..extras import require
+from ..records import OUTCOMES, BatchRecord, ErrorRecord, RequestRecord
 from .histogram import SECONDS, SHARES, SIZES, Histogram
-from .jobs import OUTCOMES, BatchRecord, ErrorRecord, Job, RequestRecord
+from .jobs import Job
 
 if TYPE_CHECKING:
     from pandas import DataFrame

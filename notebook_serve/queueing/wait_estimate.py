@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 
-from .jobs import BatchRecord
-from .online_cost import Law
+from ..records import BatchRecord
+from .online_cost import OnlineCost
 
 #: how many of the newest batches tell what requests cost now
 RECENT = 20
@@ -14,7 +14,7 @@ RECENT = 20
 USABLE = 0.7
 
 
-class Backlog:
+class WaitEstimate:
     """The lengths of what waits, and the seconds that such work took lately.
 
     The seconds of the newest batches are divided by the fitted law into a part for each request
@@ -27,7 +27,7 @@ class Backlog:
         #: waiting requests whose length is known, and the sum of their lengths
         self.known = 0
         self.tokens = 0
-        self._law = Law()
+        self._law = OnlineCost()
         self._newest: deque[BatchRecord] = deque(maxlen=RECENT)
         #: what the newest took for each request and for each token, and the tokens of a request;
         #: None while that has not been reckoned, which is done when somebody asks

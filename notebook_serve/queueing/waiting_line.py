@@ -39,7 +39,7 @@ class Group:
             del self._by_length[bisect_left(self._by_length, (job.length, job.id))]
 
 
-class Waiting(Sequence[Job]):
+class WaitingLine(Sequence[Job]):
     """The jobs that wait, in the order of arrival: what the scheduler keeps and a policy sees.
 
     A policy may read it as any sequence; `mates` and `by_length` answer from its indexes.
@@ -104,7 +104,7 @@ class Waiting(Sequence[Job]):
         return self._listed[index]
 
     def __repr__(self) -> str:
-        return f"<Waiting: {len(self)} jobs in {len(self._groups)} groups>"
+        return f"<WaitingLine: {len(self)} jobs in {len(self._groups)} groups>"
 
 
 def mates(waiting: Sequence[Job], job: Job | None = None, limit: int | None = None) -> list[Job]:
@@ -116,14 +116,14 @@ def mates(waiting: Sequence[Job], job: Job | None = None, limit: int | None = No
     if not waiting:
         return []
     job = waiting[0] if job is None else job
-    if isinstance(waiting, Waiting):
+    if isinstance(waiting, WaitingLine):
         return list(islice(waiting.group(job.group).jobs.values(), limit))
     return list(islice((other for other in waiting if other.group == job.group), limit))
 
 
 def by_length(waiting: Sequence[Job], job: Job) -> tuple[list[tuple[int, int, Job]], int]:
     """The mates of `job` as ``(length, id, job)`` in rising order, and the place of `job`."""
-    if isinstance(waiting, Waiting):
+    if isinstance(waiting, WaitingLine):
         ranked = waiting.group(job.group).by_length()
     else:
         ranked = sorted((other.length, other.id, other) for other in mates(waiting, job))

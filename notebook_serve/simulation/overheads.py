@@ -10,7 +10,7 @@ from itertools import pairwise
 from statistics import median
 
 from ..queueing.cost_model import CostModel
-from ..queueing.jobs import BatchRecord, RequestRecord
+from ..records import BatchRecord, RequestRecord
 
 #: fewer cases than this say nothing
 FEW = 10

@@ -11,7 +11,7 @@ import textwrap
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle, islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..display import per_second, roughly
 from ..extras import require
@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from ..queueing.jobs import PolicyChange, RequestRecord
-    from .report import Report
+    from ..queueing.record_log import RequestLog
+    from ..queueing.stats import Distribution
+    from ..records import BatchRecord, PolicyChange, RequestRecord
 
 #: colours that can be told apart with any kind of sight, after M. Okabe and K. Ito, *Color
 #: Universal Design*, darkened where white is near; one more is kept for what was not answered
@@ -49,10 +50,62 @@ BARS: dict[str, Any] = {"height": 1.0, "edgecolor": "white", "linewidth": 0.5}
 MOST_REASONS = 40
 
 
+class Plottable(Protocol):
+    """The attributes of a `Report` that its figures read."""
+
+    @property
+    def records(self) -> RequestLog:
+        """The requests, in the order of arrival."""
+
+    @property
+    def batches(self) -> Sequence[BatchRecord]:
+        """The batches, in the order in which they started."""
+
+    @property
+    def start(self) -> float:
+        """Seconds of the warm-up."""
+
+    @property
+    def duration(self) -> float:
+        """Seconds during which requests were offered."""
+
+    @property
+    def deadline(self) -> float:
+        """Seconds within which an answer is good."""
+
+    @property
+    def latency(self) -> Distribution:
+        """Seconds from arrival to answer."""
+
+    @property
+    def is_rough(self) -> bool:
+        """True if the cost model does not fit."""
+
+    @property
+    def policy(self) -> str:
+        """The policy's ``repr``."""
+
+    @property
+    def changes(self) -> Sequence[PolicyChange]:
+        """The policies that took effect during the run."""
+
+    @property
+    def offered(self) -> float:
+        """Requests per second."""
+
+    @property
+    def source(self) -> str:
+        """``simulated``, ``measured`` or ``recorded``."""
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """Warnings, in whole sentences."""
+
+
 # -- latency ------------------------------------------------------------------------------
 
 
-def latencies(report: Report, ax: Axes | None = None) -> Axes:
+def latencies(report: Plottable, ax: Axes | None = None) -> Axes:
     """Draw the latency of each request against its arrival, coloured by its batch's size."""
     ax = _axes(4.8) if ax is None else ax
     log = report.records
@@ -75,7 +128,7 @@ def latencies(report: Report, ax: Axes | None = None) -> Axes:
     return _finish(ax, report, "arrival (s since the start of the traffic)", names_at=0.84)
 
 
-def _points(ax: Axes, report: Report, answered: Sequence[int], scale: float) -> None:
+def _points(ax: Axes, report: Plottable, answered: Sequence[int], scale: float) -> None:
     log, step = report.records, _step(answered)
     shown = answered[::step]
     sizes = [log.batch_size[n] for n in shown]
@@ -94,7 +147,7 @@ def _points(ax: Axes, report: Report, answered: Sequence[int], scale: float) -> 
     ax.figure.colorbar(points, ax=ax, label="batch size (requests)", ticks=whole)
 
 
-def _levels(ax: Axes, report: Report, longest: float, scale: float, unit: str) -> None:
+def _levels(ax: Axes, report: Plottable, longest: float, scale: float, unit: str) -> None:
     """Lines at the percentiles, and at the deadline where it is near."""
     latency, span = report.latency, [report.start, report.duration]
     levels = [("p50", latency.p50, INK, "-"), ("p99", latency.p99, INK, "--")]
@@ -116,7 +169,7 @@ def _plain(value: float) -> str:
 # -- time line ----------------------------------------------------------------------------
 
 
-def timeline(report: Report, ax: Axes | None, limit: int, start: float) -> Axes:
+def timeline(report: Plottable, ax: Axes | None, limit: int, start: float) -> Axes:
     """Draw the first `limit` requests that arrived from `start` on, each as a bar."""
     log = report.records
     numbers = (n for n, arrived in enumerate(log.arrived) if arrived >= start)
@@ -142,7 +195,7 @@ def timeline(report: Report, ax: Axes | None, limit: int, start: float) -> Axes:
 
 
 def _runs(
-    ax: Axes, report: Report, ran: Mapping[int, RequestRecord], look: Mapping[str, Any]
+    ax: Axes, report: Plottable, ran: Mapping[int, RequestRecord], look: Mapping[str, Any]
 ) -> None:
     runs = [record.inference_time for record in ran.values()]
     left = [record.started or 0.0 for record in ran.values()]
@@ -186,12 +239,12 @@ def _step(numbers: Sequence[int]) -> int:
     return math.ceil(len(numbers) / MOST_POINTS)
 
 
-def _lost(report: Report, numbers: Iterable[int]) -> str:
+def _lost(report: Plottable, numbers: Iterable[int]) -> str:
     counts = Counter(report.records.outcome[n] for n in numbers)
     return ", ".join(f"{count:,} {outcome}" for outcome, count in counts.items())
 
 
-def _finish(ax: Axes, report: Report, along: str, names_at: float = 1.0) -> Axes:
+def _finish(ax: Axes, report: Plottable, along: str, names_at: float = 1.0) -> Axes:
     """A title, a legend, policy changes with their names at a share of the height, and notes."""
     _mark_changes(ax, report.changes, names_at)
     policies = policies_in_words(report.policy, report.changes) if report.policy else ""

@@ -11,10 +11,10 @@ from typing import Any
 from ..display import duration as in_words
 from ..errors import OptionError
 from ..queueing.cost_model import CostModel, check_cost
-from ..queueing.jobs import PolicyChange, RequestRecord
 from ..queueing.noise import Noise
 from ..queueing.policies import PolicyLike
 from ..queueing.policy_history import policies_between, policies_in_words
+from ..records import PolicyChange, RequestRecord
 from ..traffic import Trace
 from ..validation.option_hints import check_further
 from ..validation.tracebacks import entry_point

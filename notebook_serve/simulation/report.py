@@ -17,10 +17,10 @@ from ..display import Table, cell, duration, per_second, percent, roughly
 from ..errors import OptionError
 from ..extras import require
 from ..queueing.cost_model import MOST_ERROR
-from ..queueing.jobs import OUTCOMES, BatchRecord, PolicyChange
 from ..queueing.policy_history import policies_in_words, policy_at
 from ..queueing.record_log import RequestLog
 from ..queueing.stats import Distribution
+from ..records import OUTCOMES, BatchRecord, PolicyChange
 from ..validation.tracebacks import entry_point
 from . import plots as figures
 

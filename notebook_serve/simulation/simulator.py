@@ -15,13 +15,14 @@ from typing import Any, Literal, get_args
 
 from ..errors import OptionError
 from ..queueing.cost_model import CostModel, check_cost
-from ..queueing.jobs import Batch, Job, Outcome
+from ..queueing.jobs import Batch, Job
 from ..queueing.noise import Factors, Noise
 from ..queueing.policies import Greedy, NoBatching, Policy, PolicyLike, label
 from ..queueing.policy_kinds import as_policy
 from ..queueing.record_log import BatchLog, RequestLog
 from ..queueing.scheduler import Scheduler
-from ..queueing.wait_estimate import USABLE, Backlog
+from ..queueing.wait_estimate import USABLE, WaitEstimate
+from ..records import Outcome
 from ..traffic import ClosedLoop, Lengths, Traffic, as_lengths, bounded
 from ..validation.tracebacks import entry_point
 from .report import Report
@@ -210,7 +211,7 @@ class Lane:
         self.observed = hasattr(policy, "observe")
         self.workers = self.idle = workers
         self.wake_at = math.inf
-        self.backlog = Backlog()
+        self.backlog = WaitEstimate()
         #: requests that run
         self.running = 0
         #: what the waiting would take, each alone, and when the running batches will be done

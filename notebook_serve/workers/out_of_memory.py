@@ -28,7 +28,7 @@ def free_memory() -> None:
 
 
 @dataclass
-class Ceiling:
+class MemoryLimit:
     """The most padded tokens that a batch may have, learned from the batches that did not fit.
 
     Halved by a batch that ran out of memory, and raised by a hundredth with each batch that came

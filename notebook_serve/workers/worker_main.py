@@ -17,8 +17,8 @@ from contextlib import suppress
 from io import TextIOWrapper
 from typing import Any
 
-from ..engine.bisection import Failure
 from ..models.base import FunctionModel, Model, Prepared
+from ..models.bisection import Failure
 from ..models.devices import moved, placed
 from ..models.encoder import EncoderModel
 from ..models.text import as_model

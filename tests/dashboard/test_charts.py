@@ -14,7 +14,7 @@ from playwright.sync_api import Page, Route, expect
 
 from notebook_serve import Server
 from notebook_serve.dashboard import still_picture as dashboard_picture
-from notebook_serve.queueing.jobs import OUTCOMES
+from notebook_serve.records import OUTCOMES
 
 from ..helpers.browser import Visit, a_browser, visiting  # noqa: F401 (fixtures)
 from .test_browser_page import READABLE, ask, chart, echo, lowest_contrast

@@ -2,18 +2,18 @@ from __future__ import annotations
 
 import pytest
 
-from notebook_serve.engine.circuit_breaker import Breaker
+from notebook_serve.engine.circuit_breaker import CircuitBreaker
 
 
-def opened(now: float = 100.0) -> Breaker:
-    breaker = Breaker(threshold=3, cool_off=2.0, longest=10.0)
+def opened(now: float = 100.0) -> CircuitBreaker:
+    breaker = CircuitBreaker(threshold=3, cool_off=2.0, longest=10.0)
     breaker.ran(0, 3, now)
     return breaker
 
 
 def test_it_opens_after_failures_in_a_row_and_says_for_how_long() -> None:
     """Below the threshold nothing happens; at it, requests are refused for the cool-off."""
-    breaker = Breaker(threshold=3, cool_off=2.0)
+    breaker = CircuitBreaker(threshold=3, cool_off=2.0)
     assert not breaker.ran(0, 2, 100.0)
     assert breaker.refuses(100.0) is None
     assert breaker.ran(0, 1, 100.0)
@@ -24,7 +24,7 @@ def test_it_opens_after_failures_in_a_row_and_says_for_how_long() -> None:
 
 def test_a_success_in_between_starts_the_count_again() -> None:
     """Bad inputs among good ones never open it."""
-    breaker = Breaker(threshold=3)
+    breaker = CircuitBreaker(threshold=3)
     for _ in range(100):
         breaker.ran(0, 2, 100.0)
         breaker.ran(1, 5, 100.0)
@@ -65,7 +65,7 @@ def test_a_probe_that_never_tells_does_not_close_the_door() -> None:
 
 def test_it_says_what_happens_next() -> None:
     """In a sentence for each state: how far it is, how long it is open, or that it tries."""
-    breaker = Breaker(threshold=3, cool_off=2.0)
+    breaker = CircuitBreaker(threshold=3, cool_off=2.0)
     said = [breaker.outlook(100.0)]
     breaker.ran(0, 2, 100.0)
     said.append(breaker.outlook(100.0))

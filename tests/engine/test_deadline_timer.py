@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from notebook_serve.engine.deadline_timer import Deadlines
+from notebook_serve.engine.deadline_timer import DeadlineTimer
 
 from ..helpers.blocking_model import eventually
 
@@ -19,11 +19,11 @@ LONG = 30.0
 
 
 class Watch:
-    """A `Deadlines` whose calls can be waited for."""
+    """A `DeadlineTimer` whose calls can be waited for."""
 
     def __init__(self) -> None:
         self.calls: queue.SimpleQueue[int] = queue.SimpleQueue()
-        self.deadlines = Deadlines(self.calls.put, "test deadlines")
+        self.deadlines = DeadlineTimer(self.calls.put, "test deadlines")
 
     def next(self) -> int:
         """The next key that was due."""
@@ -62,7 +62,7 @@ def test_keys_are_due_in_the_order_of_their_times(watch: Watch) -> None:
 def test_nothing_is_due_before_its_time(seconds: float) -> None:
     """The clock has reached the time when the call comes."""
     called_at: queue.SimpleQueue[float] = queue.SimpleQueue()
-    deadlines = Deadlines(lambda key: called_at.put(time.monotonic()), "test deadlines")
+    deadlines = DeadlineTimer(lambda key: called_at.put(time.monotonic()), "test deadlines")
     deadlines.start()
     when = time.monotonic() + seconds
     deadlines.add(when, 1)
@@ -134,7 +134,7 @@ def test_a_call_holds_up_nobody() -> None:
         helper.start()
         seen.put(added.wait(LONG / 3))
 
-    deadlines = Deadlines(due, "test deadlines")
+    deadlines = DeadlineTimer(due, "test deadlines")
     deadlines.add(time.monotonic(), 1)
     deadlines.start()
     went_on = seen.get(timeout=LONG)
@@ -153,7 +153,7 @@ def test_a_key_may_add_and_discard_others() -> None:
             deadlines.discard(2)
             deadlines.add(time.monotonic(), 3)
 
-    deadlines = Deadlines(due, "test deadlines")
+    deadlines = DeadlineTimer(due, "test deadlines")
     now = time.monotonic()
     deadlines.add(now - 1, 1)
     deadlines.add(now, 2)
@@ -165,20 +165,20 @@ def test_a_key_may_add_and_discard_others() -> None:
     assert called.empty()
 
 
-def stop_at_once(deadlines: Deadlines) -> None:
+def stop_at_once(deadlines: DeadlineTimer) -> None:
     """Stop a thread that may not even have begun to wait."""
     deadlines.start()
     deadlines.stop()
 
 
-def stop_twice(deadlines: Deadlines) -> None:
+def stop_twice(deadlines: DeadlineTimer) -> None:
     """Stop again what is stopped."""
     deadlines.start()
     deadlines.stop()
     deadlines.stop()
 
 
-def stop_before_start(deadlines: Deadlines) -> None:
+def stop_before_start(deadlines: DeadlineTimer) -> None:
     """Stop first: the thread ends as soon as it starts."""
     deadlines.stop()
     deadlines.start()
@@ -186,7 +186,7 @@ def stop_before_start(deadlines: Deadlines) -> None:
 
 
 @pytest.mark.parametrize("end", [stop_at_once, stop_twice, stop_before_start])
-def test_stop_ends_the_thread(end: Callable[[Deadlines], None]) -> None:
+def test_stop_ends_the_thread(end: Callable[[DeadlineTimer], None]) -> None:
     """In whatever order it is started and stopped, no thread stays and nothing more is called."""
     watch = Watch()
     watch.deadlines.add(time.monotonic() + 3600, 1)
@@ -223,7 +223,7 @@ def test_a_key_may_stop_the_thread() -> None:
         deadlines.stop()
         stopped.set()
 
-    deadlines = Deadlines(due, "test deadlines")
+    deadlines = DeadlineTimer(due, "test deadlines")
     deadlines.add(time.monotonic(), 1)
     deadlines.add(time.monotonic(), 2)
     deadlines.start()

@@ -30,7 +30,7 @@ from notebook_serve import (
     Window,
     WorkerDead,
 )
-from notebook_serve.engine.circuit_breaker import Breaker
+from notebook_serve.engine.circuit_breaker import CircuitBreaker
 from notebook_serve.engine.engine import Answer, Engine, retry_after
 from notebook_serve.engine.failures import FAILING_AFTER
 from notebook_serve.models.base import FunctionModel, Prepared
@@ -238,7 +238,7 @@ def test_a_model_that_only_fails_is_left_alone_for_a_while(engine: MakeEngine) -
         return inputs
 
     one = engine(model)
-    one.breaker = Breaker(threshold=3, cool_off=0.05)
+    one.breaker = CircuitBreaker(threshold=3, cool_off=0.05)
     for _ in range(3):
         with pytest.raises(ModelFailed):
             ask(one, 1).result(30)
@@ -278,7 +278,7 @@ def test_a_model_is_failing_exactly_while_its_newest_requests_fail(engine: MakeE
     seed = random.randrange(2**32)
     print(f"seed {seed}")  # noqa: T201 - to repeat a failure
     chosen, one, ran = random.Random(seed), engine(Sometimes(), policy=NoBatching()), list[str]()
-    one.breaker = Breaker(threshold=10**9)
+    one.breaker = CircuitBreaker(threshold=10**9)
     assert one.state == "ready"
     for _ in range(300):
         wanted = chosen.choice(("ok", "failed", "failed", "failed", "invalid"))
@@ -316,7 +316,7 @@ def test_a_failing_model_says_what_failed_and_what_comes_next(
 ) -> None:
     """Type, message, how often, which request and what next; logged once, with the traceback."""
     one = engine(Sometimes(), policy=NoBatching())
-    one.breaker = Breaker(threshold=4, cool_off=60.0)
+    one.breaker = CircuitBreaker(threshold=4, cool_off=60.0)
     with caplog.at_level(logging.INFO, "notebook_serve"):
         assert outcome_of(one, "failed") == "failed"
         first = one.failing

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from notebook_serve.engine.pre_post_thread import Desk
+from notebook_serve.engine.pre_post_thread import PrePostThread
 
 
 @pytest.fixture
@@ -16,14 +16,14 @@ def died() -> list[BaseException]:
 
 
 @pytest.fixture
-def desk(died: list[BaseException]) -> Iterator[Desk]:
-    desk = Desk(died.append, "a desk")
+def desk(died: list[BaseException]) -> Iterator[PrePostThread]:
+    desk = PrePostThread(died.append, "a desk")
     yield desk
     desk.close()
     desk.join(10)
 
 
-def test_urgent_work_goes_first_and_the_rest_in_order(desk: Desk) -> None:
+def test_urgent_work_goes_first_and_the_rest_in_order(desk: PrePostThread) -> None:
     done: list[str] = []
     # Nothing runs before the start, so all of it is there to choose from.
     for name in "abc":
@@ -36,14 +36,14 @@ def test_urgent_work_goes_first_and_the_rest_in_order(desk: Desk) -> None:
     assert done == ["x", "y", "z", "a", "b", "c"]
 
 
-def test_work_that_is_put_by_work_is_done(desk: Desk) -> None:
+def test_work_that_is_put_by_work_is_done(desk: PrePostThread) -> None:
     done = threading.Event()
     desk.start()
     desk.put(lambda: desk.put_urgent(done.set))
     assert done.wait(10)
 
 
-def test_it_knows_its_own_thread(desk: Desk) -> None:
+def test_it_knows_its_own_thread(desk: PrePostThread) -> None:
     found: list[bool] = []
     desk.put(lambda: found.append(desk.is_current()))
     desk.start()
@@ -53,7 +53,9 @@ def test_it_knows_its_own_thread(desk: Desk) -> None:
     assert not desk.is_current()
 
 
-def test_what_escapes_is_told_and_ends_the_thread(desk: Desk, died: list[BaseException]) -> None:
+def test_what_escapes_is_told_and_ends_the_thread(
+    desk: PrePostThread, died: list[BaseException]
+) -> None:
     done: list[str] = []
 
     def leave() -> None:
@@ -67,7 +69,7 @@ def test_what_escapes_is_told_and_ends_the_thread(desk: Desk, died: list[BaseExc
     assert done == []
 
 
-def test_to_join_it_from_itself_or_before_its_start_does_not_block(desk: Desk) -> None:
+def test_to_join_it_from_itself_or_before_its_start_does_not_block(desk: PrePostThread) -> None:
     desk.join(10)
     desk.put(lambda: desk.join(10))
     desk.start()

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from notebook_serve import LoaderFailed, Server, serve, servers
-from notebook_serve.engine.circuit_breaker import Breaker
+from notebook_serve.engine.circuit_breaker import CircuitBreaker
 from notebook_serve.http.request import FORM
 
 from ..helpers import small_models
@@ -413,7 +413,7 @@ def test_an_open_breaker_is_503_and_says_what_failed(make: Make, client: httpx.C
         raise KeyError("secret")
 
     server = make(broken)
-    server._engine.breaker = Breaker(threshold=3, cool_off=60.0)
+    server._engine.breaker = CircuitBreaker(threshold=3, cool_off=60.0)
     for _ in range(3):
         assert client.post(server.url, content="x").status_code == 500
     ready = client.get(server.url + "/ready")

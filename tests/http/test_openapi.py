@@ -16,7 +16,7 @@ from openapi_spec_validator import validate
 from starlette.routing import Route
 
 from notebook_serve import Server, errors
-from notebook_serve.engine.circuit_breaker import Breaker
+from notebook_serve.engine.circuit_breaker import CircuitBreaker
 from notebook_serve.errors import OptionError, ServeError, StartError
 from notebook_serve.extras import MissingExtra
 from notebook_serve.http.dashboard_page import PARTS
@@ -97,7 +97,7 @@ def test_a_failing_server_is_as_the_document_says(make: Make) -> None:
         raise KeyError("no weights")
 
     server = make(broken)
-    server._engine.breaker = Breaker(threshold=2, cool_off=60.0)
+    server._engine.breaker = CircuitBreaker(threshold=2, cool_off=60.0)
     document = document_of(server)
     for _ in range(2):
         assert httpx.post(server.url, content="x").status_code == 500

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from notebook_serve.lab.pivot import MOST_LOADS, pivot
-from notebook_serve.queueing.jobs import Outcome, RequestRecord
 from notebook_serve.queueing.record_log import RequestLog
+from notebook_serve.records import Outcome, RequestRecord
 from notebook_serve.simulation.report import Report
 
 

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import pytest
 
 from notebook_serve import CoDel, Greedy, LengthAware, NoBatching, OptionError, Window, parse_policy
-from notebook_serve.queueing.jobs import BatchRecord, Decision, Job
+from notebook_serve.queueing.jobs import Decision, Job
+from notebook_serve.records import BatchRecord
 
 
 class Deaf:

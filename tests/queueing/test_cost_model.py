@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from notebook_serve.errors import OptionError
 from notebook_serve.queueing.cost_model import FEW, MOST_ERROR, NO_FIT, TERMS, CostModel, Fit
-from notebook_serve.queueing.jobs import BatchRecord
 from notebook_serve.queueing.policies import Greedy
+from notebook_serve.records import BatchRecord
 from notebook_serve.simulation.simulator import simulate
 from notebook_serve.traffic import Poisson
 

@@ -6,15 +6,8 @@ from typing import Any, get_args
 
 import pytest
 
-from notebook_serve.queueing.jobs import (
-    OUTCOMES,
-    Batch,
-    BatchRecord,
-    Decision,
-    Job,
-    Outcome,
-    RequestRecord,
-)
+from notebook_serve.queueing.jobs import Batch, Decision, Job
+from notebook_serve.records import OUTCOMES, BatchRecord, Outcome, RequestRecord
 
 JOB = Job(1, 0.0)
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from notebook_serve.errors import OptionError
 from notebook_serve.queueing.cost_model import CostModel
-from notebook_serve.queueing.jobs import BatchRecord, Decision, Job
+from notebook_serve.queueing.jobs import Decision, Job
 from notebook_serve.queueing.learned_policies import (
     LATER,
     TRIES,
@@ -23,11 +23,12 @@ from notebook_serve.queueing.learned_policies import (
     cuts_around,
     within,
 )
-from notebook_serve.queueing.online_cost import Law
+from notebook_serve.queueing.online_cost import OnlineCost
 from notebook_serve.queueing.policies import LengthAware, Policy
 from notebook_serve.queueing.policy_parser import parse_policy
 from notebook_serve.queueing.scheduler import Scheduler
-from notebook_serve.queueing.waiting_line import Waiting
+from notebook_serve.queueing.waiting_line import WaitingLine
+from notebook_serve.records import BatchRecord
 from notebook_serve.simulation.simulator import simulate
 from notebook_serve.traffic import ClosedLoop, LogNormal, Poisson
 
@@ -65,9 +66,9 @@ def taught(policy: Any, cost: CostModel) -> Any:
     return policy
 
 
-def as_waiting(jobs: Sequence[Job]) -> Waiting:
+def as_waiting(jobs: Sequence[Job]) -> WaitingLine:
     """The jobs as the scheduler keeps them."""
-    waiting = Waiting()
+    waiting = WaitingLine()
     for job in jobs:
         waiting.add(job)
     return waiting
@@ -548,7 +549,7 @@ def test_a_copy_learns_for_itself(kind: Callable[[], Learning]) -> None:
     assert untaught is None
     assert other.cost == EASY
     assert third.cost != EASY
-    assert isinstance(other._law, Law)
+    assert isinstance(other._law, OnlineCost)
 
 
 @pytest.mark.parametrize("size", [0, -1, 1.5, True, "8", None, math.inf])

@@ -9,9 +9,9 @@ import pytest
 
 from notebook_serve import LastError, Stats
 from notebook_serve.display import STATES
-from notebook_serve.queueing.jobs import BatchRecord, RequestRecord
 from notebook_serve.queueing.merged_stats import URGENCY, state_of, together
 from notebook_serve.queueing.stats import Recorder
+from notebook_serve.records import BatchRecord, RequestRecord
 
 
 def recorder(latencies: list[float], lengths: tuple[int, ...], born: float = 0.0) -> Recorder:

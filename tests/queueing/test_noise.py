@@ -11,8 +11,8 @@ import pytest
 
 from notebook_serve import CostModel, Greedy, LengthAware, NoBatching, Noise, simulate
 from notebook_serve.errors import OptionError
-from notebook_serve.queueing.jobs import BatchRecord
 from notebook_serve.queueing.noise import FEW, Factors, spells
+from notebook_serve.records import BatchRecord
 from notebook_serve.traffic import Poisson, Uniform
 
 LAW = CostModel(fixed=0.010, per_token=0.0002)

@@ -21,7 +21,7 @@ from notebook_serve.queueing.policies import (
     Window,
 )
 from notebook_serve.queueing.policy_parser import BUILT_IN, parse_policy
-from notebook_serve.queueing.waiting_line import Waiting
+from notebook_serve.queueing.waiting_line import WaitingLine
 
 NAMES: dict[str, Any] = dict(BUILT_IN)
 POLICIES: list[Policy] = [
@@ -47,7 +47,7 @@ def as_list(jobs: Sequence[Job]) -> Sequence[Job]:
 
 def as_waiting(jobs: Sequence[Job]) -> Sequence[Job]:
     """The jobs as the scheduler keeps them."""
-    waiting = Waiting()
+    waiting = WaitingLine()
     for job in jobs:
         waiting.add(job)
     return waiting

@@ -4,13 +4,13 @@ import math
 
 import pytest
 
-from notebook_serve.queueing.jobs import PolicyChange
 from notebook_serve.queueing.policy_history import (
     MOST_LISTED,
     policies_between,
     policies_in_words,
     policy_at,
 )
+from notebook_serve.records import PolicyChange
 
 CHANGES = [
     PolicyChange(10.0, "A()", "start"),

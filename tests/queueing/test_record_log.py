@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from notebook_serve import BatchRecord, ErrorRecord
-from notebook_serve.queueing.jobs import MOST_NUMBERS, RequestRecord
 from notebook_serve.queueing.record_log import Batches, BatchLog, Errors, RequestLog, Requests
+from notebook_serve.records import MOST_NUMBERS, RequestRecord
 
 RECORDS = [
     RequestRecord(0, 0.5, 0.75, 1.5, "ok", 4, 2, 17, "g", "predict"),

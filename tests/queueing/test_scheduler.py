@@ -19,7 +19,7 @@ from hypothesis.stateful import (
 )
 
 from notebook_serve.errors import PolicyError
-from notebook_serve.queueing.jobs import Batch, BatchRecord, Decision, Job
+from notebook_serve.queueing.jobs import Batch, Decision, Job
 from notebook_serve.queueing.policies import (
     CoDel,
     Greedy,
@@ -30,6 +30,7 @@ from notebook_serve.queueing.policies import (
     Window,
 )
 from notebook_serve.queueing.scheduler import FALLBACK, PolicyFault, Scheduler, checked
+from notebook_serve.records import BatchRecord
 
 Decide = Callable[[Sequence[Job], float], Any]
 

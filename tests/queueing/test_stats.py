@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from notebook_serve.queueing.jobs import OUTCOMES, BatchRecord, Job, Outcome, RequestRecord
+from notebook_serve.queueing.jobs import Job
 from notebook_serve.queueing.stats import (
     KEEP_BATCHES,
     KEEP_REQUESTS,
@@ -25,6 +25,7 @@ from notebook_serve.queueing.stats import (
     Stats,
     WorkerStats,
 )
+from notebook_serve.records import OUTCOMES, BatchRecord, Outcome, RequestRecord
 
 ABOUT: dict[str, Any] = {"state": "ready", "model": "gate", "policy": "Greedy()"}
 

@@ -9,27 +9,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from notebook_serve.queueing.cost_model import CostModel
-from notebook_serve.queueing.jobs import BatchRecord
 from notebook_serve.queueing.online_cost import MEMORY
-from notebook_serve.queueing.wait_estimate import RECENT, Backlog
+from notebook_serve.queueing.wait_estimate import RECENT, WaitEstimate
+from notebook_serve.records import BatchRecord
 
 LAW = CostModel(fixed=0.005, per_item=0.001, per_token=0.0002)
 
 
-def ran(backlog: Backlog, lengths: Sequence[int], seconds: float) -> None:
+def ran(backlog: WaitEstimate, lengths: Sequence[int], seconds: float) -> None:
     """Tell of a batch that took so long."""
     backlog.learn(BatchRecord(0, "full", tuple(lengths), 0.0, seconds))
 
 
-def after(batches: Iterable[Sequence[int]], law: CostModel = LAW) -> Backlog:
+def after(batches: Iterable[Sequence[int]], law: CostModel = LAW) -> WaitEstimate:
     """A backlog that has seen these batches run under `law`."""
-    backlog = Backlog()
+    backlog = WaitEstimate()
     for lengths in batches:
         ran(backlog, lengths, law(lengths))
     return backlog
 
 
-def predicted(backlog: Backlog, lengths: Sequence[int]) -> float:
+def predicted(backlog: WaitEstimate, lengths: Sequence[int]) -> float:
     """The seconds of a queue of requests of these lengths, which is gone afterwards."""
     for length in lengths:
         backlog.add(length)
@@ -66,7 +66,7 @@ def mixed(count: int, seed: int) -> list[int]:
 
 def test_nothing_is_said_before_enough_batches_ran() -> None:
     """The first batches tell too little, with an empty queue as with a full one."""
-    backlog = Backlog()
+    backlog = WaitEstimate()
     backlog.add(5)
     for _ in range(RECENT - 1):
         ran(backlog, [5, 5], 0.1)
@@ -160,7 +160,7 @@ def test_lengths_do_not_count_where_they_cost_nothing() -> None:
 def test_without_a_law_requests_are_all_alike() -> None:
     """Times that follow no law of the lengths are shared evenly, whatever waits."""
     rng = random.Random(5)
-    backlog = Backlog()
+    backlog = WaitEstimate()
     seconds = []
     for lengths in cut(mixed(400, 6), 4):
         seconds.append(rng.choice([0.01, 1.0]))
@@ -206,7 +206,7 @@ def test_a_coarse_clock_stops_nobody() -> None:
 @given(st.lists(st.integers(0, 10_000)), st.randoms(use_true_random=False))
 def test_what_has_left_leaves_nothing_behind(lengths: list[int], rng: random.Random) -> None:
     """Whatever the order in which requests come and go, an empty queue is empty."""
-    backlog, coming = Backlog(), list(lengths)
+    backlog, coming = WaitEstimate(), list(lengths)
     waiting: list[int] = []
     while coming or waiting:
         if coming and rng.random() < 0.6:

@@ -7,12 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from notebook_serve.queueing.jobs import Job
-from notebook_serve.queueing.waiting_line import Waiting, by_length, mates
+from notebook_serve.queueing.waiting_line import WaitingLine, by_length, mates
 
 
-def waiting_of(jobs: Sequence[Job]) -> Waiting:
+def waiting_of(jobs: Sequence[Job]) -> WaitingLine:
     """The scheduler's own container with `jobs` in it."""
-    waiting = Waiting()
+    waiting = WaitingLine()
     for job in jobs:
         waiting.add(job)
     return waiting
@@ -41,7 +41,7 @@ def test_it_reads_as_a_sequence_in_the_order_of_arrival() -> None:
 def test_an_index_that_is_not_there_raises(index: int) -> None:
     """Nothing waits, so no index is good, the two ends included."""
     with pytest.raises(IndexError):
-        Waiting()[index]
+        WaitingLine()[index]
 
 
 def test_a_job_is_told_by_identity() -> None:
@@ -88,7 +88,7 @@ def test_a_look_by_index_does_not_outlive_a_change() -> None:
 
 def test_the_repr_counts_jobs_and_groups() -> None:
     """A policy's author who prints what waits reads how much it is."""
-    assert repr(waiting_of(three())) == "<Waiting: 3 jobs in 2 groups>"
+    assert repr(waiting_of(three())) == "<WaitingLine: 3 jobs in 2 groups>"
 
 
 @pytest.mark.parametrize("indexed", [False, True])
@@ -105,7 +105,7 @@ def test_mates_are_those_of_one_group_oldest_first(indexed: bool) -> None:
     assert mates(waiting, limit=0) == []
 
 
-@pytest.mark.parametrize("waiting", [[], Waiting()], ids=["list", "Waiting"])
+@pytest.mark.parametrize("waiting", [[], WaitingLine()], ids=["list", "Waiting"])
 def test_nothing_has_no_mates(waiting: Sequence[Job]) -> None:
     """Where nothing waits there are no mates, and no error."""
     assert mates(waiting) == []
@@ -137,7 +137,7 @@ def test_by_length_ranks_the_mates_and_finds_the_job(indexed: bool) -> None:
 )
 def test_indexes_stay_in_step_with_what_waits(steps: list[tuple[str, int, str]]) -> None:
     """After any coming and going the indexes answer what a look at every job would."""
-    waiting, plain, ids = Waiting(), list[Job](), 0
+    waiting, plain, ids = WaitingLine(), list[Job](), 0
     for what, number, group in steps:
         if what == "add":
             ids += 1

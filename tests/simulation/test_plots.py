@@ -17,9 +17,9 @@ from matplotlib.colors import LinearSegmentedColormap, to_hex, to_rgb
 
 from notebook_serve.lab.compare import compare
 from notebook_serve.queueing.cost_model import CostModel
-from notebook_serve.queueing.jobs import PolicyChange, RequestRecord
 from notebook_serve.queueing.policies import CoDel, Greedy, LengthAware, NoBatching, Policy, Window
 from notebook_serve.queueing.record_log import RequestLog
+from notebook_serve.records import PolicyChange, RequestRecord
 from notebook_serve.simulation.drawing import DARK, LIGHT, svg
 from notebook_serve.simulation.plots import LOST, MOST_NAMED, MOST_SHAPES, PALETTE, SIZES, WAITS
 from notebook_serve.simulation.report import Report

@@ -13,10 +13,10 @@ import pytest
 from notebook_serve import Server
 from notebook_serve.errors import OptionError
 from notebook_serve.queueing.cost_model import CostModel
-from notebook_serve.queueing.jobs import Outcome, PolicyChange, RequestRecord
 from notebook_serve.queueing.learned_policies import Adaptive, CostAware
 from notebook_serve.queueing.policies import CoDel, Greedy, LengthAware, NoBatching, Policy, Window
 from notebook_serve.queueing.record_log import RequestLog
+from notebook_serve.records import Outcome, PolicyChange, RequestRecord
 from notebook_serve.simulation.replay import replay
 from notebook_serve.simulation.report import Report
 from notebook_serve.simulation.simulator import simulate

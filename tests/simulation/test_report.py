@@ -20,9 +20,9 @@ from matplotlib.colors import to_hex
 from notebook_serve.display import per_second, roughly
 from notebook_serve.errors import OptionError
 from notebook_serve.queueing.cost_model import MOST_ERROR
-from notebook_serve.queueing.jobs import OUTCOMES, BatchRecord, Outcome, PolicyChange, RequestRecord
 from notebook_serve.queueing.record_log import RequestLog
 from notebook_serve.queueing.stats import Distribution
+from notebook_serve.records import OUTCOMES, BatchRecord, Outcome, PolicyChange, RequestRecord
 from notebook_serve.simulation.plots import LOST, MOST_POINTS, MOST_REASONS, PALETTE
 from notebook_serve.simulation.report import NEEDED, STRETCHES, STUDENT, Report
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...validation.checks import check_flags
 from ...validation.tracebacks import entry_point
-from .request_context import Exchange
+from .request_context import RequestContext
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -88,7 +88,7 @@ class AccessLog:
         try:
             await self._app(scope, receive, noticing)
         finally:
-            _tell(Exchange.of(scope, status()), time.monotonic() - began)
+            _tell(RequestContext.of(scope, status()), time.monotonic() - began)
 
 
 def watched(send: Send) -> tuple[Callable[[], int], Callable[[Message], Awaitable[None]]]:
@@ -104,7 +104,7 @@ def watched(send: Send) -> tuple[Callable[[], int], Callable[[Message], Awaitabl
     return lambda: seen, noticing
 
 
-def _tell(exchange: Exchange, seconds: float) -> None:
+def _tell(exchange: RequestContext, seconds: float) -> None:
     fields: dict[str, Any] = {
         "request_id": exchange.request_id or None,
         "client": exchange.client or None,

@@ -21,11 +21,11 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.utils import floatToGoString
 
 from ...engine.engine import Engine
-from ...engine.registry import Engines, summary
+from ...engine.registry import EngineRegistry, summary
 from ...queueing.histogram import Histogram
-from ...queueing.jobs import OUTCOMES
 from ...queueing.merged_stats import URGENCY
 from ...queueing.stats import Recorder
+from ...records import OUTCOMES
 
 F = TypeVar("F", CounterMetricFamily, GaugeMetricFamily)
 
@@ -61,7 +61,7 @@ HISTOGRAMS: dict[str, tuple[str, Callable[[Recorder], Histogram]]] = {
 class Exposition:
     """The metrics of a server's models, and of its process."""
 
-    def __init__(self, engines: Engines) -> None:
+    def __init__(self, engines: EngineRegistry) -> None:
         self._registry = CollectorRegistry()
         self._registry.register(Collector(engines))
         ProcessCollector(registry=self._registry)
@@ -75,7 +75,7 @@ class Exposition:
 class Collector:
     """Reads what the engines have counted since the start; whoever scrapes works, nobody else."""
 
-    def __init__(self, engines: Engines) -> None:
+    def __init__(self, engines: EngineRegistry) -> None:
         self._engines = engines
 
     def collect(self) -> Iterator[Metric]:

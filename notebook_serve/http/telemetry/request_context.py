@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from ...queueing.jobs import RequestRecord
+from ...records import RequestRecord
 
 #: where it is noted in an ASGI scope
 REQUEST_ID = "notebook_serve.request_id"
@@ -18,7 +18,7 @@ Scope = MutableMapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Exchange:
+class RequestContext:
     """A request and its answer. Of a list's items the times are the slowest's."""
 
     request_id: str
@@ -34,7 +34,7 @@ class Exchange:
     records: Sequence[RequestRecord]
 
     @classmethod
-    def of(cls, scope: Scope, status: int) -> Exchange:
+    def of(cls, scope: Scope, status: int) -> RequestContext:
         """What is noted in the `scope` of a request that was answered with `status`."""
         client = scope.get("client")
         return cls(

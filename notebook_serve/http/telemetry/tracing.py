@@ -15,8 +15,8 @@ from opentelemetry import propagate, trace
 from opentelemetry.context import Context
 from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode, TracerProvider
 
-from ...queueing.jobs import BatchRecord
-from .request_context import Exchange, Scope
+from ...records import BatchRecord
+from .request_context import RequestContext, Scope
 
 logger = logging.getLogger("notebook_serve")
 
@@ -50,7 +50,7 @@ class Tracing:
         """Say on a request's `span` what became of it."""
         if not span.is_recording():
             return
-        exchange = Exchange.of(scope, status)
+        exchange = RequestContext.of(scope, status)
         route = getattr(scope.get("route"), "path", "")
         if route:
             span.update_name(f"{exchange.method} {route}")

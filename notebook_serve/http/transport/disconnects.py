@@ -15,7 +15,7 @@ DEPARTURE = "notebook_serve.departure"
 UNWATCHED = 0.01
 
 
-class Departure:
+class DisconnectSignal:
     """That of one connection, as its protocol tells it: no task waits for it.
 
     `listen` is called for everyone who waits, so that the connection is read from.
@@ -77,8 +77,8 @@ class ReceivedDeparture:
         future.cancel()
 
 
-def departure_of(request: Request) -> Departure | ReceivedDeparture:
+def departure_of(request: Request) -> DisconnectSignal | ReceivedDeparture:
     """How to learn that the client of `request` goes."""
     state: Mapping[str, Any] = request.scope.get("state") or {}
     known = state.get(DEPARTURE)
-    return known if isinstance(known, Departure) else ReceivedDeparture(request)
+    return known if isinstance(known, DisconnectSignal) else ReceivedDeparture(request)

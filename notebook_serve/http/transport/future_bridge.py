@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-class Mailbox:
+class FutureBridge:
     """Makes futures of threads awaitable on one event loop.
 
     `asyncio.wrap_future` wakes the loop for each; a batch is answered all at once, so here all

@@ -9,7 +9,7 @@ import h11
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from .disconnects import DEPARTURE, Departure
+from .disconnects import DEPARTURE, DisconnectSignal
 
 #: most bytes of a request's head, and of anything else that is neither head nor body
 MOST_HEAD = 65_536
@@ -39,7 +39,7 @@ class H11(H11Protocol):
         """Begin a connection."""
         super().connection_made(transport)
         self.flow = Backpressure(transport, self._ahead)
-        self._departure = Departure(self.flow.resume_reading)
+        self._departure = DisconnectSignal(self.flow.resume_reading)
         self.app_state = {**self.app_state, DEPARTURE: self._departure}
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -81,7 +81,7 @@ else:
             """Begin a connection."""
             super().connection_made(transport)
             self.flow = Backpressure(transport, lambda: bool(self.pipeline))
-            self._departure = Departure(self.flow.resume_reading)
+            self._departure = DisconnectSignal(self.flow.resume_reading)
             self.app_state = {**self.app_state, DEPARTURE: self._departure}
 
         def connection_lost(self, exc: Exception | None) -> None:

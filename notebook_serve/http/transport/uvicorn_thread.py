@@ -89,7 +89,7 @@ def _standing(connection: Any) -> tuple[Any, int] | None:
     return (connection.cycle, unread) if idle or unread else None
 
 
-class Listener:
+class UvicornThread:
     """Serves an ASGI application on a listening socket."""
 
     def __init__(self, app: ASGIApp, sock: socket.socket, name: str) -> None:

@@ -9,7 +9,7 @@ from starlette.requests import Request
 
 from notebook_serve.http.transport.disconnects import (
     DEPARTURE,
-    Departure,
+    DisconnectSignal,
     ReceivedDeparture,
     departure_of,
 )
@@ -25,7 +25,7 @@ def request(state: dict[str, Any] | None = None, receive: Any = None) -> Request
 def test_those_who_wait_are_cancelled_and_the_connection_is_read_meanwhile() -> None:
     async def main() -> None:
         listened: list[bool] = []
-        departure = Departure(lambda: listened.append(True))
+        departure = DisconnectSignal(lambda: listened.append(True))
         loop = asyncio.get_running_loop()
         stays, through, late = (loop.create_future() for _ in range(3))
         departure.watch(stays)
@@ -71,5 +71,5 @@ def test_it_leaves_no_task_to_those_who_have_their_answer() -> None:
 
 
 def test_our_own_protocols_departure_is_found() -> None:
-    own = Departure(lambda: None)
+    own = DisconnectSignal(lambda: None)
     assert departure_of(request({DEPARTURE: own})) is own

@@ -8,7 +8,7 @@ from concurrent.futures import Future
 
 import pytest
 
-from notebook_serve.http.transport.future_bridge import Mailbox
+from notebook_serve.http.transport.future_bridge import FutureBridge
 
 
 class CountingLoop(asyncio.SelectorEventLoop):
@@ -23,7 +23,7 @@ class CountingLoop(asyncio.SelectorEventLoop):
 
 def test_results_and_errors_arrive() -> None:
     async def main() -> None:
-        mailbox = Mailbox(asyncio.get_running_loop())
+        mailbox = FutureBridge(asyncio.get_running_loop())
         good, bad = Future[int](), Future[int]()
         waiting = [mailbox.expect(good), mailbox.expect(bad)]
         thread = threading.Thread(target=good.set_result, args=(1,))
@@ -41,7 +41,7 @@ def test_a_batch_wakes_the_loop_once() -> None:
     loop = CountingLoop()
 
     async def main() -> None:
-        mailbox = Mailbox(loop)
+        mailbox = FutureBridge(loop)
         theirs = [Future[int]() for _ in range(50)]
         waiting = [mailbox.expect(future) for future in theirs]
         before = loop.woken
@@ -62,7 +62,7 @@ def test_a_batch_wakes_the_loop_once() -> None:
 
 def test_nothing_is_left_in_it_under_many_threads() -> None:
     async def main() -> None:
-        mailbox = Mailbox(asyncio.get_running_loop())
+        mailbox = FutureBridge(asyncio.get_running_loop())
         theirs = [[Future[int]() for _ in range(300)] for _ in range(4)]
         waiting = [mailbox.expect(future) for part in theirs for future in part]
 
@@ -82,7 +82,7 @@ def test_nothing_is_left_in_it_under_many_threads() -> None:
 
 def test_to_cancel_one_side_cancels_the_other() -> None:
     async def main() -> None:
-        mailbox = Mailbox(asyncio.get_running_loop())
+        mailbox = FutureBridge(asyncio.get_running_loop())
         theirs = Future[int]()
         ours = mailbox.expect(theirs)
         ours.cancel()
@@ -102,7 +102,7 @@ def test_an_answer_after_the_loop_closed_is_nobodys() -> None:
     theirs = Future[int]()
 
     async def main() -> None:
-        Mailbox(loop).expect(theirs)
+        FutureBridge(loop).expect(theirs)
 
     loop.run_until_complete(main())
     loop.close()

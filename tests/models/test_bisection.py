@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from notebook_serve.engine.bisection import Failure, run_isolated
+from notebook_serve.models.bisection import Failure, run_isolated
 
 
 class Poison(Exception):

@@ -6,11 +6,11 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ..engine.bisection import Failure
-from ..errors import OptionError
+from ...errors import OptionError
+from ..bisection import Failure
+from ..unservable import is_a_pipeline, why_unservable
 from .annotations import evaluated, is_list_of_texts
 from .signatures import called_parts, name_of, shown, signature_of, why_unbound, written
-from .unservable import is_a_pipeline, why_unservable
 
 
 class Each:

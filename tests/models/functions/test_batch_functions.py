@@ -22,10 +22,10 @@ import pydantic
 import pytest
 
 from notebook_serve import ModelFailed, OptionError, Server, each
-from notebook_serve.models.batch_functions import check_batch_function
-from notebook_serve.models.batch_outputs import one_per_input
+from notebook_serve.models.functions.batch_functions import check_batch_function
+from notebook_serve.models.functions.batch_outputs import one_per_input
 
-from ..helpers.compare_answers import called
+from ...helpers.compare_answers import called
 
 Make = Callable[..., Server]
 

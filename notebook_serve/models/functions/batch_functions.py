@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from ..errors import OptionError
+from ...errors import OptionError
 from .annotations import evaluated, is_item
 from .signatures import called_parts, is_cached, shown, signature_of, why_unbound, written
 

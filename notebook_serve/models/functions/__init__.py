@@ -1,0 +1,1 @@
+"""Functions as models: checks of a function, of what it returns, and `each`."""
