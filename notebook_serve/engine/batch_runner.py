@@ -153,7 +153,8 @@ class BatchRunner:
             requests=tuple([entry.id for entry in entries]),
         )
         self._record(record)
-        if self.memory.limit >= memory:  # a lack of memory has a warning of its own
+        # A lack of memory has a warning of its own.
+        if len(items) > 1 and self.memory.limit >= memory:
             failures = sum([isinstance(output, Failure) for output in outputs])
             self._health.batches.ran(len(items), retries, failures)
         if self.memory.limit < math.inf and not retries:
