@@ -19,7 +19,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from ..engine.registry import AT_REST, FIRST, EngineRegistry, summary
+from ..engine.registry import AT_REST, FIRST, EngineRegistry, summarize
 from ..errors import InvalidInput, ModelFailed, NotReady, ServeError, WorkerDead
 from ..extras import require
 from .auth import Access
@@ -144,7 +144,7 @@ class Handlers:
         """``POST``: ask the model of this name. ``GET``: what it is."""
         if request.method == "POST":
             return await self.hub.ask(request)
-        return json_response(summary(self._engines[request.path_params["name"]]))
+        return json_response(summarize(self._engines[request.path_params["name"]]))
 
     async def health(self, request: Request) -> Response:
         """Whether the process answers and its workers live."""

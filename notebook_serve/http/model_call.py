@@ -14,7 +14,7 @@ from starlette.responses import Response
 from ..engine.engine import Engine
 from ..engine.registry import FIRST, EngineRegistry
 from ..engine.requests import Answer
-from ..engine.text_stream import Stream, check_writes, submit
+from ..engine.text_stream import Stream, check_writes
 from ..errors import ServeError, UnsupportedMediaType
 from ..models.base import Model
 from ..models.generation import Piece
@@ -140,7 +140,7 @@ class Call:
         check_writes(self.model)
 
     def _submit(self, inputs: Sequence[Any], parameters: Mapping[str, Any]) -> list[Future[Answer]]:
-        return submit(self.engine, inputs, parameters, timeout=self._timeout, client=self._client)
+        return self.engine.submit(inputs, parameters, timeout=self._timeout, client=self._client)
 
 
 def counting_answers(

@@ -21,7 +21,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.utils import floatToGoString
 
 from ...engine.engine import Engine
-from ...engine.registry import EngineRegistry, summary
+from ...engine.registry import EngineRegistry, summarize
 from ...queueing.histogram import Histogram
 from ...queueing.merged_stats import URGENCY
 from ...queueing.stats import Recorder
@@ -153,7 +153,7 @@ def _states(engines: Sequence[Engine]) -> Metric:
 def _about(engines: Sequence[Engine]) -> Metric:
     family = InfoMetricFamily(PREFIX + "model", "What a model is.", labels=["model"])
     for engine in engines:
-        said = summary(engine)
+        said = summarize(engine)
         about = {
             "task": said["task"] or "",
             "loaded": said["model"] or "",
