@@ -31,8 +31,8 @@ from .extras import require
 from .http.transport.sockets import is_loopback, listen
 from .models.base import ServedModel
 from .models.devices import check_loader
+from .models.factory import as_model
 from .models.pipeline_builder import choose_model
-from .models.text import as_model
 from .progress import packing_bar
 from .queueing.cost_model import CostModel
 from .queueing.learned_policies import CostAware

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .models.base import Prepared, ServedModel
-from .models.text import as_model
+from .models.factory import as_model
 
 
 class Faulty:

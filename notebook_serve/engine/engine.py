@@ -42,9 +42,10 @@ from ..errors import (
     Unavailable,
     WorkerDead,
 )
-from ..models.base import FunctionModel, Model, Prepared
+from ..models.base import Model, Prepared
 from ..models.bisection import Failure, run_isolated
-from ..models.text import as_model
+from ..models.factory import as_model
+from ..models.functions.function_model import FunctionModel
 from ..progress import TICK, work_bar
 from ..queueing.jobs import Batch, Job
 from ..queueing.policies import Policy, label

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..errors import OptionError
-from .text import is_pipeline
+from .factory import is_pipeline
 
 
 def placed(loader: Callable[..., Any], device: str) -> Any:

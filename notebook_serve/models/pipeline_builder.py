@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import LoaderFailed, OptionError
+from .factory import source_of
 from .model_names import DEMO, check_source, check_task, default_model, near_tasks, task_names
-from .text import source_of
 from .unservable import task_of_class
 
 

@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 from ..errors import OptionError
 from ..models.base import Model
 from ..models.devices import moved, placed, takes_device
-from ..models.text import as_model, is_own_pipeline
+from ..models.factory import as_model, is_own_pipeline
 from ..validation.checks import shown
 from .executors import Executor, ThreadExecutor
 

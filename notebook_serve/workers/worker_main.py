@@ -17,11 +17,12 @@ from contextlib import suppress
 from io import TextIOWrapper
 from typing import Any
 
-from ..models.base import FunctionModel, Model, Prepared
+from ..models.base import Model, Prepared
 from ..models.bisection import Failure
 from ..models.devices import moved, placed
 from ..models.encoder import EncoderModel
-from ..models.text import as_model
+from ..models.factory import as_model
+from ..models.functions.function_model import FunctionModel
 from .channel import Channel
 from .executors import ThreadedModel
 from .out_of_memory import free_memory, is_out_of_memory

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from notebook_serve import each
 from notebook_serve.errors import InvalidInput, OptionError
-from notebook_serve.models.base import FunctionModel, Prepared, group_name, next_alone
+from notebook_serve.models.base import Prepared, group_name, next_alone
+from notebook_serve.models.functions.function_model import FunctionModel
 
 from ..helpers.compare_answers import called
 

@@ -15,7 +15,7 @@ import pytest
 
 from notebook_serve import Greedy, InvalidInput, LengthAware, Server, demo
 from notebook_serve.models.encoder import EncoderModel, is_encoder
-from notebook_serve.models.text import as_model
+from notebook_serve.models.factory import as_model
 
 Make = Callable[..., Server]
 

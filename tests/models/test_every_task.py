@@ -17,9 +17,9 @@ from notebook_serve import (
     Window,
 )
 from notebook_serve.engine.engine import Engine
+from notebook_serve.models.factory import as_model
 from notebook_serve.models.parameters import TASKS as PARAMETERS
 from notebook_serve.models.tasks import TASKS, WRITES, task_of
-from notebook_serve.models.text import as_model
 
 from ..generate import task_table
 from ..helpers import small_models

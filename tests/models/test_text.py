@@ -22,7 +22,8 @@ from notebook_serve import (
     Window,
 )
 from notebook_serve.engine.engine import Answer, Engine
-from notebook_serve.models.text import TextPipeline, as_model, position_limit
+from notebook_serve.models.factory import as_model
+from notebook_serve.models.text import TextPipeline, position_limit
 from notebook_serve.models.unbatched import AnyPipeline
 
 from ..helpers import small_models

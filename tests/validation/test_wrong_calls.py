@@ -53,7 +53,7 @@ from notebook_serve.errors import (
     NotReady,
     UnknownAttribute,
 )
-from notebook_serve.models.text import as_model
+from notebook_serve.models.factory import as_model
 from notebook_serve.queueing.policy_kinds import KINDS, as_policy, options_of
 from notebook_serve.queueing.policy_kinds import unknown_option as policy_option
 from notebook_serve.traffic import Poisson
