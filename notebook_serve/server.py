@@ -848,7 +848,7 @@ def _checked_engine(
     if loader is not None and not callable(loader):
         raise OptionError(f"loader is a callable of no arguments, not {shown(loader)}")
     if loader is not None:
-        check_loader(loader, told=any(placement.devices))
+        check_loader(loader, with_device=any(placement.devices))
     max_queue_size = checked_whole("max_queue_size", max_queue_size, 1, 10_000_000)
     check_seconds("timeout", timeout, endless=True)
     check_flags(refuse_late=refuse_late)

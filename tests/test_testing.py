@@ -37,7 +37,7 @@ def test_a_poisoned_input_fails_alone(make: Make) -> None:
     *right, wrong = all_at_once(server, inputs)
     assert right == inputs[:-1]
     assert isinstance(wrong, ModelFailed)
-    assert "rehearsed" in str(wrong)
+    assert "Faulty: the forward pass fails" in str(wrong)
     [batch] = server.batches()
     assert 0 < batch.retries <= 2 * math.log2(16) + 1
 

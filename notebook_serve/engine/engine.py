@@ -43,7 +43,7 @@ from ..errors import (
     WorkerDead,
 )
 from ..models.base import Model, Prepared
-from ..models.bisection import Failure, run_isolated
+from ..models.bisection import Failure, run_with_bisection
 from ..models.factory import as_model
 from ..models.functions.function_model import FunctionModel
 from ..progress import TICK, work_bar
@@ -616,7 +616,7 @@ class Engine:
             self._limit(-batch.id, executor, started, entries)
         wanted = dict(zip(map(id, items), entries, strict=True))
         memory = self.ceiling.limit
-        outputs, retries = run_isolated(
+        outputs, retries = run_with_bisection(
             partial(self._run_wanted, executor, wanted),
             items,
             partial(self._run_failed, executor),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any, cast
 
 from ..errors import OptionError
@@ -10,25 +9,28 @@ from .base import Model
 from .encoder import EncoderModel, is_encoder
 from .functions.function_model import FunctionModel
 from .stacked import StackedPipeline
-from .tasks import TASKS
+from .tasks import TASKS, is_pipeline
 from .text import TEXT_PIPELINES, TextPipeline
 from .unbatched import AnyPipeline
 from .unservable import why_unservable
 
 
 def as_model(model: Any) -> Model:
-    """`model` as the engine needs it: a pipeline, a callable from list to list, or a `Model`."""
+    """Wrap a pipeline, an encoder or a batch function as a `Model`; return a `Model` as it is.
+
+    Raises `OptionError` for any other object, with a line of code that works where one is known.
+    """
     if isinstance(model, Model):
         return model
     if is_pipeline(model):
-        made: Any = _of_pipeline(model)
-        made.source = source_of(model)
-        return cast(Model, made)
+        wrapped: Any = _wrap_pipeline(model)
+        wrapped.source = source_of(model)
+        return cast(Model, wrapped)
     if is_encoder(model):
         return EncoderModel(model)
-    wrong = why_unservable(model)
-    if wrong:
-        raise OptionError(wrong)
+    advice = why_unservable(model)
+    if advice:
+        raise OptionError(advice)
     if callable(model):
         return FunctionModel(model)
     raise OptionError(
@@ -37,9 +39,9 @@ def as_model(model: Any) -> Model:
     )
 
 
-def _of_pipeline(pipe: Any) -> Model:
-    pipe.model.eval()  # made from a bare model, a pipeline is left in training mode
-    if not _is_their_own(type(pipe)):
+def _wrap_pipeline(pipe: Any) -> Model:
+    pipe.model.eval()  # a pipeline built from a bare model is still in training mode
+    if not _is_of_transformers(type(pipe)):
         return AnyPipeline(pipe)
     if type(pipe).__name__ in TEXT_PIPELINES:
         return TextPipeline(pipe)
@@ -50,24 +52,18 @@ def _of_pipeline(pipe: Any) -> Model:
 
 
 def source_of(pipe: Any) -> str:
-    """Return where the weights of a pipeline come from: a folder, or a name and its revision."""
+    """Return the origin of a pipeline's weights: a folder, or a name and its revision."""
     config = getattr(pipe.model, "config", None)
     name = str(getattr(pipe.model, "name_or_path", "") or getattr(config, "_name_or_path", ""))
     revision = getattr(config, "_commit_hash", None)
     return f"{name}, revision {revision[:12]}" if revision else name
 
 
-def is_pipeline(model: Any) -> bool:
-    """Whether `model` is a transformers pipeline; imports nothing."""
-    base = sys.modules.get("transformers.pipelines.base")
-    return base is not None and isinstance(model, base.Pipeline)
-
-
 def is_own_pipeline(model: Any) -> bool:
-    """Whether `model` is a pipeline of the library's, and not of a subclass of somebody else's."""
-    return is_pipeline(model) and _is_their_own(type(model))
+    """Return True for a pipeline of a class in transformers, not of a subclass elsewhere."""
+    return is_pipeline(model) and _is_of_transformers(type(model))
 
 
-def _is_their_own(kind: type) -> bool:
-    # A subclass of the user's may do anything; only the original's steps are known.
+def _is_of_transformers(kind: type) -> bool:
+    # A subclass may override any step; only the steps of the original class are known.
     return kind.__module__.startswith("transformers.pipelines.")

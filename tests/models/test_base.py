@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from notebook_serve import each
 from notebook_serve.errors import InvalidInput, OptionError
-from notebook_serve.models.base import Prepared, group_name, next_alone
+from notebook_serve.models.base import Prepared, group_name, unique_group_name
 from notebook_serve.models.functions.function_model import FunctionModel
 
 from ..helpers.compare_answers import called
@@ -493,7 +493,10 @@ def test_what_cannot_be_compared_stays_alone(value: Any) -> None:
     """Of objects that only Python knows nothing says that two are equal, so none share a batch."""
     parameters: Mapping[str, Any] = {"a": value}
 
-    assert len({group_name(parameters), group_name(parameters), group_name({}), next_alone()}) == 4
+    assert (
+        len({group_name(parameters), group_name(parameters), group_name({}), unique_group_name()})
+        == 4
+    )
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from notebook_serve.models.bisection import Failure, run_isolated
+from notebook_serve.models.bisection import Failure, run_with_bisection
 
 
 class Poison(Exception):
@@ -37,7 +37,7 @@ def test_only_the_offenders_fail(case: tuple[int, set[int]]) -> None:
     size, poisoned = case
     model = Model(frozenset(poisoned))
 
-    outputs, retries = run_isolated(model, range(size))
+    outputs, retries = run_with_bisection(model, range(size))
 
     assert len(outputs) == size
     for item, output in enumerate(outputs):
@@ -57,7 +57,7 @@ def test_one_offender_costs_a_logarithm(size: int) -> None:
     most = 2 * math.ceil(math.log2(size))
 
     for at in range(size):
-        _, retries = run_isolated(Model(frozenset({at})), range(size))
+        _, retries = run_with_bisection(Model(frozenset({at})), range(size))
         assert retries <= most
 
 
@@ -65,7 +65,7 @@ def test_no_offender_costs_nothing() -> None:
     """A batch that runs is run once, whole."""
     model = Model(frozenset())
 
-    assert run_isolated(model, [3, 1, 2]) == ([6, 2, 4], 0)
+    assert run_with_bisection(model, [3, 1, 2]) == ([6, 2, 4], 0)
     assert model.calls == [[3, 1, 2]]
 
 
@@ -73,14 +73,14 @@ def test_a_bad_input_alone_is_not_run_again() -> None:
     """One input that fails has failed alone already."""
     model = Model(frozenset({0}))
 
-    outputs, retries = run_isolated(model, [0])
+    outputs, retries = run_with_bisection(model, [0])
 
     assert (len(outputs), retries, len(model.calls)) == (1, 0, 1)
 
 
 def test_one_failure_is_not_chained_to_another() -> None:
     """An input's error does not drag in those of the batches that it was in before."""
-    outputs, _ = run_isolated(Model(frozenset({0, 3})), range(4))
+    outputs, _ = run_with_bisection(Model(frozenset({0, 3})), range(4))
 
     assert [output.error.__context__ for output in outputs if isinstance(output, Failure)] == [
         None,
@@ -96,7 +96,7 @@ def test_a_batch_that_fails_only_whole_is_answered_in_halves() -> None:
             raise MemoryError
         return list(items)
 
-    assert run_isolated(small_only, range(8)) == (list(range(8)), 6)
+    assert run_with_bisection(small_only, range(8)) == (list(range(8)), 6)
 
 
 def test_an_interrupt_is_no_bad_input() -> None:
@@ -108,5 +108,5 @@ def test_an_interrupt_is_no_bad_input() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_isolated(interrupted, range(4))
+        run_with_bisection(interrupted, range(4))
     assert len(calls) == 1

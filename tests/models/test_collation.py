@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers.pipelines.base import pad_collate_fn
 
-from notebook_serve.models.collation import Collation, as_chunk, in_lists
+from notebook_serve.models.collation import Collation, make_chunk, tokenize_to_lists
 from tests.helpers.small_models import tokenizer
 
 
@@ -39,7 +39,7 @@ def test_it_pads_as_transformers_does(side: str, lengths: list[int]) -> None:
     theirs = tokenizer()
     theirs.padding_side = side
     expected = pad_collate_fn(theirs, None)([dict(item) for item in items])
-    found = Collation(theirs.pad_token_id, side)([as_chunk(item) for item in items])
+    found = Collation(theirs.pad_token_id, side)([make_chunk(item) for item in items])
     assert set(found) == set(expected)
     for key, value in expected.items():
         if isinstance(value, torch.Tensor):
@@ -50,7 +50,7 @@ def test_it_pads_as_transformers_does(side: str, lengths: list[int]) -> None:
 
 
 def test_a_chunk_knows_its_length_and_survives_a_pickle() -> None:
-    chunk = as_chunk(made([5], random.Random(0))[0])
+    chunk = make_chunk(made([5], random.Random(0))[0])
     again = pickle.loads(pickle.dumps(chunk))
     assert again.length == chunk.length == 5
     assert again.rows == chunk.rows
@@ -66,12 +66,12 @@ def test_a_chunk_knows_its_length_and_survives_a_pickle() -> None:
 
 def test_what_is_no_row_of_whole_numbers_stays_as_it_was() -> None:
     scores = torch.zeros(1, 3)
-    chunk = as_chunk({"input_ids": torch.ones(1, 3, dtype=torch.int64), "scores": scores})
+    chunk = make_chunk({"input_ids": torch.ones(1, 3, dtype=torch.int64), "scores": scores})
     assert chunk.rest["scores"] is scores
 
 
 def test_of_an_empty_input_comes_an_empty_batch() -> None:
-    chunk = as_chunk({"input_ids": torch.zeros(1, 0, dtype=torch.int64)})
+    chunk = make_chunk({"input_ids": torch.zeros(1, 0, dtype=torch.int64)})
     assert Collation(0, "right")([chunk])["input_ids"].shape == (1, 0)
 
 
@@ -95,12 +95,12 @@ def test_rows_in_lists_are_the_same_chunk(texts: dict[str, str], options: dict[s
     """Whatever a request wants of the tokenizer, as far as that can be told by what it gives."""
     theirs = tokenizer()
     try:
-        expected = as_chunk(theirs(**texts, return_tensors="pt", **options))
+        expected = make_chunk(theirs(**texts, return_tensors="pt", **options))
     except ValueError as error:
         with pytest.raises(ValueError, match=re.escape(str(error))):
-            in_lists(theirs, **texts, return_tensors="pt", **options)
+            tokenize_to_lists(theirs, **texts, return_tensors="pt", **options)
         return
-    found = as_chunk(in_lists(theirs, **texts, return_tensors="pt", **options))
+    found = make_chunk(tokenize_to_lists(theirs, **texts, return_tensors="pt", **options))
     assert found.rows == expected.rows
     assert {key: repr(value) for key, value in found.rest.items()} == {
         key: repr(value) for key, value in expected.rest.items()

@@ -13,13 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from notebook_serve.models.generation import (
-    Cut,
-    Detokenizer,
+    GeneratedSequence,
+    GenerationWatch,
+    IncrementalDecoder,
     Piece,
     Prompt,
-    Watch,
-    Written,
-    written,
+    StopFilter,
+    trim_sequence,
 )
 
 from ..helpers import small_models
@@ -77,7 +77,7 @@ def parts_of(kind: str, tokens: Sequence[int]) -> tuple[list[str], str]:
     def decode(ids: list[int]) -> str:
         return str(known.decode(ids, skip_special_tokens=True))
 
-    detokenizer = Detokenizer(decode)
+    detokenizer = IncrementalDecoder(decode)
     return [detokenizer.add(token) for token in tokens], decode(list(tokens))
 
 
@@ -134,7 +134,7 @@ def test_what_may_be_the_beginning_of_a_stop_is_held_back(
     stops: list[str], given: list[str], shown: list[str], found: bool
 ) -> None:
     """Text is shown as soon as it cannot be part of a text to stop at, and none after that."""
-    cut = Cut(stops)
+    cut = StopFilter(stops)
     assert [cut.add(part) for part in given] == shown
     assert cut.found is found
     if not found:
@@ -148,7 +148,7 @@ def test_what_may_be_the_beginning_of_a_stop_is_held_back(
 )
 def test_parts_are_cut_where_the_whole_would_be(parts: list[str], stops: list[str]) -> None:
     """However a text comes in parts, it is cut before the first complete stop."""
-    cut = Cut(stops)
+    cut = StopFilter(stops)
     shown = "".join(cut.add(part) for part in parts) + cut.end()
     text = "".join(parts)
     assert text.startswith(shown)
@@ -166,18 +166,20 @@ def letters(tokens: Sequence[int]) -> str:
 @pytest.mark.parametrize(
     ("tokens", "stops", "expected"),
     [
-        ([1, 2, 3], (), Written("abc", (1, 2, 3), "length")),
-        ([1, 2, 9], (), Written("abi", (1, 2, 9), "end")),
-        ([1, 9, 9, 0], (), Written("ai", (1, 9), "end")),
-        ([1, 2, 3, 4], ("bc",), Written("abc", (1, 2, 3), "stop")),
-        ([1, 2, 9, 2, 3], ("bc",), Written("abi", (1, 2, 9), "end")),
-        ([1, 2], ("bc",), Written("ab", (1, 2), "length")),
-        ([], ("a",), Written("", (), "length")),
+        ([1, 2, 3], (), GeneratedSequence("abc", (1, 2, 3), "length")),
+        ([1, 2, 9], (), GeneratedSequence("abi", (1, 2, 9), "end")),
+        ([1, 9, 9, 0], (), GeneratedSequence("ai", (1, 9), "end")),
+        ([1, 2, 3, 4], ("bc",), GeneratedSequence("abc", (1, 2, 3), "stop")),
+        ([1, 2, 9, 2, 3], ("bc",), GeneratedSequence("abi", (1, 2, 9), "end")),
+        ([1, 2], ("bc",), GeneratedSequence("ab", (1, 2), "length")),
+        ([], ("a",), GeneratedSequence("", (), "length")),
     ],
 )
-def test_what_was_written(tokens: list[int], stops: tuple[str, ...], expected: Written) -> None:
+def test_what_was_written(
+    tokens: list[int], stops: tuple[str, ...], expected: GeneratedSequence
+) -> None:
     """Up to the token that ends it, or the text to stop at; what comes after is not its own."""
-    assert written(Prompt("x", stops), tokens, {9}, letters) == expected
+    assert trim_sequence(Prompt("x", stops), tokens, {9}, letters) == expected
 
 
 # -- looking on -----------------------------------------------------------------------------
@@ -191,7 +193,7 @@ def rows(*tokens: Sequence[int]) -> Any:
 def test_each_token_is_passed_on_once() -> None:
     """The prompt's are not; several that came at once are."""
     pieces: list[Piece] = []
-    watch = Watch([Prompt("x", emit=pieces.append)], 2, letters, {0})
+    watch = GenerationWatch([Prompt("x", emit=pieces.append)], 2, letters, {0})
     assert watch(rows([5, 5, 1]), None).tolist() == [False]
     assert watch(rows([5, 5, 1, 0, 2]), None).tolist() == [False]
     assert pieces == [Piece(1, "a", False), Piece(0, "", True), Piece(2, "b", False)]
@@ -200,7 +202,7 @@ def test_each_token_is_passed_on_once() -> None:
 def test_a_row_is_over_when_nobody_waits_or_at_a_stop() -> None:
     """Each by itself; a row that nobody listens to never is."""
     prompts = [Prompt("x", ["bc"]), Prompt("y"), None]
-    watch = Watch(prompts, 0, letters, ())
+    watch = GenerationWatch(prompts, 0, letters, ())
     assert watch(rows([2], [2], [2]), None).tolist() == [False, False, False]
     assert watch(rows([2, 3], [2, 3], [2, 3]), None).tolist() == [True, False, False]
     prompts[1].end()  # type: ignore[union-attr]
@@ -210,7 +212,7 @@ def test_a_row_is_over_when_nobody_waits_or_at_a_stop() -> None:
 def test_several_sequences_of_a_prompt_are_rows_beside_each_other() -> None:
     """Each stops by itself, and all are over once nobody waits."""
     first, second = Prompt("x", ["b"]), Prompt("y")
-    watch = Watch([first, second], 0, letters, ())
+    watch = GenerationWatch([first, second], 0, letters, ())
     assert watch(rows([1], [2], [2], [2]), None).tolist() == [False, True, False, False]
     first.end()
     assert watch(rows([1, 1], [2, 1], [2, 1], [2, 1]), None).tolist() == [True, True, False, False]

@@ -10,7 +10,7 @@ import pytest
 
 from notebook_serve.errors import InvalidInput
 from notebook_serve.models import images as media
-from notebook_serve.models.images import AUDIO_TASKS, IMAGE_TASKS, MIXED_TASKS, decoded
+from notebook_serve.models.images import AUDIO_TASKS, IMAGE_TASKS, MIXED_TASKS, decode_input
 
 #: strings that a pipeline for images or audio would open
 OPENABLE = [
@@ -43,7 +43,7 @@ def b64(data: bytes) -> str:
 @pytest.mark.parametrize("value", ["/etc/passwd", b"bytes", {"a": ["b"]}, ["http://x"], 5])
 def test_a_task_of_text_has_its_input_as_it_is(task: str, value: Any) -> None:
     """Text that looks like a path is text, where the task takes nothing else."""
-    assert decoded(task, value) is value
+    assert decode_input(task, value) is value
 
 
 # -- audio --------------------------------------------------------------------------------
@@ -54,9 +54,9 @@ def test_audio_comes_as_bytes_or_base64(task: str) -> None:
     """A body of bytes goes through, and base64 becomes the bytes, as a data URL too."""
     sound = b"RIFF\x00\xff"
 
-    assert decoded(task, sound) == sound
-    assert decoded(task, b64(sound)) == sound
-    assert decoded(task, "data:audio/wav;base64," + b64(sound)) == sound
+    assert decode_input(task, sound) == sound
+    assert decode_input(task, b64(sound)) == sound
+    assert decode_input(task, "data:audio/wav;base64," + b64(sound)) == sound
 
 
 @pytest.mark.parametrize("task", sorted(AUDIO_TASKS))
@@ -64,10 +64,10 @@ def test_audio_comes_as_bytes_or_base64(task: str) -> None:
 def test_no_string_is_opened_as_audio(task: str, value: str) -> None:
     """A path or an address is refused, alone or under any key."""
     with pytest.raises(InvalidInput, match="paths and URLs are never opened"):
-        decoded(task, value)
+        decode_input(task, value)
     for inside in ({"raw": value}, {"a": {"b": value}}, {"path": value, "sampling_rate": 8000}):
         with pytest.raises(InvalidInput, match="paths and URLs are never opened"):
-            decoded(task, inside)
+            decode_input(task, inside)
 
 
 @pytest.mark.parametrize("task", sorted(AUDIO_TASKS))
@@ -75,8 +75,8 @@ def test_samples_are_audio(task: str) -> None:
     """Numbers are no strings, and go through as they are."""
     samples = {"raw": [0.0, 0.5, -0.5], "sampling_rate": 16000}
 
-    assert decoded(task, samples) == samples
-    assert decoded(task, [0.0, 0.5]) == [0.0, 0.5]
+    assert decode_input(task, samples) == samples
+    assert decode_input(task, [0.0, 0.5]) == [0.0, 0.5]
 
 
 # -- images -------------------------------------------------------------------------------
@@ -88,7 +88,7 @@ def test_images_come_as_bytes_or_base64() -> None:
 
     for task in IMAGE_TASKS:
         for value in (data, b64(data), "data:image/png;base64," + b64(data)):
-            image = decoded(task, value)
+            image = decode_input(task, value)
             assert image.size == (2, 3)
             assert image.getpixel((1, 2)) == (200, 30, 4)
 
@@ -99,11 +99,11 @@ def test_no_string_is_opened_as_an_image(value: str) -> None:
     for task in IMAGE_TASKS:
         for given in ({"image": value}, {"image": {"url": value}}):
             with pytest.raises(InvalidInput, match="paths and URLs are never opened"):
-                decoded(task, given)
+                decode_input(task, given)
     pytest.importorskip("PIL.Image")
     for task in IMAGE_TASKS:
         with pytest.raises(InvalidInput):
-            decoded(task, value)
+            decode_input(task, value)
 
 
 def test_a_file_that_exists_is_not_opened(tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_a_file_that_exists_is_not_opened(tmp_path: Path) -> None:
     path.write_bytes(png())
 
     with pytest.raises(InvalidInput, match="paths and URLs are never opened"):
-        decoded("image-classification", str(path))
+        decode_input("image-classification", str(path))
 
 
 @pytest.mark.parametrize("data", [b"", b"no image", b"\x89PNG\r\n\x1a\n"], ids=repr)
@@ -121,14 +121,14 @@ def test_what_is_no_image_is_refused(data: bytes) -> None:
     pytest.importorskip("PIL.Image")
 
     for value in (data, b64(data)):
-        with pytest.raises(InvalidInput, match="the input is no image that can be read"):
-            decoded("image-classification", value)
+        with pytest.raises(InvalidInput, match="the input is not a readable image"):
+            decode_input("image-classification", value)
 
 
 def test_half_an_image_is_refused() -> None:
     """A picture that breaks off is found out here, not while the model runs."""
-    with pytest.raises(InvalidInput, match="the input is no image that can be read"):
-        decoded("object-detection", png((50, 50))[:-30])
+    with pytest.raises(InvalidInput, match="the input is not a readable image"):
+        decode_input("object-detection", png((50, 50))[:-30])
 
 
 def test_an_image_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,12 +136,12 @@ def test_an_image_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     data = png((60, 50))[:-30]
     monkeypatch.setattr(media, "MOST_PIXELS", 60 * 50 - 1)
 
-    with pytest.raises(InvalidInput, match="60 x 50 pixels, and may have 2,999"):
-        decoded("image-classification", data)
+    with pytest.raises(InvalidInput, match="60 x 50 pixels, more than 2,999"):
+        decode_input("image-classification", data)
     monkeypatch.setattr(media, "MOST_PIXELS", 60 * 50)
     with pytest.raises(InvalidInput, match="no image that can be read"):
-        decoded("image-classification", data)
-    assert decoded("image-classification", png((60, 50))).size == (60, 50)
+        decode_input("image-classification", data)
+    assert decode_input("image-classification", png((60, 50))).size == (60, 50)
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_an_image_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_formats_that_are_more_than_pictures_are_refused(data: bytes) -> None:
     """PostScript would be run by another program; only plain formats are read."""
     with pytest.raises(InvalidInput, match="no image that can be read"):
-        decoded("image-classification", data)
+        decode_input("image-classification", data)
 
 
 # -- pairs, clips, decisions ----------------------------------------------------------------
@@ -164,26 +164,26 @@ def test_formats_that_are_more_than_pictures_are_refused(data: bytes) -> None:
 
 def test_a_pair_of_pictures_is_decoded() -> None:
     """Two pictures of any form, and nothing else."""
-    first, second = decoded("keypoint-matching", [png(), b64(png((4, 5)))])
+    first, second = decode_input("keypoint-matching", [png(), b64(png((4, 5)))])
 
     assert (first.size, second.size) == ((2, 3), (4, 5))
     wrong: Any
     for wrong in ([png()], [png()] * 3, png(), {"a": png()}, "text"):
         with pytest.raises(InvalidInput, match="takes a pair of images"):
-            decoded("keypoint-matching", wrong)
+            decode_input("keypoint-matching", wrong)
     for wrong in (*OPENABLE, 5, None):
         with pytest.raises(InvalidInput):
-            decoded("keypoint-matching", [png(), wrong])
+            decode_input("keypoint-matching", [png(), wrong])
 
 
 def test_a_video_comes_as_bytes_or_base64() -> None:
     """The file itself, which the pipeline is given in memory."""
     value: Any
     for value in (b"video", b64(b"video"), "data:video/mp4;base64," + b64(b"video")):
-        assert decoded("video-classification", value) == b"video"
+        assert decode_input("video-classification", value) == b"video"
     for value in (*OPENABLE, ["/etc/passwd"], {"video": "/etc/passwd"}):
         with pytest.raises(InvalidInput, match="paths and URLs are never opened"):
-            decoded("video-classification", value)
+            decode_input("video-classification", value)
 
 
 @pytest.mark.parametrize("as_text", [False, True])
@@ -195,23 +195,23 @@ def test_a_decisions_images_are_decoded(as_text: bool) -> None:
         "questions": {"q": {"type": "noul"}},
         "assets": {"<a>": {"type": "image", "format": "png", "data_base64": picture}, "b": picture},
     }
-    made = decoded("decision", json.dumps(asked) if as_text else asked)
+    made = decode_input("decision", json.dumps(asked) if as_text else asked)
 
     assert made["state"] == asked["state"]
     assert [image.size for image in made["assets"].values()] == [(2, 3), (2, 3)]
     wrong: Any
     for wrong in ({"a": "/etc/passwd"}, {"a": {"data_base64": "http://x"}}, {"a": {}}, ["x"]):
         with pytest.raises(InvalidInput):
-            decoded("decision", {**asked, "assets": wrong})
+            decode_input("decision", {**asked, "assets": wrong})
 
 
 def test_a_decision_has_no_other_keys() -> None:
     """What is no part of a request is refused by name, and so is what is no request."""
-    with pytest.raises(InvalidInput, match="takes no 'device'"):
-        decoded("decision", {"state": "a", "questions": {}, "device": 1})
+    with pytest.raises(InvalidInput, match="does not take 'device'"):
+        decode_input("decision", {"state": "a", "questions": {}, "device": 1})
     for wrong in ("{", [1], 5, None, "[]"):
         with pytest.raises(InvalidInput, match=r"decision"):
-            decoded("decision", wrong)
+            decode_input("decision", wrong)
 
 
 # -- strings in lists ---------------------------------------------------------------------
@@ -226,13 +226,15 @@ def test_no_string_in_a_list_is_opened(value: Any) -> None:
     """A pipeline opens each string of a list that it is given, so a list may not have any."""
     for task in IMAGE_TASKS | AUDIO_TASKS:
         with pytest.raises(InvalidInput):
-            decoded(task, value)
+            decode_input(task, value)
 
 
 def test_no_asset_of_a_decision_is_opened() -> None:
     """The images of the ``decision`` task are opened by transformers if they are strings."""
     with pytest.raises(InvalidInput):
-        decoded("decision", {"state": {"a": "<p>"}, "assets": {"<p>": "http://127.0.0.1:1/a.png"}})
+        decode_input(
+            "decision", {"state": {"a": "<p>"}, "assets": {"<p>": "http://127.0.0.1:1/a.png"}}
+        )
 
 
 # -- text and images together -------------------------------------------------------------
@@ -245,9 +247,9 @@ def test_text_is_taken_under_keys_that_mean_text(task: str) -> None:
 
     asked = {"question": "/etc/passwd", "word_boxes": [5]}
 
-    assert decoded(task, asked) == asked
-    assert decoded(task, value) == value
-    assert decoded(task, [{"role": "user", "content": "http://x"}]) == [
+    assert decode_input(task, asked) == asked
+    assert decode_input(task, value) == value
+    assert decode_input(task, [{"role": "user", "content": "http://x"}]) == [
         {"role": "user", "content": "http://x"}
     ]
 
@@ -264,17 +266,17 @@ def test_no_string_is_taken_under_another_key(task: str, key: str) -> None:
     ]
     for value in inside:
         with pytest.raises(InvalidInput, match=f"under {key!r}: paths and URLs are never opened"):
-            decoded(task, value)
+            decode_input(task, value)
 
 
 @pytest.mark.parametrize("task", sorted(MIXED_TASKS))
 def test_a_string_alone_is_text_only_where_the_task_reads_it_so(task: str) -> None:
     """The tasks whose pipeline takes a plain text may have one; the others would open it."""
     if task in ("any-to-any", "image-text-to-text"):
-        assert decoded(task, "/etc/passwd") == "/etc/passwd"
+        assert decode_input(task, "/etc/passwd") == "/etc/passwd"
     else:
         with pytest.raises(InvalidInput, match="paths and URLs are never opened"):
-            decoded(task, "/etc/passwd")
+            decode_input(task, "/etc/passwd")
 
 
 @pytest.mark.parametrize("value", OPENABLE)
@@ -285,7 +287,7 @@ def test_no_string_is_opened_beside_text(value: str) -> None:
     for task in MIXED_TASKS:
         for given in ({"image": value}, {"images": [value]}, {"images": [[value]], "text": "a"}):
             with pytest.raises(InvalidInput):
-                decoded(task, given)
+                decode_input(task, given)
 
 
 def test_images_beside_text_are_decoded() -> None:
@@ -293,7 +295,9 @@ def test_images_beside_text_are_decoded() -> None:
     data = png()
 
     for task in MIXED_TASKS:
-        made = decoded(task, {"text": "what?", "images": [b64(data), data], "image": b64(data)})
+        made = decode_input(
+            task, {"text": "what?", "images": [b64(data), data], "image": b64(data)}
+        )
         assert made["text"] == "what?"
         assert [image.size for image in [*made["images"], made["image"]]] == [(2, 3)] * 3
 
@@ -304,13 +308,13 @@ def test_a_picture_in_a_chat_may_be_written_as_an_image_url() -> None:
     part: dict[str, Any]
     for source in ({"url": url}, url):
         part = {"type": "image_url", "image_url": source}
-        [message] = decoded("image-text-to-text", [{"role": "user", "content": [part]}])
+        [message] = decode_input("image-text-to-text", [{"role": "user", "content": [part]}])
         assert message["content"][0]["type"] == "image"
         assert message["content"][0]["image"].size == (2, 3)
     for value in (*OPENABLE[:-1], 5, None, {"uri": url}):
         part = {"type": "image_url", "image_url": {"url": value}}
         with pytest.raises(InvalidInput, match="URLs are never opened"):
-            decoded("image-text-to-text", [{"role": "user", "content": [part]}])
+            decode_input("image-text-to-text", [{"role": "user", "content": [part]}])
 
 
 def test_sound_beside_text_is_heard() -> None:
@@ -323,16 +327,16 @@ def test_sound_beside_text_is_heard() -> None:
         return "heard"
 
     for value in (b"RIFF", b64(b"RIFF"), [0.0, 0.5], wave):
-        assert decoded("any-to-any", {"text": "a", "audio": value}, sound)["audio"] == "heard"
+        assert decode_input("any-to-any", {"text": "a", "audio": value}, sound)["audio"] == "heard"
     chat = [{"role": "user", "content": [{"type": "audio", "audio": b64(b"RIFF")}]}]
-    assert decoded("any-to-any", chat, sound)[0]["content"][0]["audio"] == "heard"
-    several = decoded("any-to-any", {"text": "a", "audio": [b"1", b"2"]}, sound)
+    assert decode_input("any-to-any", chat, sound)[0]["content"][0]["audio"] == "heard"
+    several = decode_input("any-to-any", {"text": "a", "audio": [b"1", b"2"]}, sound)
     assert several["audio"] == ["heard", "heard"]
     assert heard == [b"RIFF", b"RIFF", [0.0, 0.5], wave, b"RIFF", b"1", b"2"]
     wrong: Any
     for wrong in (*OPENABLE, {"raw": "/etc/passwd", "sampling_rate": 1}, {"path": 1}):
         with pytest.raises(InvalidInput):
-            decoded("any-to-any", {"text": "a", "audio": wrong}, sound)
+            decode_input("any-to-any", {"text": "a", "audio": wrong}, sound)
 
 
 # -- keys that are none ---------------------------------------------------------------------
@@ -352,7 +356,7 @@ def test_sound_beside_text_is_heard() -> None:
 def test_an_object_has_no_keys_that_the_pipeline_takes_for_options(task: str, value: Any) -> None:
     """What goes to a processor as a keyword would get round the list of parameters."""
     with pytest.raises(InvalidInput, match="it takes: "):
-        decoded(task, value)
+        decode_input(task, value)
 
 
 def test_objects_with_the_keys_of_their_task_pass() -> None:
@@ -360,5 +364,5 @@ def test_objects_with_the_keys_of_their_task_pass() -> None:
     chat = [{"role": "user", "content": [{"type": "text", "text": "hello"}]}]
     wave = {"raw": [0.0, 0.5], "sampling_rate": 8000}
 
-    assert decoded("any-to-any", chat) == chat
-    assert decoded("audio-classification", wave) == wave
+    assert decode_input("any-to-any", chat) == chat
+    assert decode_input("audio-classification", wave) == wave

@@ -195,7 +195,7 @@ def test_length_is_tokens() -> None:
         ("fill-mask", None, {}, "takes a string, not NoneType"),
         ("fill-mask", "[MASK]", {"top_k": 0}, "'top_k' must be"),
         ("fill-mask", "[MASK]", {"top_p": 0.5}, "does not take the parameter 'top_p'"),
-        ("fill-mask", "[MASK]" + " queue" * 100, {}, "tokens long, and the model takes 64"),
+        ("fill-mask", "[MASK]" + " queue" * 100, {}, "tokens, and the model takes at most 64"),
         ("text-classification", {"text": "a", "return_tensors": "np"}, {}, "a pair must be"),
         ("text-classification", "a", {"return_tensors": "np"}, "'return_tensors'"),
         ("zero-shot-classification", "a", {}, "needs the parameter 'candidate_labels'"),

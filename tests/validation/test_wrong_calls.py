@@ -677,7 +677,7 @@ def test_the_parts_of_a_pipeline_are_refused_with_the_line_that_works(pipe: Any)
         (pipe.tokenizer, "tokenizer=tokenizer"),
         (pipe.tokenizer._tokenizer, "tokenizer=tokenizer"),
         (pipe.model.config, r"serve\(pipeline\("),
-        (type(pipe), r"write serve\(pipeline\('TASK', model=...\)\), which makes one"),
+        (type(pipe), r"write serve\(pipeline\('TASK', model=...\)\), which builds one"),
         (type(pipe.model), "is a class"),
     ]:
         with pytest.raises(OptionError, match=line):
@@ -685,7 +685,7 @@ def test_the_parts_of_a_pipeline_are_refused_with_the_line_that_works(pipe: Any)
         if not isinstance(part, type):
             with pytest.raises(OptionError, match=line):
                 each(part)
-    with pytest.raises(OptionError, match=r"takes a list already; write serve\(pipe\)"):
+    with pytest.raises(OptionError, match=r"already takes a list; write serve\(pipe\)"):
         each(pipe)
 
 
@@ -709,7 +709,7 @@ def test_objects_of_other_libraries_are_refused_with_the_line_that_works(make: M
     linear_model: Any = pytest.importorskip("sklearn.linear_model")
     estimator = linear_model.LogisticRegression()
     for thing, line in [
-        (torch.nn.Linear(2, 2), "Linear is a torch module and no pipeline; write a batch function"),
+        (torch.nn.Linear(2, 2), "Linear is a torch module, not a pipeline; write a batch function"),
         (torch.nn.Linear(2, 2).forward, "Linear is a torch module"),
         (torch.nn.Linear(2, 2).__call__, "Linear is a torch module"),
         (serve, "serve is a function of notebook_serve"),
@@ -718,10 +718,10 @@ def test_objects_of_other_libraries_are_refused_with_the_line_that_works(make: M
         (estimator, r"write serve\(model.predict\)"),
         (
             linear_model.LogisticRegression,
-            r"give an object of it: serve\(LogisticRegression\(...\)\)",
+            r"give an instance: serve\(LogisticRegression\(...\)\)",
         ),
         (np, "is a Python module"),
-        (serve(echo, start=False), "serves already"),
+        (serve(echo, start=False), "is already serving"),
         ([1], "neither a transformers pipeline nor a callable"),
     ]:
         with pytest.raises(OptionError, match=line):
@@ -746,7 +746,7 @@ def test_a_module_of_torch_that_a_loader_makes_is_refused_there() -> None:
     import torch
 
     server = serve(loader=lambda: torch.nn.Linear(2, 2), port=0, name="linear")
-    with pytest.raises(LoaderFailed, match="is a torch module and no pipeline"):
+    with pytest.raises(LoaderFailed, match="is a torch module, not a pipeline"):
         server.wait_ready(30)
     assert server.state == "failed"
 
@@ -781,7 +781,7 @@ def no_pipeline(monkeypatch: pytest.MonkeyPatch) -> None:
         ("fill-mask", {"model": echo}, r"serve\(pipeline\('fill-mask', model=model, tokenizer"),
         ("fill-mask", {"loader": echo}, "and not both"),
         (echo, {"model": echo}, "give one model"),
-        ("", {}, "is no task"),
+        ("", {}, "is not a task"),
     ],
     ids=called,
 )
@@ -830,7 +830,7 @@ def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match=r"must be a folder with a config\.json"):
         serve("fill-mask", model=tmp_path)
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(LoaderFailed, match="no pipeline for fill-mask could be made of"):
+    with pytest.raises(LoaderFailed, match="loading fill-mask from"):
         serve("fill-mask", model=tmp_path)
 
 

@@ -23,7 +23,7 @@ import pytest
 
 from notebook_serve import ModelFailed, OptionError, Server, each
 from notebook_serve.models.functions.batch_functions import check_batch_function
-from notebook_serve.models.functions.batch_outputs import one_per_input
+from notebook_serve.models.functions.batch_outputs import to_output_list
 
 from ...helpers.compare_answers import called
 
@@ -177,7 +177,9 @@ def test_a_method_without_its_object_is_refused() -> None:
         (Caller.method, lambda f: check_batch_function(f, "method")),
         (Caller.method, each),
     ):
-        with pytest.raises(OptionError, match=r"give a method of an object: Caller\(...\).method"):
+        with pytest.raises(
+            OptionError, match=r"give the method of an instance: Caller\(...\).method"
+        ):
             check(method)
 
 
@@ -241,7 +243,7 @@ class Mine(list[Any]):
 )
 def test_what_has_an_order_is_one_output_per_input(outputs: Any, expected: list[Any]) -> None:
     """Rows of a table are records, by their columns; anything else is taken by its places."""
-    assert one_per_input(outputs, 2, "f") == expected
+    assert to_output_list(outputs, 2, "f") == expected
 
 
 @pytest.mark.parametrize(
@@ -268,7 +270,7 @@ def test_what_has_an_order_is_one_output_per_input(outputs: Any, expected: list[
 def test_what_has_none_is_an_error_that_says_what_to_write(outputs: Any, hint: str) -> None:
     """Its parts would be answers to other inputs, or to none."""
     with pytest.raises(TypeError, match=hint):
-        one_per_input(outputs, 2, "f")
+        to_output_list(outputs, 2, "f")
 
 
 def test_a_tuple_of_columns_is_no_list_of_outputs() -> None:
@@ -283,11 +285,11 @@ def test_a_tuple_of_columns_is_no_list_of_outputs() -> None:
     ]
     for outputs in (columns, *others):
         with pytest.raises(TypeError, match=r"f returned a tuple of 2 columns.*list\(zip\(...\)\)"):
-            one_per_input(outputs, 2, "f")
+            to_output_list(outputs, 2, "f")
     with pytest.raises(TypeError, match="a tuple of 2 columns"):
-        one_per_input((["a"], [1]), 1, "f")
+        to_output_list((["a"], [1]), 1, "f")
     with pytest.raises(TypeError, match="a tuple of 3 columns"):
-        one_per_input(([1, 2], [3, 4], [5, 6]), 2, "f")
+        to_output_list(([1, 2], [3, 4], [5, 6]), 2, "f")
 
 
 @pytest.mark.parametrize(
@@ -305,7 +307,7 @@ def test_a_tuple_of_columns_is_no_list_of_outputs() -> None:
 )
 def test_any_other_tuple_is_one_output_per_input(outputs: Any, count: int) -> None:
     """A list, texts, dicts, numbers, and results of another length are not columns."""
-    assert len(one_per_input(outputs, count, "f")) == count
+    assert len(to_output_list(outputs, count, "f")) == count
 
 
 def test_groups_of_a_table_are_no_outputs() -> None:
@@ -313,7 +315,7 @@ def test_groups_of_a_table_are_no_outputs() -> None:
     frame = pd.DataFrame({"a": ["x", "y"], "b": [1, 2]})
     for groups in (frame.groupby("a"), frame.groupby("a")["b"]):
         with pytest.raises(TypeError, match="groups are not one per input"):
-            one_per_input(groups, 2, "f")
+            to_output_list(groups, 2, "f")
 
 
 def test_a_result_of_torch_with_names_is_no_list() -> None:
@@ -321,17 +323,17 @@ def test_a_result_of_torch_with_names_is_no_list() -> None:
     import torch
 
     with pytest.raises(TypeError, match="the part of it"):
-        one_per_input(torch.ones(2, 2).max(1), 2, "f")
-    assert len(one_per_input(torch.ones(2, 3), 2, "f")) == 2
+        to_output_list(torch.ones(2, 2).max(1), 2, "f")
+    assert len(to_output_list(torch.ones(2, 3), 2, "f")) == 2
     with pytest.raises(TypeError, match="a row for each input"):
-        one_per_input(torch.tensor(1), 1, "f")
+        to_output_list(torch.tensor(1), 1, "f")
 
 
 def test_a_table_with_two_columns_of_one_name_is_refused() -> None:
     """One of them would be lost."""
     frame = pd.DataFrame([[1, 2]], columns=["a", "a"])
-    with pytest.raises(TypeError, match="two columns of one name"):
-        one_per_input(frame, 1, "f")
+    with pytest.raises(TypeError, match="two columns of the same name"):
+        to_output_list(frame, 1, "f")
 
 
 def test_tables_of_other_libraries_give_rows() -> None:
@@ -354,7 +356,7 @@ def test_tables_of_other_libraries_give_rows() -> None:
             return [{"a": 1}, {"a": 2}]
 
     for table in (DataFrame(), Table()):
-        assert one_per_input(table, 2, "f") == [{"a": 1}, {"a": 2}]
+        assert to_output_list(table, 2, "f") == [{"a": 1}, {"a": 2}]
 
 
 def test_an_answer_over_http_is_right_or_an_error(make: Make, client: httpx.Client) -> None:
@@ -466,7 +468,7 @@ def test_each_refuses_coroutines_and_generators() -> None:
 @pytest.mark.parametrize("annotation", [list[str], Sequence[bytes], "list[str]"], ids=called)
 def test_each_refuses_a_function_of_a_list_of_texts(annotation: Any) -> None:
     """Its items would be taken apart, letter by letter."""
-    with pytest.raises(OptionError, match=r"takes a list already \(.*\); write serve\(function\)"):
+    with pytest.raises(OptionError, match=r"already takes a list \(.*\); write serve\(function\)"):
         each(annotated(annotation))
 
 
