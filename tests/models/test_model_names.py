@@ -7,7 +7,13 @@ from pathlib import Path
 import pytest
 
 from notebook_serve import OptionError
-from notebook_serve.models.model_names import DEMO, check_named, default_model, task_names
+from notebook_serve.models.model_names import (
+    DEMO,
+    check_named,
+    check_task,
+    default_model,
+    task_names,
+)
 
 
 def test_each_task_has_the_default_of_transformers_or_none() -> None:
@@ -46,3 +52,25 @@ def test_a_task_needs_a_model_and_the_demo_has_one() -> None:
     check_named(DEMO, None)
     with pytest.raises(OptionError, match="leave it out"):
         check_named(DEMO, "x")
+
+
+@pytest.mark.parametrize("task", ["fill-mask", "ner", "sentiment-analysis", "demo"])
+def test_tasks_and_aliases_are_known(task: str) -> None:
+    """Aliases of transformers and the model that ships are tasks too."""
+    check_task(task)
+    assert task in task_names()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "hint"),
+    [
+        ("fillmask", "did you mean fill-mask"),
+        ("text-clasification", "text-classification"),
+        ("qqqq", "tasks are "),
+    ],
+)
+def test_an_unknown_task_is_refused_with_the_nearest_names(wrong: str, hint: str) -> None:
+    """The error names the value and what to write instead."""
+    with pytest.raises(OptionError, match=hint) as caught:
+        check_task(wrong)
+    assert repr(wrong) in str(caught.value)

@@ -1,22 +1,18 @@
 from __future__ import annotations
 
 import functools
-import io
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from notebook_serve import each
-from notebook_serve.errors import InvalidInput, OptionError
-from notebook_serve.models.base import Prepared, group_name, unique_group_name
+from notebook_serve.errors import InvalidInput
+from notebook_serve.models.base import Prepared
 from notebook_serve.models.functions.function_model import FunctionModel
 
-from ..helpers.compare_answers import called
+from ...helpers.compare_answers import called
 
 
 def double(inputs: list[Any]) -> list[Any]:
@@ -92,51 +88,6 @@ def test_anything_callable_serves(
     assert model.name == name
     assert model.task == "function"
     assert answers(model, inputs) == expected
-
-
-async def coroutine(inputs: list[Any]) -> list[Any]:
-    """Nothing that a thread can run."""
-    return inputs
-
-
-async def stream(inputs: list[Any]) -> AsyncIterator[Any]:
-    """Not this either."""
-    yield inputs
-
-
-class Async:
-    """An object whose call is a coroutine."""
-
-    async def __call__(self, inputs: list[Any]) -> list[Any]:
-        """Run a batch, some time."""
-        return inputs
-
-
-@pytest.mark.parametrize(
-    ("function", "name"),
-    [
-        (coroutine, "coroutine"),
-        (functools.partial(coroutine), "partial"),
-        (Async(), "Async"),
-        (Async().__call__, "__call__"),
-    ],
-)
-def test_a_coroutine_function_is_refused(function: Any, name: str) -> None:
-    """It raises in the cell, before any request could wait for an answer that is never awaited."""
-    with pytest.raises(OptionError, match=f"^{name} is a coroutine function"):
-        FunctionModel(function)
-
-
-def generator(inputs: list[Any]) -> Iterator[Any]:
-    """Answers one by one, of which nobody would ask for the second."""
-    yield from inputs
-
-
-@pytest.mark.parametrize("function", [stream, generator])
-def test_a_generator_function_is_refused(function: Any) -> None:
-    """It returns at once, and no list; so it is refused in the cell."""
-    with pytest.raises(OptionError, match="is a generator function; return a list"):
-        FunctionModel(function)
 
 
 # -- what it must return ------------------------------------------------------------------
@@ -247,38 +198,6 @@ def test_the_function_is_called_once_with_a_list() -> None:
 def test_a_list_is_many_inputs(inputs: Any, expected: list[Any] | None) -> None:
     """Only a list is split, and only once; anything else is one input."""
     assert FunctionModel(double).split(inputs, {}) == expected
-
-
-TEXTS = ["a", "b"]
-
-
-@pytest.mark.parametrize(
-    "inputs",
-    [
-        *(tuple(TEXTS), set(TEXTS), frozenset(TEXTS), dict.fromkeys(TEXTS).keys()),
-        *({1: "a"}.values(), np.array(TEXTS), np.array(TEXTS, object), pd.Series(TEXTS)),
-        *(pd.Index(TEXTS), iter(TEXTS), (text for text in TEXTS), map(str, TEXTS)),
-    ],
-    ids=lambda value: type(value).__name__,
-)
-def test_texts_in_no_list_are_refused(inputs: Any) -> None:
-    """They may be meant as one input or several, and would be answered as one."""
-    with pytest.raises(InvalidInput, match=r"write list\(...\) of it for its items, or \[...\]"):
-        FunctionModel(double).split(inputs, {})
-
-
-@pytest.mark.parametrize(
-    "inputs",
-    [
-        *("ab", b"ab", 1, (1, 2), ("a", 1), (), {"a": "b"}, np.ones(2), np.array("a"), {1}),
-        *(pd.Series([1, 2]), pd.Series({"a": "x", "b": 1}), io.BytesIO(b"ab"), np.str_("a")),
-        pd.DataFrame({"a": ["x"]}),
-    ],
-    ids=lambda value: type(value).__name__,
-)
-def test_anything_else_is_one_input(inputs: Any) -> None:
-    """Numbers, a vector, a file, a row: a function may take such as one."""
-    assert FunctionModel(double).split(inputs, {}) is None
 
 
 def test_an_input_is_passed_on_as_it_is() -> None:
@@ -450,59 +369,3 @@ def test_a_length_is_not_negative() -> None:
 
 
 # -- groups -------------------------------------------------------------------------------
-
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers(-2, 2) | st.sampled_from([0.0, 1.0, "", "1"]),
-    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=1), inner),
-    max_leaves=4,
-)
-parameter_sets = st.dictionaries(st.sampled_from(["a", "b"]), json_values, max_size=2)
-
-
-@settings(max_examples=100, deadline=None)
-@given(parameter_sets, parameter_sets)
-def test_equal_parameters_share_a_group(one: dict[str, Any], two: dict[str, Any]) -> None:
-    """Parameters have one name exactly if they are the same, with ``True`` no 1 and 1.0 no 1."""
-
-    def same(a: Any, b: Any) -> bool:
-        if type(a) is not type(b) or not isinstance(a, (list, dict)):
-            return type(a) is type(b) and bool(a == b)
-        if isinstance(a, dict):
-            return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
-        return len(a) == len(b) and all(map(same, a, b))
-
-    assert (group_name(one) == group_name(two)) == same(one, two)
-
-
-def test_the_order_of_parameters_does_not_matter() -> None:
-    """Two clients that write the same in another order may share a batch."""
-    assert group_name({"a": 1, "b": {"c": 2, "d": 3}}) == group_name(
-        {"b": {"d": 3, "c": 2}, "a": 1}
-    )
-
-
-def test_no_parameters_are_the_group_without_a_name() -> None:
-    """The common case reads as nothing special."""
-    assert group_name({}) == ""
-
-
-@pytest.mark.parametrize(
-    "value", [object(), {1, 2}, b"x", np.arange(2), {1: 2, "a": 3}], ids=called
-)
-def test_what_cannot_be_compared_stays_alone(value: Any) -> None:
-    """Of objects that only Python knows nothing says that two are equal, so none share a batch."""
-    parameters: Mapping[str, Any] = {"a": value}
-
-    assert (
-        len({group_name(parameters), group_name(parameters), group_name({}), unique_group_name()})
-        == 4
-    )
-
-
-@pytest.mark.parametrize(
-    ("one", "two"), [((1, 2), [1, 2]), ({1: 2}, {"1": 2})], ids=["tuple", "whole key"]
-)
-def test_only_equal_parameters_share_a_group(one: Any, two: Any) -> None:
-    """A request of ``predict`` does not get the parameters of another that merely look alike."""
-    assert one != two
-    assert group_name({"a": one}) != group_name({"a": two})

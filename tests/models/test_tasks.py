@@ -1,0 +1,32 @@
+"""The table of tasks."""
+
+from __future__ import annotations
+
+from notebook_serve.models.parameters import TASKS as PARAMETERS
+from notebook_serve.models.tasks import TASKS, task_of
+
+from ..helpers import small_models
+from ..helpers.task_cases import (
+    BY_TASK,
+)
+
+
+def test_every_task_of_the_library_is_known() -> None:
+    """A task that transformers gains is noticed: it has to be described, and to have an example."""
+    from transformers.pipelines import SUPPORTED_TASKS
+
+    assert set(SUPPORTED_TASKS) == set(TASKS) == set(PARAMETERS) == set(BY_TASK)
+
+
+def test_a_task_is_told_by_the_class() -> None:
+    """Whatever name a pipeline was made by, and where it was made without one."""
+    from transformers import TextClassificationPipeline
+
+    plain = small_models.pipeline("text-classification")
+
+    class Mine(TextClassificationPipeline):  # type: ignore[misc]
+        """Somebody's own."""
+
+    for kind in (TextClassificationPipeline, Mine):
+        made = kind(model=plain.model, tokenizer=plain.tokenizer, task="sentiment-analysis")
+        assert task_of(made) == "text-classification"
