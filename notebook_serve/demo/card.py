@@ -61,7 +61,7 @@ First answers of the model to inputs that the corpus does not contain:
 
 It took {minutes:.1f} minutes ({cpu_minutes:.1f} minutes of CPU time) for {steps:,} steps on
 {threads} CPU threads, with Python {python}, torch {torch}, transformers {transformers} and
-tokenizers {tokenizers}. The corpus depends on the version of Python, and arithmetic differs slightly
+tokenizers {tokenizers}. The corpus depends on the version of Python, and arithmetic varies a bit
 between machines. So on other machines the figures are close to these, but not equal. `metrics.json`
 holds them all.
 

@@ -115,9 +115,9 @@ def test_samples_of_every_form(value: Any, expected: list[float]) -> None:
     [
         ({"raw": [0.0]}, "samples must be sent as"),
         ({"sampling_rate": 8000}, "samples must be sent as"),
-        ({"raw": [0.0], "sampling_rate": "8000"}, "number of samples a second"),
-        ({"raw": [0.0], "sampling_rate": 0}, "number of samples a second"),
-        ({"raw": [0.0], "sampling_rate": True}, "number of samples a second"),
+        ({"raw": [0.0], "sampling_rate": "8000"}, "number of samples per second"),
+        ({"raw": [0.0], "sampling_rate": 0}, "number of samples per second"),
+        ({"raw": [0.0], "sampling_rate": True}, "number of samples per second"),
         ({"raw": ["loud"], "sampling_rate": 8000}, "samples must be numbers"),
         ([], "a list of numbers"),
         ([[[0.0]]], "a list of numbers"),

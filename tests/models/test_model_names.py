@@ -33,7 +33,7 @@ def test_a_name_on_the_hub_is_taken_as_it_is(name: str) -> None:
 @pytest.mark.parametrize("name", ["./x", "../x/y", "/x", "a/b/c", "x/", "~/no-such-folder", ""])
 def test_no_other_text_is_a_name(name: str) -> None:
     """A folder that is not there is refused, and not looked for on the hub."""
-    with pytest.raises(OptionError, match="no folder that exists, nor a name on the hub"):
+    with pytest.raises(OptionError, match="must be a folder that exists or a name on the hub"):
         check_named("fill-mask", name)
 
 
@@ -47,10 +47,10 @@ def test_a_folder_must_have_a_model(tmp_path: Path) -> None:
 
 def test_a_task_needs_a_model_and_the_demo_has_one() -> None:
     """The error has what to write, in Python's form."""
-    with pytest.raises(OptionError, match="take model='distilbert/distilroberta-base'"):
+    with pytest.raises(OptionError, match="use model='distilbert/distilroberta-base'"):
         check_named("fill-mask", None)
     check_named(DEMO, None)
-    with pytest.raises(OptionError, match="leave it out"):
+    with pytest.raises(OptionError, match="must be left out for demo"):
         check_named(DEMO, "x")
 
 

@@ -11,12 +11,21 @@ import pytest
 
 from notebook_serve import (
     Greedy,
+    InvalidInput,
+    ModelFailed,
 )
 from notebook_serve.engine.engine import Answer, Engine
 from notebook_serve.models.factory import as_model
+from notebook_serve.models.pipeline_copy import (
+    copy_for_thread,
+    is_message,
+    rejecting,
+    resolve_parameters,
+)
 from notebook_serve.models.text import TextPipeline
 
 from ..helpers import small_models
+from ..helpers.task_cases import BY_TASK
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
@@ -116,3 +125,48 @@ def test_the_served_pipeline_under_mixed_truncation_and_calls_from_a_cell() -> N
         thread.join()
         engine.stop(drain=False)
     assert not wrong
+
+
+def test_parts_that_share_an_object_still_share_it() -> None:
+    """A processor and its pipeline keep one tokenizer between them, in the copy too."""
+    pipe = BY_TASK["image-text-to-text"].pipeline()
+    copied = copy_for_thread(pipe)
+
+    assert pipe.processor.tokenizer is pipe.tokenizer
+    assert copied.processor is not pipe.processor
+    assert copied.processor.tokenizer is copied.tokenizer is not pipe.tokenizer
+
+
+def test_a_request_overrides_the_parameters_of_the_pipeline() -> None:
+    """Each step has the pipeline's defaults, and the pipeline itself does not change."""
+    pipe = small_models.pipeline("fill-mask")
+    pipe._postprocess_params = {"top_k": 3}
+
+    assert resolve_parameters(pipe, "")[2] == {"top_k": 3}
+    assert resolve_parameters(pipe, '{"top_k": 7}')[2] == {"top_k": 7}
+    assert pipe._postprocess_params == {"top_k": 3}
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ({"role": "user", "content": "a"}, True),
+        ({"role": "user"}, False),
+        ({"content": "a"}, False),
+        ("role content", False),
+        (["role", "content"], False),
+    ],
+)
+def test_a_message_has_a_role_and_a_content(value: object, expected: bool) -> None:
+    """Other dicts are inputs of other kinds."""
+    assert is_message(value) is expected
+
+
+def test_errors_of_preprocessing_become_invalid_input() -> None:
+    """Errors of this package and want of memory keep their class."""
+    with pytest.raises(InvalidInput, match="no mask") as caught, rejecting("fill-mask"):
+        raise ValueError("no mask")
+    assert isinstance(caught.value.__cause__, ValueError)
+    for error in (MemoryError(), ModelFailed("x")):
+        with pytest.raises(type(error)), rejecting("fill-mask"):
+            raise error

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from notebook_serve.models.parameters import TASKS as PARAMETERS
 from notebook_serve.models.tasks import TASKS, task_of
 
@@ -30,3 +32,22 @@ def test_a_task_is_told_by_the_class() -> None:
     for kind in (TextClassificationPipeline, Mine):
         made = kind(model=plain.model, tokenizer=plain.tokenizer, task="sentiment-analysis")
         assert task_of(made) == "text-classification"
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_each_task_has_a_reason_and_a_kind_of_body(task: str) -> None:
+    """JSON carries every input; `server.model` shows the reason."""
+    assert "json" in TASKS[task].accepts <= {"text", "json", "bytes"}
+    assert TASKS[task].why
+
+
+def test_a_class_of_another_library_keeps_the_name_that_it_has() -> None:
+    """The attribute `task` is the last resort, and aliases are resolved."""
+
+    class Pipeline:
+        def __init__(self, task: str | None) -> None:
+            self.task = task
+
+    assert task_of(Pipeline("ner")) == "token-classification"
+    assert task_of(Pipeline("weather")) == "weather"
+    assert task_of(Pipeline(None)) == ""

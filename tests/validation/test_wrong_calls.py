@@ -645,9 +645,9 @@ def test_every_option_of_serve_is_told_of_when_it_is_set() -> None:
 
 def test_a_loader_that_needs_an_argument_is_refused_in_the_cell() -> None:
     """A batch function given as the loader would fail in the worker, much later."""
-    with pytest.raises(OptionError, match="a callable of no arguments that returns a model"):
+    with pytest.raises(OptionError, match="a callable without arguments that returns a model"):
         serve(loader=given(echo))
-    with pytest.raises(OptionError, match="a callable of no arguments"):
+    with pytest.raises(OptionError, match="a callable without arguments"):
         serve(loader=given(lambda device: echo))
     assert servers() == []
     assert serve(loader=given(lambda device: echo), devices=["cpu"], start=False).state == "new"
@@ -775,11 +775,15 @@ def no_pipeline(monkeypatch: pytest.MonkeyPatch) -> None:
         ("google/bert", {}, r"serve\('TASK', model='google/bert'\)"),
         ("bert-base-uncased", {}, r"serve\(pipeline\('TASK', model='bert-base-uncased'\)\)"),
         (None, {"model": "google/bert"}, r"serve\('TASK', model='google/bert'\)"),
-        ("fill-mask", {"model": "./nowhere"}, "no folder that exists, nor a name on the hub"),
-        ("fill-mask", {"model": Path("/no/such/folder")}, "no folder that exists"),
-        ("fill-mask", {"model": ""}, "nor a name on the hub: ''"),
+        ("fill-mask", {"model": "./nowhere"}, "a folder that exists or a name on the hub"),
+        (
+            "fill-mask",
+            {"model": Path("/no/such/folder")},
+            "a folder that exists or a name on the hub",
+        ),
+        ("fill-mask", {"model": ""}, "a name on the hub, got ''"),
         ("fill-mask", {"model": echo}, r"serve\(pipeline\('fill-mask', model=model, tokenizer"),
-        ("fill-mask", {"loader": echo}, "and not both"),
+        ("fill-mask", {"loader": echo}, "either a loader, or a task"),
         (echo, {"model": echo}, "give one model"),
         ("", {}, "is not a task"),
     ],

@@ -185,7 +185,7 @@ async def coroutine(inputs: list[Any]) -> list[Any]:
     return inputs
 
 
-async def stream(inputs: list[Any]) -> AsyncIterator[Any]:
+async def stream(inputs: list[Any]) -> collections.abc.AsyncIterator[Any]:
     """Not this either."""
     yield inputs
 
@@ -210,10 +210,10 @@ class Async:
 def test_a_coroutine_function_is_refused(function: Any, name: str) -> None:
     """It raises in the cell, before any request could wait for an answer that is never awaited."""
     with pytest.raises(OptionError, match=f"^{name} is a coroutine function"):
-        FunctionModel(function)
+        check_batch_function(function, name)
 
 
-def generator(inputs: list[Any]) -> Iterator[Any]:
+def generator(inputs: list[Any]) -> collections.abc.Iterator[Any]:
     """Answers one by one, of which nobody would ask for the second."""
     yield from inputs
 
@@ -222,7 +222,7 @@ def generator(inputs: list[Any]) -> Iterator[Any]:
 def test_a_generator_function_is_refused(function: Any) -> None:
     """It returns at once, and no list; so it is refused in the cell."""
     with pytest.raises(OptionError, match="is a generator function; return a list"):
-        FunctionModel(function)
+        check_batch_function(function, "f")
 
 
 def no_inputs() -> None:

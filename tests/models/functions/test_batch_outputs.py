@@ -54,7 +54,7 @@ def test_what_has_an_order_is_one_output_per_input(outputs: Any, expected: list[
 @pytest.mark.parametrize(
     ("outputs", "hint"),
     [
-        (None, "a `return` missing"),
+        (None, "is a `return` missing"),
         ("ab", "a str"),
         (b"ab", "a bytes"),
         (memoryview(b"ab"), "a memoryview"),
@@ -64,7 +64,7 @@ def test_what_has_an_order_is_one_output_per_input(outputs: Any, expected: list[
         ({"a": 1, "b": 2}.items(), "no order"),
         (iter([1, 2]), r"return list\(...\)"),
         (zip([1], [2], strict=True), r"return list\(...\)"),
-        (Struct(["a"], [1.0]), "the part of it"),
+        (Struct(["a"], [1.0]), "the field that holds"),
         (np.array(1.0), "a row for each input"),
         (Struct, "a type"),
         (object(), "a object"),
@@ -127,7 +127,7 @@ def test_a_result_of_torch_with_names_is_no_list() -> None:
     """Values and places of a maximum are two for any number of inputs."""
     import torch
 
-    with pytest.raises(TypeError, match="the part of it"):
+    with pytest.raises(TypeError, match="the field that holds"):
         to_output_list(torch.ones(2, 2).max(1), 2, "f")
     assert len(to_output_list(torch.ones(2, 3), 2, "f")) == 2
     with pytest.raises(TypeError, match="a row for each input"):
