@@ -38,7 +38,7 @@ TEXTS = ["a", "b"]
     ids=lambda value: type(value).__name__,
 )
 def test_texts_in_no_list_are_refused(inputs: Any) -> None:
-    """They may be meant as one input or several, and would be answered as one."""
+    """They could mean one input or several."""
     with pytest.raises(InvalidInput, match=r"write list\(...\) of it for its items, or \[...\]"):
         check_one_input(inputs)
 
@@ -53,7 +53,7 @@ def test_texts_in_no_list_are_refused(inputs: Any) -> None:
     ids=lambda value: type(value).__name__,
 )
 def test_anything_else_is_one_input(inputs: Any) -> None:
-    """Numbers, a vector, a file, a row: a function may take such as one."""
+    """A function may take numbers, a vector, a file or a row as one input."""
     check_one_input(inputs)
 
 
@@ -72,7 +72,7 @@ parameter_sets = st.dictionaries(st.sampled_from(["a", "b"]), json_values, max_s
 @settings(max_examples=100, deadline=None)
 @given(parameter_sets, parameter_sets)
 def test_equal_parameters_share_a_group(one: dict[str, Any], two: dict[str, Any]) -> None:
-    """Parameters have one name exactly if they are the same, with ``True`` no 1 and 1.0 no 1."""
+    """Names are equal exactly if parameters are, where ``True``, 1 and 1.0 all differ."""
 
     def same(a: Any, b: Any) -> bool:
         if type(a) is not type(b) or not isinstance(a, (list, dict)):
@@ -85,22 +85,22 @@ def test_equal_parameters_share_a_group(one: dict[str, Any], two: dict[str, Any]
 
 
 def test_the_order_of_parameters_does_not_matter() -> None:
-    """Two clients that write the same in another order may share a batch."""
+    """Requests with the same parameters in another order share a batch."""
     assert group_name({"a": 1, "b": {"c": 2, "d": 3}}) == group_name(
         {"b": {"d": 3, "c": 2}, "a": 1}
     )
 
 
 def test_no_parameters_are_the_group_without_a_name() -> None:
-    """The common case reads as nothing special."""
+    """The common case has an empty name."""
     assert group_name({}) == ""
 
 
 @pytest.mark.parametrize(
     "value", [object(), {1, 2}, b"x", np.arange(2), {1: 2, "a": 3}], ids=called
 )
-def test_what_cannot_be_compared_stays_alone(value: Any) -> None:
-    """Of objects that only Python knows nothing says that two are equal, so none share a batch."""
+def test_objects_that_are_not_json_stay_alone(value: Any) -> None:
+    """Their equality cannot be established, so they never share a batch."""
     parameters: Mapping[str, Any] = {"a": value}
 
     assert (
@@ -113,7 +113,7 @@ def test_what_cannot_be_compared_stays_alone(value: Any) -> None:
     ("one", "two"), [((1, 2), [1, 2]), ({1: 2}, {"1": 2})], ids=["tuple", "whole key"]
 )
 def test_only_equal_parameters_share_a_group(one: Any, two: Any) -> None:
-    """A request of ``predict`` does not get the parameters of another that merely look alike."""
+    """Parameters with the same JSON but other types have different groups."""
     assert one != two
     assert group_name({"a": one}) != group_name({"a": two})
 

@@ -1,3 +1,5 @@
+"""Bisection of a failed batch."""
+
 from __future__ import annotations
 
 import math
@@ -11,11 +13,11 @@ from notebook_serve.models.bisection import Failure, run_with_bisection
 
 
 class Poison(Exception):
-    """What the model raises, naming the input that it could not take."""
+    """The model's error, with the input that caused it."""
 
 
 class Model:
-    """Gives each number's double, and fails on any call with a poisoned number in it."""
+    """A function that doubles numbers, and fails for a batch with a poisoned number."""
 
     def __init__(self, poisoned: frozenset[int]) -> None:
         self.poisoned = poisoned
@@ -33,7 +35,7 @@ class Model:
 @settings(max_examples=100, deadline=None)
 @given(st.integers(1, 33).flatmap(lambda n: st.tuples(st.just(n), st.sets(st.integers(0, n - 1)))))
 def test_only_the_offenders_fail(case: tuple[int, set[int]]) -> None:
-    """Whichever inputs are bad, each gets its own error and every other its own answer."""
+    """Each bad input has its own error and each other input its own answer."""
     size, poisoned = case
     model = Model(frozenset(poisoned))
 
@@ -53,7 +55,7 @@ def test_only_the_offenders_fail(case: tuple[int, set[int]]) -> None:
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 8, 16, 31, 64])
 def test_one_offender_costs_a_logarithm(size: int) -> None:
-    """Wherever the one bad input is, it takes at most ``2 * ceil(log2 n)`` calls more."""
+    """One bad input at any place costs at most ``2 * ceil(log2 n)`` extra calls."""
     most = 2 * math.ceil(math.log2(size))
 
     for at in range(size):
@@ -62,7 +64,7 @@ def test_one_offender_costs_a_logarithm(size: int) -> None:
 
 
 def test_no_offender_costs_nothing() -> None:
-    """A batch that runs is run once, whole."""
+    """A batch without errors runs once."""
     model = Model(frozenset())
 
     assert run_with_bisection(model, [3, 1, 2]) == ([6, 2, 4], 0)
@@ -70,7 +72,7 @@ def test_no_offender_costs_nothing() -> None:
 
 
 def test_a_bad_input_alone_is_not_run_again() -> None:
-    """One input that fails has failed alone already."""
+    """A batch of one input has failed alone already."""
     model = Model(frozenset({0}))
 
     outputs, retries = run_with_bisection(model, [0])
@@ -79,7 +81,7 @@ def test_a_bad_input_alone_is_not_run_again() -> None:
 
 
 def test_one_failure_is_not_chained_to_another() -> None:
-    """An input's error does not drag in those of the batches that it was in before."""
+    """The error of an input has no context of errors from larger batches."""
     outputs, _ = run_with_bisection(Model(frozenset({0, 3})), range(4))
 
     assert [output.error.__context__ for output in outputs if isinstance(output, Failure)] == [
@@ -89,7 +91,7 @@ def test_one_failure_is_not_chained_to_another() -> None:
 
 
 def test_a_batch_that_fails_only_whole_is_answered_in_halves() -> None:
-    """Too much at once (want of memory, say) fails nobody: the halves run."""
+    """If a batch is too large, as when memory runs out, its halves run."""
 
     def small_only(items: Sequence[int]) -> list[int]:
         if len(items) > 2:
@@ -100,7 +102,7 @@ def test_a_batch_that_fails_only_whole_is_answered_in_halves() -> None:
 
 
 def test_an_interrupt_is_no_bad_input() -> None:
-    """What is not an ``Exception`` ends the run instead of being blamed on an input."""
+    """A ``BaseException`` ends the run and fails no input."""
     calls = []
 
     def interrupted(items: Sequence[int]) -> list[int]:

@@ -1,3 +1,5 @@
+"""All tasks of transformers with small models: answers equal those of the pipeline."""
+
 from __future__ import annotations
 
 import random
@@ -30,7 +32,7 @@ from ..helpers.task_cases import (
     Example,
 )
 
-#: those whose small models the tests of text pipelines have
+#: all examples but those of test_text.py
 OTHERS = [example for example in [*EXAMPLES, *MORE] if example.task not in small_models.TASKS]
 
 
@@ -44,7 +46,7 @@ def started(pipe: Any) -> Engine:
 
 
 def together(engine: Engine, asked: list[tuple[Any, Any]]) -> list[Any]:
-    """The answers to questions that wait for each other, so that they may share batches."""
+    """Return the answers to requests that are all enqueued before the first batch."""
     engine.pause()
     futures = [engine.submit([given], parameters)[0] for given, parameters in asked]
     eventually(lambda: len(engine.queue()) == len(asked), "all are prepared")
@@ -53,7 +55,7 @@ def together(engine: Engine, asked: list[tuple[Any, Any]]) -> list[Any]:
 
 
 def test_the_readmes_table_is_what_a_live_server_says() -> None:
-    """Each row is asked for anew; ``python -m tests.generate.task_table`` writes what is found."""
+    """Each row is made again; ``python -m tests.generate.task_table`` writes the table."""
     begin, end = task_table.in_readme()
     there = task_table.README.read_text("utf-8")[begin:end].splitlines()
 
@@ -63,7 +65,7 @@ def test_the_readmes_table_is_what_a_live_server_says() -> None:
 
 @pytest.mark.parametrize("example", OTHERS, ids=str)
 def test_answers_equal_the_pipelines_own_in_every_batch(example: Example) -> None:
-    """Random inputs and parameters in random batches under random policies: the same as pipe(x)."""
+    """Random inputs, parameters, batches and policies: the same as pipe(x)."""
     seed = random.randrange(2**32)
     print(f"seed {seed}")  # noqa: T201 - to repeat a failure
     rng = random.Random(seed)
@@ -85,8 +87,8 @@ def test_answers_equal_the_pipelines_own_in_every_batch(example: Example) -> Non
 
 
 @pytest.mark.parametrize("example", OTHERS, ids=str)
-def test_one_list_is_many_inputs(example: Example) -> None:
-    """Except where it is one: a chat, a pair of pictures, samples."""
+def test_a_list_is_split(example: Example) -> None:
+    """Chats, pairs of images and samples are lists that are one input."""
     model = as_model(example.pipeline())
     for form in example.forms:
         given = form.given(random.Random(1))
@@ -115,7 +117,7 @@ def test_one_list_is_many_inputs(example: Example) -> None:
     ],
 )
 def test_what_a_task_rejects(task: str, given: Any, said: str) -> None:
-    """Wrong inputs are refused before they wait, saying what is wrong."""
+    """Invalid inputs are rejected before they are enqueued, and the error says why."""
     model = as_model(BY_TASK[task].pipeline())
 
     with pytest.raises(InvalidInput) as caught:

@@ -19,8 +19,8 @@ from ..helpers.task_cases import BY_TASK
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 
-def test_a_model_left_in_training_mode_is_put_right() -> None:
-    """pipeline(model=object) leaves dropout on; served, the model is in eval mode."""
+def test_a_model_in_training_mode_is_switched_to_eval_mode() -> None:
+    """pipeline(model=object) leaves dropout on."""
     pipe = small_models.pipeline("text-classification")
     pipe.model.train()
     as_model(pipe)
@@ -28,8 +28,8 @@ def test_a_model_left_in_training_mode_is_put_right() -> None:
 
 
 @pytest.mark.parametrize("thing", [3, "fill-mask", object()])
-def test_what_is_no_model(thing: object) -> None:
-    """Neither a pipeline nor a callable: refused in the cell, saying what is wanted."""
+def test_other_objects_are_not_models(thing: object) -> None:
+    """The error names what can be served."""
     with pytest.raises(OptionError, match="neither a transformers pipeline nor a callable"):
         as_model(thing)
 

@@ -1,3 +1,5 @@
+"""Decoding of images and other files; strings are never opened."""
+
 from __future__ import annotations
 
 import base64
@@ -24,7 +26,7 @@ OPENABLE = [
 
 
 def png(size: tuple[int, int] = (2, 3)) -> bytes:
-    """A small picture."""
+    """Return a small PNG file."""
     image = pytest.importorskip("PIL.Image")
     buffer = io.BytesIO()
     image.new("RGB", size, (200, 30, 4)).save(buffer, format="PNG")
@@ -32,7 +34,7 @@ def png(size: tuple[int, int] = (2, 3)) -> bytes:
 
 
 def b64(data: bytes) -> str:
-    """Bytes as JSON can have them."""
+    """Encode bytes for JSON."""
     return base64.b64encode(data).decode()
 
 
@@ -42,7 +44,7 @@ def b64(data: bytes) -> str:
 @pytest.mark.parametrize("task", ["fill-mask", "translation", "table-question-answering"])
 @pytest.mark.parametrize("value", ["/etc/passwd", b"bytes", {"a": ["b"]}, ["http://x"], 5])
 def test_a_task_of_text_has_its_input_as_it_is(task: str, value: Any) -> None:
-    """Text that looks like a path is text, where the task takes nothing else."""
+    """A text that looks like a path is text if the task takes only text."""
     assert decode_input(task, value) is value
 
 
@@ -51,7 +53,7 @@ def test_a_task_of_text_has_its_input_as_it_is(task: str, value: Any) -> None:
 
 @pytest.mark.parametrize("task", sorted(AUDIO_TASKS))
 def test_audio_comes_as_bytes_or_base64(task: str) -> None:
-    """A body of bytes goes through, and base64 becomes the bytes, as a data URL too."""
+    """Bytes are unchanged; base64 and data URLs become bytes."""
     sound = b"RIFF\x00\xff"
 
     assert decode_input(task, sound) == sound
@@ -62,7 +64,7 @@ def test_audio_comes_as_bytes_or_base64(task: str) -> None:
 @pytest.mark.parametrize("task", sorted(AUDIO_TASKS))
 @pytest.mark.parametrize("value", OPENABLE)
 def test_no_string_is_opened_as_audio(task: str, value: str) -> None:
-    """A path or an address is refused, alone or under any key."""
+    """A path or URL is rejected, alone or under any key."""
     with pytest.raises(InvalidInput, match="paths and URLs are never opened"):
         decode_input(task, value)
     for inside in ({"raw": value}, {"a": {"b": value}}, {"path": value, "sampling_rate": 8000}):
@@ -72,7 +74,7 @@ def test_no_string_is_opened_as_audio(task: str, value: str) -> None:
 
 @pytest.mark.parametrize("task", sorted(AUDIO_TASKS))
 def test_samples_are_audio(task: str) -> None:
-    """Numbers are no strings, and go through as they are."""
+    """Lists of numbers are unchanged."""
     samples = {"raw": [0.0, 0.5, -0.5], "sampling_rate": 16000}
 
     assert decode_input(task, samples) == samples
@@ -83,7 +85,7 @@ def test_samples_are_audio(task: str) -> None:
 
 
 def test_images_come_as_bytes_or_base64() -> None:
-    """A body of bytes becomes an image, and so does base64, as a data URL too."""
+    """Bytes, base64 and data URLs become images."""
     data = png()
 
     for task in IMAGE_TASKS:
@@ -95,7 +97,7 @@ def test_images_come_as_bytes_or_base64() -> None:
 
 @pytest.mark.parametrize("value", OPENABLE)
 def test_no_string_is_opened_as_an_image(value: str) -> None:
-    """A path or an address is refused, alone or under a key."""
+    """A path or URL is rejected, alone or under a key."""
     for task in IMAGE_TASKS:
         for given in ({"image": value}, {"image": {"url": value}}):
             with pytest.raises(InvalidInput, match="paths and URLs are never opened"):
@@ -107,7 +109,7 @@ def test_no_string_is_opened_as_an_image(value: str) -> None:
 
 
 def test_a_file_that_exists_is_not_opened(tmp_path: Path) -> None:
-    """The path of a real picture is no picture."""
+    """The path of a real image is rejected too."""
     path = tmp_path / "cat.png"
     path.write_bytes(png())
 
@@ -116,8 +118,8 @@ def test_a_file_that_exists_is_not_opened(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"no image", b"\x89PNG\r\n\x1a\n"], ids=repr)
-def test_what_is_no_image_is_refused(data: bytes) -> None:
-    """Bytes that cannot be read as a picture are the client's fault."""
+def test_other_bytes_are_not_an_image(data: bytes) -> None:
+    """Unreadable bytes are an `InvalidInput`."""
     pytest.importorskip("PIL.Image")
 
     for value in (data, b64(data)):
@@ -126,13 +128,13 @@ def test_what_is_no_image_is_refused(data: bytes) -> None:
 
 
 def test_half_an_image_is_refused() -> None:
-    """A picture that breaks off is found out here, not while the model runs."""
+    """A truncated image is rejected before the model runs."""
     with pytest.raises(InvalidInput, match="the input is not a readable image"):
         decode_input("object-detection", png((50, 50))[:-30])
 
 
 def test_an_image_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Told by its header: a small file of very many pixels is not even decoded."""
+    """The header decides: a small file with too many pixels is not decoded."""
     data = png((60, 50))[:-30]
     monkeypatch.setattr(media, "MOST_PIXELS", 60 * 50 - 1)
 
@@ -153,8 +155,8 @@ def test_an_image_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
     ids=["eps", "svg", "xv"],
 )
-def test_formats_that_are_more_than_pictures_are_refused(data: bytes) -> None:
-    """PostScript would be run by another program; only plain formats are read."""
+def test_formats_with_programs_or_references_are_rejected(data: bytes) -> None:
+    """Another program would run PostScript; only plain formats are accepted."""
     with pytest.raises(InvalidInput, match="not a readable image"):
         decode_input("image-classification", data)
 
@@ -163,7 +165,7 @@ def test_formats_that_are_more_than_pictures_are_refused(data: bytes) -> None:
 
 
 def test_a_pair_of_pictures_is_decoded() -> None:
-    """Two pictures of any form, and nothing else."""
+    """A pair holds two images of any form."""
     first, second = decode_input("keypoint-matching", [png(), b64(png((4, 5)))])
 
     assert (first.size, second.size) == ((2, 3), (4, 5))
@@ -177,7 +179,7 @@ def test_a_pair_of_pictures_is_decoded() -> None:
 
 
 def test_a_video_comes_as_bytes_or_base64() -> None:
-    """The file itself, which the pipeline is given in memory."""
+    """The pipeline receives the file in memory."""
     value: Any
     for value in (b"video", b64(b"video"), "data:video/mp4;base64," + b64(b"video")):
         assert decode_input("video-classification", value) == b"video"
@@ -188,7 +190,7 @@ def test_a_video_comes_as_bytes_or_base64() -> None:
 
 @pytest.mark.parametrize("as_text", [False, True])
 def test_a_decisions_images_are_decoded(as_text: bool) -> None:
-    """Its text is text, even where it looks like a path; its assets are base64 or refused."""
+    """Texts are unchanged even if they look like paths; assets must be base64 or bytes."""
     picture = b64(png())
     asked: Any = {
         "state": {"photo": "<a>", "path": "/etc/passwd"},
@@ -206,7 +208,7 @@ def test_a_decisions_images_are_decoded(as_text: bool) -> None:
 
 
 def test_a_decision_has_no_other_keys() -> None:
-    """What is no part of a request is refused by name, and so is what is no request."""
+    """Unknown keys are rejected by name, and so are values of other types."""
     with pytest.raises(InvalidInput, match="does not take 'device'"):
         decode_input("decision", {"state": "a", "questions": {}, "device": 1})
     for wrong in ("{", [1], 5, None, "[]"):
@@ -223,14 +225,14 @@ def test_a_decision_has_no_other_keys() -> None:
     ids=str,
 )
 def test_no_string_in_a_list_is_opened(value: Any) -> None:
-    """A pipeline opens each string of a list that it is given, so a list may not have any."""
+    """A pipeline opens each string of a list, so a list with strings is rejected."""
     for task in IMAGE_TASKS | AUDIO_TASKS:
         with pytest.raises(InvalidInput):
             decode_input(task, value)
 
 
 def test_no_asset_of_a_decision_is_opened() -> None:
-    """The images of the ``decision`` task are opened by transformers if they are strings."""
+    """transformers would open string assets of the ``decision`` task."""
     with pytest.raises(InvalidInput):
         decode_input(
             "decision", {"state": {"a": "<p>"}, "assets": {"<p>": "http://127.0.0.1:1/a.png"}}
@@ -242,7 +244,7 @@ def test_no_asset_of_a_decision_is_opened() -> None:
 
 @pytest.mark.parametrize("task", sorted(MIXED_TASKS))
 def test_text_is_taken_under_keys_that_mean_text(task: str) -> None:
-    """Questions, texts and the words of a chat may be any string, a path included."""
+    """Questions, texts and chat messages may be any string, including paths."""
     value = [{"role": "user", "content": [{"type": "text", "text": "/etc/passwd"}]}]
 
     asked = {"question": "/etc/passwd", "word_boxes": [5]}
@@ -257,7 +259,7 @@ def test_text_is_taken_under_keys_that_mean_text(task: str) -> None:
 @pytest.mark.parametrize("task", sorted(MIXED_TASKS))
 @pytest.mark.parametrize("key", ["url", "path", "video", "audio", "videos", "base64", "x", ""])
 def test_no_string_is_taken_under_another_key(task: str, key: str) -> None:
-    """Whatever might be opened is refused, however deep it is, and the key is named."""
+    """Strings under other keys are rejected at any depth, and the error names the key."""
     inside: list[Any] = [
         {key: "/etc/passwd"},
         {key: ["http://x"]},
@@ -271,7 +273,7 @@ def test_no_string_is_taken_under_another_key(task: str, key: str) -> None:
 
 @pytest.mark.parametrize("task", sorted(MIXED_TASKS))
 def test_a_string_alone_is_text_only_where_the_task_reads_it_so(task: str) -> None:
-    """The tasks whose pipeline takes a plain text may have one; the others would open it."""
+    """Pipelines without plain text inputs would open the string."""
     if task in ("any-to-any", "image-text-to-text"):
         assert decode_input(task, "/etc/passwd") == "/etc/passwd"
     else:
@@ -281,7 +283,7 @@ def test_a_string_alone_is_text_only_where_the_task_reads_it_so(task: str) -> No
 
 @pytest.mark.parametrize("value", OPENABLE)
 def test_no_string_is_opened_beside_text(value: str) -> None:
-    """Under the keys for images a string is base64 or refused."""
+    """Under the keys of images a string must be base64."""
     pytest.importorskip("PIL.Image")
 
     for task in MIXED_TASKS:
@@ -291,7 +293,7 @@ def test_no_string_is_opened_beside_text(value: str) -> None:
 
 
 def test_images_beside_text_are_decoded() -> None:
-    """Base64 and bytes under the keys for images become images, and the text stays."""
+    """Base64 and bytes under the keys of images become images; the text is unchanged."""
     data = png()
 
     for task in MIXED_TASKS:
@@ -303,7 +305,7 @@ def test_images_beside_text_are_decoded() -> None:
 
 
 def test_a_picture_in_a_chat_may_be_written_as_an_image_url() -> None:
-    """As clients of OpenAI's interface do, if the picture itself stands there."""
+    """Clients of the OpenAI API send images this way; only data URLs are accepted."""
     url = "data:image/png;base64," + b64(png())
     part: dict[str, Any]
     for source in ({"url": url}, url):
@@ -318,7 +320,7 @@ def test_a_picture_in_a_chat_may_be_written_as_an_image_url() -> None:
 
 
 def test_sound_beside_text_is_heard() -> None:
-    """Files and samples under the key for it, in a chat or not, where the model hears."""
+    """Files and samples under the key ``audio`` are converted, in chats too."""
     wave = {"raw": [0.0, 0.5], "sampling_rate": 8000}
     heard: list[Any] = []
 
@@ -354,13 +356,13 @@ def test_sound_beside_text_is_heard() -> None:
     ],
 )
 def test_an_object_has_no_keys_that_the_pipeline_takes_for_options(task: str, value: Any) -> None:
-    """What goes to a processor as a keyword would get round the list of parameters."""
+    """Other keys would reach the processor and bypass the allow-list of parameters."""
     with pytest.raises(InvalidInput, match="it takes: "):
         decode_input(task, value)
 
 
 def test_objects_with_the_keys_of_their_task_pass() -> None:
-    """Chats, waves and questions in the forms that the pipelines document."""
+    """Chats, samples and questions in the documented forms are unchanged."""
     chat = [{"role": "user", "content": [{"type": "text", "text": "hello"}]}]
     wave = {"raw": [0.0, 0.5], "sampling_rate": 8000}
 

@@ -1,4 +1,4 @@
-"""Models by their folder or name."""
+"""Checks of task and model names."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from notebook_serve.models.model_names import (
 
 
 def test_each_task_has_the_default_of_transformers_or_none() -> None:
-    """All tasks of the installed version are asked, aliases too."""
+    """All tasks of the installed version and their aliases are looked up."""
     names = {task: default_model(task) for task in task_names() if task != DEMO}
     assert names["fill-mask"] == "distilbert/distilroberta-base"
     assert names["ner"] == names["token-classification"]
@@ -26,19 +26,19 @@ def test_each_task_has_the_default_of_transformers_or_none() -> None:
 
 @pytest.mark.parametrize("name", ["bert-base-uncased", "google-bert/bert-base-uncased", "a/b.c_d"])
 def test_a_name_on_the_hub_is_taken_as_it_is(name: str) -> None:
-    """It was named, so to load it is no surprise."""
+    """The user named it, so it may be downloaded."""
     check_named("fill-mask", name)
 
 
 @pytest.mark.parametrize("name", ["./x", "../x/y", "/x", "a/b/c", "x/", "~/no-such-folder", ""])
 def test_no_other_text_is_a_name(name: str) -> None:
-    """A folder that is not there is refused, and not looked for on the hub."""
+    """A folder that does not exist is rejected instead of looked up on the hub."""
     with pytest.raises(OptionError, match="must be a folder that exists or a name on the hub"):
         check_named("fill-mask", name)
 
 
 def test_a_folder_must_have_a_model(tmp_path: Path) -> None:
-    """A folder without a configuration is none; one with it is."""
+    """A folder needs a ``config.json``."""
     with pytest.raises(OptionError, match=r"config\.json"):
         check_named("fill-mask", str(tmp_path))
     (tmp_path / "config.json").write_text("{}")
@@ -46,7 +46,7 @@ def test_a_folder_must_have_a_model(tmp_path: Path) -> None:
 
 
 def test_a_task_needs_a_model_and_the_demo_has_one() -> None:
-    """The error has what to write, in Python's form."""
+    """The error suggests a model."""
     with pytest.raises(OptionError, match="use model='distilbert/distilroberta-base'"):
         check_named("fill-mask", None)
     check_named(DEMO, None)
@@ -56,7 +56,7 @@ def test_a_task_needs_a_model_and_the_demo_has_one() -> None:
 
 @pytest.mark.parametrize("task", ["fill-mask", "ner", "sentiment-analysis", "demo"])
 def test_tasks_and_aliases_are_known(task: str) -> None:
-    """Aliases of transformers and the model that ships are tasks too."""
+    """Aliases of transformers and ``demo`` are tasks too."""
     check_task(task)
     assert task in task_names()
 
@@ -70,7 +70,7 @@ def test_tasks_and_aliases_are_known(task: str) -> None:
     ],
 )
 def test_an_unknown_task_is_refused_with_the_nearest_names(wrong: str, hint: str) -> None:
-    """The error names the value and what to write instead."""
+    """The error names the value and the nearest names."""
     with pytest.raises(OptionError, match=hint) as caught:
         check_task(wrong)
     assert repr(wrong) in str(caught.value)

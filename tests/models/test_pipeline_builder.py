@@ -1,4 +1,4 @@
-"""Pipelines from the name of a task."""
+"""Pipelines from a task name, and the arguments of `serve`."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def started(pipe: Any) -> Engine:
 
 
 def test_the_weights_are_not_copied_and_the_tokenizer_is() -> None:
-    """The server shares the user's weights, and no two threads share a tokenizer."""
+    """The server shares the weights of the user, and no two threads share a tokenizer."""
     pipe = small_models.pipeline("fill-mask")
     model = as_model(pipe)
     assert isinstance(model, TextPipeline)
@@ -47,11 +47,11 @@ def test_the_weights_are_not_copied_and_the_tokenizer_is() -> None:
     assert len(backends) == 3
 
 
-def test_a_users_tokenizer_and_the_servers_never_meet() -> None:
-    """While a cell tokenises with other settings, the server's tokens stay right.
+def test_calls_from_a_cell_do_not_affect_the_tokens_of_the_server() -> None:
+    """While a cell tokenises with other settings, the tokens of the server stay correct.
 
-    With one shared tokenizer this fails: every call sets truncation on the shared object, and
-    another thread then tokenises with it. The second half shows that, to prove the first.
+    With a shared tokenizer this fails: every call sets truncation on the shared object, and another
+    thread then tokenises with it. The second assertion shows that the first can fail.
     """
     pipe = small_models.pipeline("feature-extraction")
     text = "the queue waits for the server and the model runs slowly " * 4
@@ -64,7 +64,7 @@ def test_a_users_tokenizer_and_the_servers_never_meet() -> None:
 
 
 def wrong_while_disturbed(tokenizer: Any, disturbed: Any, text: str, expected: Any) -> int:
-    """How many of many calls gave wrong tokens while another thread used `disturbed`."""
+    """Count calls with wrong tokens while other threads use `disturbed`; stop at the first."""
     stop = threading.Event()
 
     def disturb() -> None:
@@ -88,7 +88,7 @@ def wrong_while_disturbed(tokenizer: Any, disturbed: Any, text: str, expected: A
 
 
 def test_the_served_pipeline_under_mixed_truncation_and_calls_from_a_cell() -> None:
-    """Requests with different truncation, and pipe(...) in a cell meanwhile: all are right."""
+    """Requests with different truncation, and pipe(...) in a cell at the same time."""
     pipe, reference = (small_models.pipeline("feature-extraction") for _ in range(2))
     text = "the queue waits for the server " * 4
     lengths: list[int | None] = [None, 4, 9]

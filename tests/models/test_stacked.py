@@ -41,7 +41,7 @@ def started(pipe: Any) -> Engine:
 
 
 def together(engine: Engine, asked: list[tuple[Any, Any]]) -> list[Any]:
-    """The answers to questions that wait for each other, so that they may share batches."""
+    """Return the answers to requests that are all enqueued before the first batch."""
     engine.pause()
     futures = [engine.submit([given], parameters)[0] for given, parameters in asked]
     eventually(lambda: len(engine.queue()) == len(asked), "all are prepared")
@@ -51,7 +51,7 @@ def together(engine: Engine, asked: list[tuple[Any, Any]]) -> list[Any]:
 
 @pytest.mark.parametrize("task", ["audio-classification", "automatic-speech-recognition"])
 def test_padding_would_change_an_answer(task: str) -> None:
-    """The library's own batch of clips of unlike length answers otherwise than for each alone."""
+    """A batch of clips of different lengths in transformers has other answers than each clip."""
     example = BY_TASK[task]
     pipe, engine = example.pipeline(), started(example.pipeline())
     clips = [recording(random.Random(seed), count) for seed, count in ((1, 2000), (2, 9000))]
@@ -66,7 +66,7 @@ def test_padding_would_change_an_answer(task: str) -> None:
 
 
 def test_a_recording_is_as_long_as_it_has_chunks() -> None:
-    """So a policy that bounds a batch counts forwards, and not files."""
+    """A policy that bounds the batch size counts parts instead of files."""
     model = as_model(BY_TASK["automatic-speech-recognition"].pipeline())
     sound = recording(random.Random(1), 40_000)
 
@@ -75,7 +75,7 @@ def test_a_recording_is_as_long_as_it_has_chunks() -> None:
 
 
 def test_a_picture_is_as_long_as_it_has_labels() -> None:
-    """Each label that is looked for is a forward."""
+    """Each label is a part."""
     model = as_model(BY_TASK["zero-shot-object-detection"].pipeline())
 
     made = model.prepare(picture(random.Random(1)), {"candidate_labels": "red,blue,green"})
@@ -84,7 +84,7 @@ def test_a_picture_is_as_long_as_it_has_labels() -> None:
 
 
 def test_many_parts_run_a_few_at_a_time() -> None:
-    """A hundred labels of one picture are not a hundred rows of one forward."""
+    """The labels of one image run in forward passes of 16 rows."""
     example = BY_TASK["zero-shot-object-detection"]
     pipe = example.pipeline()
     rows: list[int] = []
@@ -110,10 +110,10 @@ def test_many_parts_run_a_few_at_a_time() -> None:
 
 @pytest.mark.parametrize("task", ["image-classification", "zero-shot-object-detection"])
 def test_pictures_of_other_shapes_stay_apart(task: str) -> None:
-    """Where a processor keeps sizes, tensors are unlike: those that are alike share batches."""
+    """If a processor keeps sizes, only images of one size share a batch."""
     example = BY_TASK[task]
     if task == "image-classification":
-        # A model of convolutions takes any size.
+        # A convolutional model takes any size.
         from transformers import ResNetConfig, ResNetForImageClassification, ViTImageProcessorPil
         from transformers import pipeline as make
 
@@ -139,8 +139,8 @@ def test_pictures_of_other_shapes_stay_apart(task: str) -> None:
         engine.stop(drain=False)
 
 
-def test_one_poisoned_picture_costs_nobody_else_an_answer() -> None:
-    """A batch with a picture that makes the forward fail: all others are answered rightly."""
+def test_one_poisoned_picture_fails_alone() -> None:
+    """A batch with one failing image: all other answers are correct."""
     example = BY_TASK["image-classification"]
     pipe, reference = example.pipeline(), example.pipeline()
     rng = random.Random(2)
@@ -170,8 +170,8 @@ def test_one_poisoned_picture_costs_nobody_else_an_answer() -> None:
         engine.stop(drain=False)
 
 
-def test_a_model_that_writes_is_not_batched() -> None:
-    """Two kinds of speech recognition: the one that writes its answer says why it runs alone."""
+def test_a_model_that_generates_is_not_batched() -> None:
+    """Of two speech models, the one that generates gives the reason in `why`."""
     [writes] = [example for example in MORE if "writing" in example.name]
     one, other = ServedModel.of(as_model(writes.pipeline())), BY_TASK[writes.task].pipeline()
 
@@ -180,7 +180,7 @@ def test_a_model_that_writes_is_not_batched() -> None:
 
 
 def test_a_tokenizer_of_a_decision_is_the_workers_own() -> None:
-    """The library keeps a function that was made with the user's, and calls it while it runs."""
+    """transformers keeps a function with the original tokenizer, which the copy must replace."""
     pipe = BY_TASK["decision"].pipeline()
     model: Any = as_model(pipe)
     used = [part.label_token_ids.__wrapped__.args[0] for part in (model._reader, model._runner)]
@@ -190,7 +190,7 @@ def test_a_tokenizer_of_a_decision_is_the_workers_own() -> None:
 
 
 def test_another_task_takes_its_own_parameters_and_no_others() -> None:
-    """Images are classified by parameters of a table; none of it opens or loads anything."""
+    """Parameters outside the allow-list, such as a path, are rejected."""
     from PIL import Image
     from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor, pipeline
 

@@ -14,20 +14,20 @@ from ..helpers.task_cases import (
 
 
 def test_every_task_of_the_library_is_known() -> None:
-    """A task that transformers gains is noticed: it has to be described, and to have an example."""
+    """A new task of transformers needs a row, parameters and an example."""
     from transformers.pipelines import SUPPORTED_TASKS
 
     assert set(SUPPORTED_TASKS) == set(TASKS) == set(PARAMETERS) == set(BY_TASK)
 
 
-def test_a_task_is_told_by_the_class() -> None:
-    """Whatever name a pipeline was made by, and where it was made without one."""
+def test_the_task_follows_from_the_class() -> None:
+    """The class decides, whatever the attribute `task` is."""
     from transformers import TextClassificationPipeline
 
     plain = small_models.pipeline("text-classification")
 
     class Mine(TextClassificationPipeline):  # type: ignore[misc]
-        """Somebody's own."""
+        """A subclass."""
 
     for kind in (TextClassificationPipeline, Mine):
         made = kind(model=plain.model, tokenizer=plain.tokenizer, task="sentiment-analysis")

@@ -1,3 +1,5 @@
+"""The six text tasks."""
+
 from __future__ import annotations
 
 import copy
@@ -49,7 +51,7 @@ def random_policy(rng: random.Random) -> Policy:
 
 @pytest.mark.parametrize("task", small_models.TASKS)
 def test_answers_equal_the_pipelines_own_in_every_batch(task: str) -> None:
-    """Random inputs and parameters in random batches under random policies: the same as pipe(x)."""
+    """Random inputs, parameters, batches and policies: the same as pipe(x)."""
     seed = random.randrange(2**32)
     print(f"seed {seed}")  # noqa: T201 - to repeat a failure
     rng = random.Random(seed)
@@ -64,7 +66,7 @@ def test_answers_equal_the_pipelines_own_in_every_batch(task: str) -> None:
             futures = [engine.submit([text], parameters)[0] for text, parameters in asked]
             engine.pause(False)
             for (text, parameters), future in zip(asked, futures, strict=True):
-                # The library writes into the parameters it is given.
+                # transformers modifies the parameters.
                 expected = reference(text, **copy.deepcopy(parameters))
                 assert_same(expected, future.result(60).value, at=f"{text!r}, {parameters}")
         assert max(engine.stats().batch_sizes) > 1
@@ -129,7 +131,7 @@ def distilbert(words: Any) -> Any:
     ],
 )
 def test_other_architectures_answer_the_same(task: str, build: Any, batched: bool) -> None:
-    """Places counted from elsewhere, no pad token, no token types: still equal to pipe(x)."""
+    """Models with other positions, without a pad token or token types: equal to pipe(x)."""
     from transformers import pipeline
 
     torch.manual_seed(0)
@@ -152,8 +154,8 @@ def test_other_architectures_answer_the_same(task: str, build: Any, batched: boo
         engine.stop(drain=False)
 
 
-def test_inputs_that_are_no_plain_strings() -> None:
-    """Pairs, chats and lists of words are answered as the pipeline answers them."""
+def test_pairs_chats_and_lists_of_words() -> None:
+    """The answers equal those of the pipeline."""
     classify = small_models.pipeline("text-classification")
     label = small_models.pipeline("token-classification")
     generate = small_models.pipeline("text-generation")
@@ -177,7 +179,7 @@ def test_inputs_that_are_no_plain_strings() -> None:
 
 
 def test_length_is_tokens() -> None:
-    """The length that policies see counts tokens, special ones included."""
+    """The length for policies includes special tokens."""
     model = as_model(small_models.pipeline("fill-mask"))
     assert model.prepare("the [MASK] waits", {}).length == 5
 
@@ -205,7 +207,7 @@ def test_length_is_tokens() -> None:
 def test_what_a_task_rejects(
     task: str, given: Any, parameters: dict[str, Any], message: str
 ) -> None:
-    """Wrong inputs and parameters are refused before they wait, saying what is wrong."""
+    """Invalid inputs and parameters are rejected before they are enqueued."""
     model = as_model(small_models.pipeline(task))
     with pytest.raises(InvalidInput, match=message):
         model.prepare(given, parameters)
@@ -213,14 +215,14 @@ def test_what_a_task_rejects(
 
 @pytest.mark.parametrize("task", small_models.TASKS)
 def test_one_poisoned_item_costs_nobody_else_an_answer(task: str) -> None:
-    """A batch of 16 with an item that makes the forward fail: 15 right answers and one failure."""
+    """A batch of 16 with one failing input: 15 correct answers and one failure."""
     pipe, reference = small_models.pipeline(task), small_models.pipeline(task)
     parameters = small_models.PARAMETERS[task][0]
     poison = small_models.tokenizer().convert_tokens_to_ids("z")
     forward = pipe.model.forward
 
     def fragile(input_ids: Any = None, *rest: Any, **options: Any) -> Any:
-        # Only in a prompt: a step of generation has one token, and may well write this one.
+        # Only in a prompt: a later step has one token, which may be this one.
         prompt = input_ids is not None and input_ids.shape[1] > 1
         if prompt and (input_ids == poison).any():
             raise RuntimeError("poisoned")
@@ -249,7 +251,7 @@ def test_one_poisoned_item_costs_nobody_else_an_answer(task: str) -> None:
 
 
 def test_position_limit_counts_the_usable_places() -> None:
-    """RoBERTa's table begins with two that are never used; a rotary model has no limit."""
+    """RoBERTa's table begins with unused positions; a rotary model has no limit."""
     words = small_models.tokenizer()
     assert position_limit(roberta(words)) == 65
     assert position_limit(gpt2(words)) == 64

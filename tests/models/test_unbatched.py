@@ -25,7 +25,7 @@ def started(pipe: Any) -> Engine:
 
 
 def test_any_other_pipeline_runs_one_at_a_time() -> None:
-    """A task without a batching of its own is called as its user would; a subclass too."""
+    """A subclass of a pipeline is called once for each input."""
     from transformers import FillMaskPipeline
 
     class Shouting(FillMaskPipeline):  # type: ignore[misc]
@@ -47,8 +47,8 @@ def test_any_other_pipeline_runs_one_at_a_time() -> None:
         engine.stop(drain=False)
 
 
-def test_the_items_of_a_list_do_not_share_what_the_library_writes() -> None:
-    """It writes into the parameters of a call, and would find that in those of the next."""
+def test_the_items_of_a_list_do_not_share_modified_parameters() -> None:
+    """transformers modifies the parameters of a call, which must not affect the next call."""
     from transformers import FeatureExtractionPipeline
 
     class Mine(FeatureExtractionPipeline):  # type: ignore[misc]

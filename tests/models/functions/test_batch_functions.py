@@ -1,4 +1,4 @@
-"""Functions that are served: what they may be, and what they may return."""
+"""Checks of a batch function before it is served."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Make = Callable[..., Server]
 
 
 class Struct(NamedTuple):
-    """Two results, of which none is of one input."""
+    """Two results, neither of which belongs to one input."""
 
     labels: list[str]
     scores: list[float]
@@ -42,7 +42,7 @@ class Record:
 
 
 class Level(enum.Enum):
-    """An input of few."""
+    """An input with few values."""
 
     LOW = 1
 
@@ -52,8 +52,6 @@ One = typing.TypeVar("One", str, bytes)
 Unknown = typing.TypeVar("Unknown")
 Many = typing.TypeVar("Many", bound=list[str])
 Named = typing.NewType("Named", str)
-
-# -- what it takes, by its signature ----------------------------------------------------------
 
 
 def annotated(annotation: Any) -> Callable[..., Any]:
@@ -81,7 +79,7 @@ def annotated(annotation: Any) -> Callable[..., Any]:
     ids=called,
 )
 def test_a_function_of_one_item_is_refused_with_the_line_that_works(annotation: Any) -> None:
-    """Of its annotation it is known that it takes no list; `each` makes it one that does."""
+    """The annotation means one item; `each` wraps the function."""
     with pytest.raises(OptionError, match=r"serve\(each\(function\)\)"):
         check_batch_function(annotated(annotation), "function")
 
@@ -97,7 +95,7 @@ def test_a_function_of_one_item_is_refused_with_the_line_that_works(annotation: 
     ids=called,
 )
 def test_any_other_annotation_is_accepted(annotation: Any) -> None:
-    """A list, anything that may be one, and what is not known."""
+    """Lists, types that may be lists, and unknown types pass."""
     check_batch_function(annotated(annotation), "function")
 
 
@@ -109,25 +107,25 @@ class Caller:
     """An object that is called with one item."""
 
     def __call__(self, text: str) -> str:
-        """Return it."""
+        """Return the text."""
         return text
 
     def method(self, text: str) -> str:
-        """Return it."""
+        """Return the text."""
         return text
 
 
 @pytest.mark.parametrize(
     "function", [one, Caller(), Caller().method, functools.partial(one)], ids=called
 )
-def test_every_kind_of_function_is_looked_at(function: Any) -> None:
-    """A function, an object, a method and a partial, annotated by text in this file."""
+def test_every_kind_of_callable_is_checked(function: Any) -> None:
+    """Functions, objects, methods and partials, with annotations that are text in this file."""
     with pytest.raises(OptionError, match=r"takes one item \(`text: str`\)"):
         check_batch_function(function, "it")
 
 
 def test_texts_under_a_star_are_one_item() -> None:
-    """The list would be the first of them; without an annotation nothing is known."""
+    """The list would be the first text; without an annotation the function passes."""
 
     def join(*texts: str) -> str:
         return "".join(texts)
@@ -141,7 +139,7 @@ def test_texts_under_a_star_are_one_item() -> None:
 
 
 def test_a_function_with_a_cache_is_refused_but_for_each() -> None:
-    """A list cannot be looked up; one item can."""
+    """A list cannot be a key of the cache; one item can."""
 
     @functools.lru_cache
     def slow(x: Any) -> Any:
@@ -169,7 +167,7 @@ def test_a_function_with_a_cache_is_refused_but_for_each() -> None:
 
 
 def test_a_method_without_its_object_is_refused() -> None:
-    """The list would be its object."""
+    """The list would be ``self``."""
     for method, check in (
         (Caller.method, lambda f: check_batch_function(f, "method")),
         (Caller.method, each),
@@ -181,20 +179,20 @@ def test_a_method_without_its_object_is_refused() -> None:
 
 
 async def coroutine(inputs: list[Any]) -> list[Any]:
-    """Nothing that a thread can run."""
+    """Return the inputs, but only if awaited."""
     return inputs
 
 
 async def stream(inputs: list[Any]) -> collections.abc.AsyncIterator[Any]:
-    """Not this either."""
+    """Yield the inputs."""
     yield inputs
 
 
 class Async:
-    """An object whose call is a coroutine."""
+    """An object with a coroutine as its call."""
 
     async def __call__(self, inputs: list[Any]) -> list[Any]:
-        """Run a batch, some time."""
+        """Run a batch."""
         return inputs
 
 
@@ -208,19 +206,19 @@ class Async:
     ],
 )
 def test_a_coroutine_function_is_refused(function: Any, name: str) -> None:
-    """It raises in the cell, before any request could wait for an answer that is never awaited."""
+    """The error is raised in the cell, before any request is enqueued."""
     with pytest.raises(OptionError, match=f"^{name} is a coroutine function"):
         check_batch_function(function, name)
 
 
 def generator(inputs: list[Any]) -> collections.abc.Iterator[Any]:
-    """Answers one by one, of which nobody would ask for the second."""
+    """Yield the answers one by one."""
     yield from inputs
 
 
 @pytest.mark.parametrize("function", [stream, generator])
 def test_a_generator_function_is_refused(function: Any) -> None:
-    """It returns at once, and no list; so it is refused in the cell."""
+    """A call returns a generator instead of a list."""
     with pytest.raises(OptionError, match="is a generator function; return a list"):
         check_batch_function(function, "f")
 
@@ -253,12 +251,6 @@ def two_by_place(inputs: Any, other: Any, /) -> None:
     ids=called,
 )
 def test_a_function_that_cannot_be_called_with_a_list_is_refused(function: Any, said: str) -> None:
-    """Every request would fail; so it is said before."""
+    """The error comes before any request fails."""
     with pytest.raises(OptionError, match=said):
         check_batch_function(function, "f")
-
-
-# -- what it returns --------------------------------------------------------------------------
-
-
-# -- each -------------------------------------------------------------------------------------

@@ -18,14 +18,14 @@ Make = Callable[..., Server]
 
 
 class Struct(NamedTuple):
-    """Two results, of which none is of one input."""
+    """Two results, neither of which belongs to one input."""
 
     labels: list[str]
     scores: list[float]
 
 
 class Mine(list[Any]):
-    """A list of one's own."""
+    """A subclass of list."""
 
 
 @pytest.mark.parametrize(
@@ -46,8 +46,8 @@ class Mine(list[Any]):
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_what_has_an_order_is_one_output_per_input(outputs: Any, expected: list[Any]) -> None:
-    """Rows of a table are records, by their columns; anything else is taken by its places."""
+def test_ordered_values_become_a_list(outputs: Any, expected: list[Any]) -> None:
+    """Rows of a table become dicts by column; other values are taken by position."""
     assert to_output_list(outputs, 2, "f") == expected
 
 
@@ -72,14 +72,14 @@ def test_what_has_an_order_is_one_output_per_input(outputs: Any, expected: list[
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_what_has_none_is_an_error_that_says_what_to_write(outputs: Any, hint: str) -> None:
-    """Its parts would be answers to other inputs, or to none."""
+def test_other_values_are_errors_with_a_suggestion(outputs: Any, hint: str) -> None:
+    """Their parts do not belong to one input each."""
     with pytest.raises(TypeError, match=hint):
         to_output_list(outputs, 2, "f")
 
 
 def test_a_tuple_of_columns_is_no_list_of_outputs() -> None:
-    """With as many columns as inputs, each input would be answered with a column."""
+    """With as many columns as inputs, each column would pass for an output."""
     import torch
 
     columns = (["a", "b"], np.array([1, 2]))
@@ -111,12 +111,12 @@ def test_a_tuple_of_columns_is_no_list_of_outputs() -> None:
     ids=str,
 )
 def test_any_other_tuple_is_one_output_per_input(outputs: Any, count: int) -> None:
-    """A list, texts, dicts, numbers, and results of another length are not columns."""
+    """Lists, texts, dicts, numbers, and results of another length are not columns."""
     assert len(to_output_list(outputs, count, "f")) == count
 
 
 def test_groups_of_a_table_are_no_outputs() -> None:
-    """There may be as many groups as inputs, and they belong to none."""
+    """The number of groups may equal that of the inputs by chance."""
     frame = pd.DataFrame({"a": ["x", "y"], "b": [1, 2]})
     for groups in (frame.groupby("a"), frame.groupby("a")["b"]):
         with pytest.raises(TypeError, match="groups are not one per input"):
@@ -124,7 +124,7 @@ def test_groups_of_a_table_are_no_outputs() -> None:
 
 
 def test_a_result_of_torch_with_names_is_no_list() -> None:
-    """Values and places of a maximum are two for any number of inputs."""
+    """A maximum has two parts, values and indices, for any number of inputs."""
     import torch
 
     with pytest.raises(TypeError, match="the field that holds"):
@@ -135,14 +135,14 @@ def test_a_result_of_torch_with_names_is_no_list() -> None:
 
 
 def test_a_table_with_two_columns_of_one_name_is_refused() -> None:
-    """One of them would be lost."""
+    """One of the columns would be lost."""
     frame = pd.DataFrame([[1, 2]], columns=["a", "a"])
     with pytest.raises(TypeError, match="two columns of the same name"):
         to_output_list(frame, 1, "f")
 
 
 def test_tables_of_other_libraries_give_rows() -> None:
-    """Polars and pyarrow, by what they offer: going through one gives its columns."""
+    """Tables of polars and pyarrow are recognised by their methods; iteration gives columns."""
 
     class DataFrame:
         columns = ("a",)
@@ -165,7 +165,7 @@ def test_tables_of_other_libraries_give_rows() -> None:
 
 
 def test_an_answer_over_http_is_right_or_an_error(make: Make, client: httpx.Client) -> None:
-    """A table is records; an object without a JSON form is a 500 with a sentence, not its repr."""
+    """A table becomes dicts; an object without a JSON form is a 500 without its repr."""
 
     def frame(inputs: list[str]) -> pd.DataFrame:
         return pd.DataFrame({"label": inputs, "score": [0.5] * len(inputs)})

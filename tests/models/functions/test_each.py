@@ -17,12 +17,12 @@ Make = Callable[..., Server]
 
 
 def divide(number: float, *, by: float = 1.0) -> float:
-    """Return a part of a number."""
+    """Return the quotient."""
     return float(number) / float(by)
 
 
 def test_each_answers_item_by_item(make: Make, client: httpx.Client) -> None:
-    """Parameters of the function are those of a request, and the function keeps its name."""
+    """Requests set parameters of the function, and the model has its name."""
     server = make(each(divide))
 
     assert server.predict([2, 4], by=2) == [1.0, 2.0]
@@ -34,7 +34,7 @@ def test_each_answers_item_by_item(make: Make, client: httpx.Client) -> None:
 
 @pytest.mark.parametrize("worker", ["thread", "process"])
 def test_an_item_that_fails_fails_alone(make: Make, worker: str) -> None:
-    """The others of its batch are not run again, and the error is the function's own."""
+    """The other items do not run again, and the cause is the function's own error."""
     server = make(each(divide), worker=worker)
     server.pause()
 
@@ -54,7 +54,7 @@ def test_an_item_that_fails_fails_alone(make: Make, worker: str) -> None:
 
 
 def test_each_is_a_batch_function_of_its_own() -> None:
-    """Called by its author it raises; it reads well, and keeps a measure of length."""
+    """A direct call raises; name, docstring and ``length`` are kept."""
 
     def measured(text: str) -> str:
         return text
@@ -83,13 +83,13 @@ def only_named(*, inputs: Any) -> None:
     ids=called,
 )
 def test_each_takes_a_function_of_one_item(function: Any, said: str) -> None:
-    """Anything else is refused where it is wrapped."""
+    """The error is raised by `each`."""
     with pytest.raises(OptionError, match=said):
         each(function)
 
 
 def test_each_refuses_coroutines_and_generators() -> None:
-    """Their answers would be objects that nobody awaits."""
+    """Their results are objects to await or iterate, not answers."""
 
     async def later(text: str) -> str:
         return text
@@ -117,7 +117,7 @@ def annotated(annotation: Any) -> Callable[..., Any]:
 
 @pytest.mark.parametrize("annotation", [list[str], Sequence[bytes], "list[str]"], ids=called)
 def test_each_refuses_a_function_of_a_list_of_texts(annotation: Any) -> None:
-    """Its items would be taken apart, letter by letter."""
+    """A text would be iterated letter by letter."""
     with pytest.raises(OptionError, match=r"already takes a list \(.*\); write serve\(function\)"):
         each(annotated(annotation))
 
@@ -129,5 +129,5 @@ def test_each_takes_a_function_of_one_list(annotation: Any) -> None:
 
 
 def test_each_takes_a_class() -> None:
-    """It makes an object of an item."""
+    """A class is a function of one item."""
     assert each(int)(["1", "2"]) == [1, 2]

@@ -40,19 +40,19 @@ class Scaler:
         return self(inputs, offset)
 
     def length(self, item: int) -> int:
-        """How much work an input is."""
+        """Return the length of an input."""
         return abs(item)
 
 
 def answers(model: FunctionModel, inputs: Sequence[Any], /, **parameters: Any) -> list[Any]:
-    """What the model answers to `inputs` in one batch."""
+    """Return the answers to `inputs` in one batch."""
     items = [model.prepare(item, parameters) for item in inputs]
     outputs = model.run(items)
     return [model.finish(item, output) for item, output in zip(items, outputs, strict=True)]
 
 
 def returning(value: Any) -> FunctionModel:
-    """A model whose function returns `value`, whatever it is given."""
+    """Return a model with a function that returns `value` for all inputs."""
 
     def fixed(inputs: list[Any]) -> Any:
         return value
@@ -60,7 +60,7 @@ def returning(value: Any) -> FunctionModel:
     return FunctionModel(fixed)
 
 
-# -- what may serve -----------------------------------------------------------------------
+# -- callables ----------------------------------------------------------------------------
 
 shout: Callable[[list[str]], list[str]] = lambda inputs: [text.upper() for text in inputs]  # noqa: E731
 
@@ -82,7 +82,7 @@ shout: Callable[[list[str]], list[str]] = lambda inputs: [text.upper() for text 
 def test_anything_callable_serves(
     function: Any, name: str, inputs: list[Any], expected: list[Any]
 ) -> None:
-    """Functions, lambdas, partials, methods, objects and builtins run, under a name to show."""
+    """Functions, lambdas, partials, methods, objects and builtins run, and have a name."""
     model = FunctionModel(function)
 
     assert model.name == name
@@ -90,12 +90,12 @@ def test_anything_callable_serves(
     assert answers(model, inputs) == expected
 
 
-# -- what it must return ------------------------------------------------------------------
+# -- return values ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size", [0, 1, 2, 4, 7])
 def test_the_number_of_outputs_is_checked(size: int) -> None:
-    """Fewer or more outputs than inputs would be answers to other people's questions."""
+    """Fewer or more outputs than inputs could not be assigned to inputs."""
     with pytest.raises(ValueError, match=f"fixed returned {size} outputs for 3 inputs"):
         answers(returning([0] * size), [1, 2, 3])
 
@@ -113,8 +113,8 @@ def test_the_number_of_outputs_is_checked(size: int) -> None:
     ],
     ids=["None", "int", "str", "bytes", "dict", "generator", "map"],
 )
-def test_what_is_no_list_is_refused(value: Any, kind: str) -> None:
-    """The author of the function reads what it returned in the place of one output per input."""
+def test_a_value_other_than_a_list_is_an_error(value: Any, kind: str) -> None:
+    """The error names the type that the function returned."""
     with pytest.raises(TypeError, match=f"^fixed returned a {kind}, not a list of one output per"):
         answers(returning(value), [1, 2, 3])
 
@@ -124,14 +124,14 @@ def test_what_is_no_list_is_refused(value: Any, kind: str) -> None:
     [{3, 1, 2}, frozenset("abc"), bytearray(b"abc")],
     ids=["set", "frozenset", "bytearray"],  # their reprs differ from process to process
 )
-def test_what_has_no_order_is_refused(value: Any) -> None:
-    """A set has as many members as there were inputs, and nobody knows which is whose."""
+def test_a_set_of_outputs_is_an_error(value: Any) -> None:
+    """A set has no order, so its members belong to no input."""
     with pytest.raises(TypeError):
         answers(returning(value), [1, 2, 3])
 
 
 def test_an_array_without_a_size_is_refused() -> None:
-    """A number as an array is no list of outputs, though arrays have a length."""
+    """A zero-dimensional array is not a list of outputs."""
     with pytest.raises(TypeError):
         answers(returning(np.array(1.0)), [1])
 
@@ -148,7 +148,7 @@ def test_an_array_without_a_size_is_refused() -> None:
     ids=["tuple", "vector", "matrix", "view", "range"],
 )
 def test_anything_ordered_is_a_list_of_outputs(value: Any, expected: list[Any]) -> None:
-    """A tuple is as good as a list, and an array's rows are the outputs."""
+    """Tuples and views work like lists; the rows of an array are outputs."""
     model = returning(value)
     outputs = model.run([model.prepare(item, {}) for item in "xy"])
 
@@ -157,7 +157,7 @@ def test_anything_ordered_is_a_list_of_outputs(value: Any, expected: list[Any]) 
 
 
 def test_a_tensor_is_a_list_of_its_rows() -> None:
-    """A model of torch may return what it computed as it is."""
+    """A torch model may return its tensor."""
     import torch
 
     outputs = answers(returning(torch.arange(6).reshape(3, 2)), "abc")
@@ -165,8 +165,8 @@ def test_a_tensor_is_a_list_of_its_rows() -> None:
     assert [output.tolist() for output in outputs] == [[0, 1], [2, 3], [4, 5]]
 
 
-def test_what_the_function_raises_goes_through() -> None:
-    """The engine needs the function's own exception, to blame the right input."""
+def test_errors_of_the_function_are_not_wrapped() -> None:
+    """The engine needs the original exception to find the failing input."""
 
     def fails(inputs: list[Any]) -> list[Any]:
         raise ZeroDivisionError("by zero")
@@ -175,11 +175,11 @@ def test_what_the_function_raises_goes_through() -> None:
         answers(FunctionModel(fails), [1])
 
 
-# -- what it is given ---------------------------------------------------------------------
+# -- inputs -------------------------------------------------------------------------------
 
 
 def test_the_function_is_called_once_with_a_list() -> None:
-    """One call has the whole batch, in order, as a list."""
+    """One call receives the whole batch, in order, as a list."""
     calls: list[Any] = []
 
     def seen(inputs: list[Any]) -> list[Any]:
@@ -195,13 +195,13 @@ def test_the_function_is_called_once_with_a_list() -> None:
     ("inputs", "expected"),
     [([1, 2], [1, 2]), ([[1], [2]], [[1], [2]]), ([], []), ("ab", None), ((1, 2), None)],
 )
-def test_a_list_is_many_inputs(inputs: Any, expected: list[Any] | None) -> None:
-    """Only a list is split, and only once; anything else is one input."""
+def test_only_a_list_is_split(inputs: Any, expected: list[Any] | None) -> None:
+    """A list is split once; any other value is one input."""
     assert FunctionModel(double).split(inputs, {}) == expected
 
 
 def test_an_input_is_passed_on_as_it_is() -> None:
-    """Nothing is done to the input or the output, and without parameters there is no group."""
+    """Inputs and outputs are unchanged; without parameters the group is empty."""
     model, thing = FunctionModel(double), object()
     item = model.prepare(thing, {})
 
@@ -243,7 +243,7 @@ def starred(*inputs: Any, only: Any = None) -> list[Any]:
 def test_the_signature_says_which_parameters_are_allowed(
     function: Any, allowed: list[str] | None
 ) -> None:
-    """All that can be given by keyword, except the inputs; the rest is refused by name."""
+    """All keyword parameters except the inputs are allowed; others are rejected by name."""
     model = FunctionModel(function)
 
     for name in allowed or []:
@@ -256,7 +256,7 @@ def test_the_signature_says_which_parameters_are_allowed(
 
 
 def test_a_function_that_takes_any_parameters_is_given_any() -> None:
-    """What it collects under two stars is the author's to check; only the inputs are fixed."""
+    """The author checks ``**rest``; only the name of the inputs is reserved."""
 
     def gather(texts: list[str], *, only: int = 0, **rest: Any) -> list[Any]:
         return [(only, rest)] * len(texts)
@@ -294,12 +294,12 @@ def test_a_function_that_takes_any_parameters_is_given_any() -> None:
 def test_parameters_reach_the_function(
     function: Any, parameters: dict[str, Any], expected: list[Any]
 ) -> None:
-    """What a request gives by name is given to the function by name, over what it was made with."""
+    """Parameters of a request override those of a partial."""
     assert answers(FunctionModel(function), [1, 2], **parameters) == expected
 
 
 def test_a_parameter_without_default_is_required() -> None:
-    """A request that lacks it is refused at the door, and not blamed on the model."""
+    """A request without it is rejected before the model runs."""
 
     def needs(inputs: list[int], *, factor: int) -> list[int]:
         return scaled(inputs, factor)
@@ -312,7 +312,7 @@ def test_a_parameter_without_default_is_required() -> None:
 
 
 def measured(length: Any) -> FunctionModel:
-    """A model whose function has this attribute ``length``."""
+    """Return a model with a function that has this attribute ``length``."""
 
     def function(inputs: list[Any]) -> list[Any]:
         return inputs
@@ -322,7 +322,7 @@ def measured(length: Any) -> FunctionModel:
 
 
 def test_a_function_may_measure_its_inputs() -> None:
-    """With an attribute ``length`` each input has a length, and preparing is work."""
+    """With an attribute ``length`` each input has a length, and `prepares` is true."""
     model = measured(len)
 
     assert model.prepares
@@ -330,7 +330,7 @@ def test_a_function_may_measure_its_inputs() -> None:
 
 
 def test_an_object_may_measure_its_inputs() -> None:
-    """A method ``length`` does as well as an attribute."""
+    """A method ``length`` works too."""
     model = FunctionModel(Scaler(2))
 
     assert model.prepares
@@ -338,7 +338,7 @@ def test_an_object_may_measure_its_inputs() -> None:
 
 
 def test_without_a_measure_every_input_is_one() -> None:
-    """All inputs are alike, and preparing costs nothing."""
+    """All inputs have length 1, and `prepares` is false."""
     model = FunctionModel(double)
 
     assert not model.prepares
@@ -346,7 +346,7 @@ def test_without_a_measure_every_input_is_one() -> None:
 
 
 def test_a_length_is_a_whole_number() -> None:
-    """Numbers of numpy and numbers with a point are made whole."""
+    """Numbers of numpy and floats are converted to int."""
     length = measured(lambda item: np.float32(item)).prepare(7, {}).length
 
     assert (length, type(length)) == (7, int)
@@ -354,7 +354,7 @@ def test_a_length_is_a_whole_number() -> None:
 
 @pytest.mark.parametrize("item", [5, None, "nan"])
 def test_an_input_that_cannot_be_measured_is_invalid(item: Any) -> None:
-    """What the function cannot measure it cannot take; the cause is chained."""
+    """The input is invalid, and the cause is chained."""
     model = measured(lambda value: float(value) if value == "nan" else len(value))
 
     with pytest.raises(InvalidInput, match=r"function\.length failed for this input") as caught:
@@ -363,7 +363,7 @@ def test_an_input_that_cannot_be_measured_is_invalid(item: Any) -> None:
 
 
 def test_a_length_is_not_negative() -> None:
-    """A length below nothing would make nonsense of the padding of every batch it is in."""
+    """A negative length would break the count of padded tokens."""
     with pytest.raises(InvalidInput):
         measured(lambda item: -1).prepare("a", {})
 
