@@ -288,7 +288,7 @@ def _check_one_sequence(pipe: Any, forward: Mapping[str, Any]) -> None:
     settings = _generation_settings(pipe, forward)
     for name in ("num_beams", "num_return_sequences"):
         if (settings.get(name) or 1) > 1:
-            raise InvalidInput(f"streaming needs {name}=1, got {settings[name]}")
+            raise InvalidInput(f"streaming needs one sequence, got {name}={settings[name]}")
 
 
 def solo_settings(pipe: Any, forward: Mapping[str, Any]) -> set[str]:
