@@ -46,8 +46,8 @@ class StackedPipeline:
         alone = "" if self.batched else " (one at a time)"
         self.name = f"{self.task}, {type(pipe.model).__name__}{alone}"
         self._reader, self._runner = _copy(pipe), _copy(pipe)
-        self._reading = lru_cache(128)(partial(resolve_parameters, self._reader))
-        self._running = lru_cache(128)(partial(resolve_parameters, self._runner))
+        self._reader_keywords = lru_cache(128)(partial(resolve_parameters, self._reader))
+        self._runner_keywords = lru_cache(128)(partial(resolve_parameters, self._runner))
         self._parameters = parameters_of(self.task, pipe._preprocess_params)
         self._sound = make_sample_reader(pipe)
         self._has_parts = _is_chunked(pipe)
@@ -73,7 +73,7 @@ class StackedPipeline:
         self._parameters.check(parameters)
         key = json.dumps(parameters, sort_keys=True) if parameters else ""
         with rejecting(self.task):
-            preprocess, _, _ = self._reading(key)
+            preprocess, _, _ = self._reader_keywords(key)
             source = self._source(
                 decode_input(self.task, inputs, self._sound), parameters, preprocess
             )
@@ -122,7 +122,7 @@ class StackedPipeline:
         """Run one forward pass for each shape; return the outputs of the parts of each item."""
         import torch
 
-        _, forward, _ = self._running(items[0].key)
+        _, forward, _ = self._runner_keywords(items[0].key)
         parts = [part for item in items for part in item.inputs]
         by_shape: dict[str, list[int]] = {}
         for i, part in enumerate(parts):
@@ -153,7 +153,7 @@ class StackedPipeline:
         """Postprocess the outputs of one item into the shape that ``pipe(x)`` returns."""
         import torch
 
-        _, _, postprocess = self._reading(item.key)
+        _, _, postprocess = self._reader_keywords(item.key)
         with torch.inference_mode():
             answer = self._reader.postprocess(
                 output if self._has_parts else output[0], **copy.deepcopy(postprocess)

@@ -101,8 +101,8 @@ class TextPipeline:
         else:
             self._runner = copy_for_thread(pipe)
         # Parameters are JSON text, so that equal ones hit the cache.
-        self._reading = lru_cache(128)(partial(resolve_parameters, self._reader))
-        self._running = lru_cache(128)(partial(resolve_parameters, self._runner))
+        self._reader_keywords = lru_cache(128)(partial(resolve_parameters, self._reader))
+        self._runner_keywords = lru_cache(128)(partial(resolve_parameters, self._runner))
         self._parameters = parameters_of(self.task, pipe._preprocess_params)
         self._longest = position_limit(pipe.model)
         self._collate = make_collation(pipe, "left" if self.task == "text-generation" else "right")
@@ -127,7 +127,7 @@ class TextPipeline:
         source = check_input(self.task, prompt.inputs if prompt else inputs, parameters)
         key = json.dumps(parameters, sort_keys=True) if parameters else ""
         with rejecting(self.task):
-            preprocess, forward, _ = self._reading(key)
+            preprocess, forward, _ = self._reader_keywords(key)
             encoded = self._reader.preprocess(source, **preprocess)
             parts = encoded if self.task in CHUNKED else [encoded]
             chunks = [make_chunk(part) for part in parts]
@@ -172,7 +172,7 @@ class TextPipeline:
         import torch
 
         chunks = [chunk for item in items for chunk in item.inputs]
-        _, forward, _ = self._running(items[0].key)
+        _, forward, _ = self._runner_keywords(items[0].key)
         batch = self._collate(chunks)
         width = batch["input_ids"].shape[1]
         watch = self._watch(items, width, forward)
@@ -199,7 +199,7 @@ class TextPipeline:
         if (_generation_settings(self._runner, forward).get("num_beams") or 1) > 1:
             return None  # beams change rows from token to token
         special = frozenset(self._runner.tokenizer.all_special_ids)
-        _, _, shown = self._running(items[0].key)
+        _, _, shown = self._runner_keywords(items[0].key)
         return GenerationWatch(prompts, width, make_decoder(self._runner.tokenizer, shown), special)
 
     def _row(self, output: Mapping[str, Any], i: int, width: int, chunk: Chunk) -> dict[str, Any]:
@@ -242,7 +242,7 @@ class TextPipeline:
         """Postprocess the rows of one item into the shape that ``pipe(x)`` returns."""
         import torch
 
-        _, _, postprocess = self._reading(item.key)
+        _, _, postprocess = self._reader_keywords(item.key)
         with torch.inference_mode():
             rows = [
                 self._row(output.batch, i, output.width, chunk)

@@ -25,7 +25,7 @@ def check_batch_function(function: Callable[..., Any], name: str) -> None:
         signature = signature_of(function)
     except (TypeError, ValueError):
         return  # a builtin without a known signature
-    first = _first(signature, name)
+    first = _first_parameter(signature, name)
     unbound = why_unbound(function, signature)
     if unbound:
         raise OptionError(unbound)
@@ -56,7 +56,7 @@ def _reject_other_kinds(function: Callable[..., Any], name: str) -> None:
             )
 
 
-def _first(signature: inspect.Signature, name: str) -> inspect.Parameter:
+def _first_parameter(signature: inspect.Signature, name: str) -> inspect.Parameter:
     """Return the parameter that receives the inputs."""
     positional = (
         inspect.Parameter.POSITIONAL_ONLY,
