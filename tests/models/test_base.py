@@ -37,7 +37,7 @@ TEXTS = ["a", "b"]
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_texts_in_no_list_are_refused(inputs: Any) -> None:
+def test_texts_in_other_containers_are_rejected(inputs: Any) -> None:
     """They could mean one input or several."""
     with pytest.raises(InvalidInput, match=r"write list\(...\) of it for its items, or \[...\]"):
         check_one_input(inputs)

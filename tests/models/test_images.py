@@ -127,7 +127,7 @@ def test_other_bytes_are_not_an_image(data: bytes) -> None:
             decode_input("image-classification", value)
 
 
-def test_half_an_image_is_refused() -> None:
+def test_half_an_image_is_rejected() -> None:
     """A truncated image is rejected before the model runs."""
     with pytest.raises(InvalidInput, match="the input is not a readable image"):
         decode_input("object-detection", png((50, 50))[:-30])
@@ -319,7 +319,7 @@ def test_a_picture_in_a_chat_may_be_written_as_an_image_url() -> None:
             decode_input("image-text-to-text", [{"role": "user", "content": [part]}])
 
 
-def test_sound_beside_text_is_heard() -> None:
+def test_sound_beside_text_is_decoded() -> None:
     """Files and samples under the key ``audio`` are converted, in chats too."""
     wave = {"raw": [0.0, 0.5], "sampling_rate": 8000}
     heard: list[Any] = []

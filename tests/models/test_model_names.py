@@ -69,7 +69,7 @@ def test_tasks_and_aliases_are_known(task: str) -> None:
         ("qqqq", "tasks are "),
     ],
 )
-def test_an_unknown_task_is_refused_with_the_nearest_names(wrong: str, hint: str) -> None:
+def test_an_unknown_task_is_rejected_with_the_nearest_names(wrong: str, hint: str) -> None:
     """The error names the value and the nearest names."""
     with pytest.raises(OptionError, match=hint) as caught:
         check_task(wrong)

@@ -218,7 +218,7 @@ def test_a_value_within_bounds_is_taken(task: str, name: str, value: Any) -> Non
 
 
 @pytest.mark.parametrize(("task", "name", "value"), BAD, ids=shown)
-def test_a_value_out_of_bounds_is_refused(task: str, name: str, value: Any) -> None:
+def test_a_value_out_of_bounds_is_rejected(task: str, name: str, value: Any) -> None:
     """The error names the parameter and the expectation."""
     with pytest.raises(InvalidInput, match=f"^the parameter '{name}' must be .+") as caught:
         Parameters(task, TASKS[task]).check({name: value})
@@ -227,7 +227,7 @@ def test_a_value_out_of_bounds_is_refused(task: str, name: str, value: Any) -> N
 
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("name", ["tok_p", "__class__", "", "trust_remote_code", "device"])
-def test_an_unknown_parameter_is_refused(task: str, name: str) -> None:
+def test_an_unknown_parameter_is_rejected(task: str, name: str) -> None:
     """The error names the task, the unknown parameter and all known ones."""
     with pytest.raises(InvalidInput) as caught:
         Parameters(task, TASKS[task]).check({name: 1})

@@ -78,7 +78,7 @@ def annotated(annotation: Any) -> Callable[..., Any]:
     ],
     ids=called,
 )
-def test_a_function_of_one_item_is_refused_with_the_line_that_works(annotation: Any) -> None:
+def test_a_function_of_one_item_is_rejected_with_the_line_that_works(annotation: Any) -> None:
     """The annotation means one item; `each` wraps the function."""
     with pytest.raises(OptionError, match=r"serve\(each\(function\)\)"):
         check_batch_function(annotated(annotation), "function")
@@ -138,7 +138,7 @@ def test_texts_under_a_star_are_one_item() -> None:
     check_batch_function(starred, "starred")
 
 
-def test_a_function_with_a_cache_is_refused_but_for_each() -> None:
+def test_a_function_with_a_cache_is_rejected_but_for_each() -> None:
     """A list cannot be a key of the cache; one item can."""
 
     @functools.lru_cache
@@ -166,7 +166,7 @@ def test_a_function_with_a_cache_is_refused_but_for_each() -> None:
         each(later)
 
 
-def test_a_method_without_its_object_is_refused() -> None:
+def test_a_method_without_its_object_is_rejected() -> None:
     """The list would be ``self``."""
     for method, check in (
         (Caller.method, lambda f: check_batch_function(f, "method")),
@@ -205,7 +205,7 @@ class Async:
         (Async().__call__, "__call__"),
     ],
 )
-def test_a_coroutine_function_is_refused(function: Any, name: str) -> None:
+def test_a_coroutine_function_is_rejected(function: Any, name: str) -> None:
     """The error is raised in the cell, before any request is enqueued."""
     with pytest.raises(OptionError, match=f"^{name} is a coroutine function"):
         check_batch_function(function, name)
@@ -217,7 +217,7 @@ def generator(inputs: list[Any]) -> collections.abc.Iterator[Any]:
 
 
 @pytest.mark.parametrize("function", [stream, generator])
-def test_a_generator_function_is_refused(function: Any) -> None:
+def test_a_generator_function_is_rejected(function: Any) -> None:
     """A call returns a generator instead of a list."""
     with pytest.raises(OptionError, match="is a generator function; return a list"):
         check_batch_function(function, "f")
@@ -250,7 +250,7 @@ def two_by_place(inputs: Any, other: Any, /) -> None:
     ],
     ids=called,
 )
-def test_a_function_that_cannot_be_called_with_a_list_is_refused(function: Any, said: str) -> None:
+def test_a_function_that_cannot_be_called_with_a_list_is_rejected(function: Any, said: str) -> None:
     """The error comes before any request fails."""
     with pytest.raises(OptionError, match=said):
         check_batch_function(function, "f")

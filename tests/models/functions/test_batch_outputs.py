@@ -134,7 +134,7 @@ def test_a_result_of_torch_with_names_is_no_list() -> None:
         to_output_list(torch.tensor(1), 1, "f")
 
 
-def test_a_table_with_two_columns_of_one_name_is_refused() -> None:
+def test_a_table_with_two_columns_of_one_name_is_rejected() -> None:
     """One of the columns would be lost."""
     frame = pd.DataFrame([[1, 2]], columns=["a", "a"])
     with pytest.raises(TypeError, match="two columns of the same name"):

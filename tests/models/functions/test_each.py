@@ -88,7 +88,7 @@ def test_each_takes_a_function_of_one_item(function: Any, said: str) -> None:
         each(function)
 
 
-def test_each_refuses_coroutines_and_generators() -> None:
+def test_each_rejects_coroutines_and_generators() -> None:
     """Their results are objects to await or iterate, not answers."""
 
     async def later(text: str) -> str:
@@ -116,7 +116,7 @@ def annotated(annotation: Any) -> Callable[..., Any]:
 
 
 @pytest.mark.parametrize("annotation", [list[str], Sequence[bytes], "list[str]"], ids=called)
-def test_each_refuses_a_function_of_a_list_of_texts(annotation: Any) -> None:
+def test_each_rejects_a_function_of_a_list_of_texts(annotation: Any) -> None:
     """A text would be iterated letter by letter."""
     with pytest.raises(OptionError, match=r"already takes a list \(.*\); write serve\(function\)"):
         each(annotated(annotation))

@@ -130,7 +130,7 @@ def test_a_set_of_outputs_is_an_error(value: Any) -> None:
         answers(returning(value), [1, 2, 3])
 
 
-def test_an_array_without_a_size_is_refused() -> None:
+def test_an_array_without_a_size_is_rejected() -> None:
     """A zero-dimensional array is not a list of outputs."""
     with pytest.raises(TypeError):
         answers(returning(np.array(1.0)), [1])
