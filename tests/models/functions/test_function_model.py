@@ -366,6 +366,3 @@ def test_a_length_is_not_negative() -> None:
     """A negative length would break the count of padded tokens."""
     with pytest.raises(InvalidInput):
         measured(lambda item: -1).prepare("a", {})
-
-
-# -- groups -------------------------------------------------------------------------------
