@@ -30,8 +30,8 @@ from ..errors import (
     WorkerDead,
 )
 from ..models.base import Model
+from ..models.factory import as_model
 from ..models.generation import Prompt
-from ..models.text import as_model
 from ..progress import TICK, work_bar
 from ..queueing.policies import Policy, label
 from ..queueing.scheduler import PolicyFault, Scheduler

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..errors import InvalidInput
 from ..models.base import Model
-from ..models.generation import Cut, Piece, Prompt
+from ..models.generation import Piece, Prompt, StopFilter
 from .engine import Engine
 from .requests import Answer
 
@@ -48,7 +48,7 @@ class Writing:
         self._future: Future[Answer] | None = None
         #: the text of the pieces that were taken
         self._text = ""
-        self._cut = Cut(stops)
+        self._cut = StopFilter(stops)
 
     def submit(
         self,

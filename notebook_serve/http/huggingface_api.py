@@ -19,7 +19,7 @@ from ..engine.requests import Answer
 from ..engine.text_stream import Stream
 from ..errors import InvalidInput, ServeError, WorkerDead
 from ..models.base import Model
-from ..models.generation import Piece, Prompt, Written
+from ..models.generation import GeneratedSequence, Piece, Prompt
 from ..models.parameters import FLAG, GENERATION, STOP, Parameters, one_of, text, texts
 from .headers import header
 from .model_call import Call, Calls, counting_answers, inputs_of
@@ -285,7 +285,7 @@ def _texts(prompt: Any, answer: Answer, full: bool) -> list[dict[str, Any]]:
     return [{"generated_text": prompt * full + written.text} for written in answer.value]
 
 
-def _details(written: Written) -> dict[str, Any]:
+def _details(written: GeneratedSequence) -> dict[str, Any]:
     reasons = {"end": "eos_token", "stop": "stop_sequence", "length": "length"}
     return {"finish_reason": reasons[written.reason], "generated_tokens": len(written.tokens)}
 

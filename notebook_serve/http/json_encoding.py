@@ -19,7 +19,7 @@ from typing import Any
 from uuid import UUID
 
 from ..errors import ModelFailed
-from ..models.functions.batch_outputs import is_table, records
+from ..models.functions.batch_outputs import is_table, table_rows
 from .wav import is_sound, wav
 
 #: types that hold no dict
@@ -89,7 +89,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return dict(value)
     if is_table(value):
-        return records(value)
+        return table_rows(value)
     if isinstance(value, type):
         raise TypeError(_no_form(value))
     if hasattr(value, "save") and hasattr(value, "getbands"):

@@ -22,7 +22,7 @@ from ..engine.requests import Answer
 from ..engine.text_stream import Stream
 from ..errors import InvalidInput, ServeError
 from ..models.encoder import EncoderModel
-from ..models.generation import Cut, Prompt, Written
+from ..models.generation import GeneratedSequence, Prompt, StopFilter
 from ..models.parameters import (
     FLAG,
     MOST_NEW_TOKENS,
@@ -293,12 +293,12 @@ class Form:
         return {**self._head(".chunk" if self.is_chat else ""), "choices": choices}
 
     def whole(
-        self, written: Sequence[Written], stops: Sequence[str], usage: dict[str, int]
+        self, written: Sequence[GeneratedSequence], stops: Sequence[str], usage: dict[str, int]
     ) -> dict[str, Any]:
         """The answer as one."""
         choices = []
         for index, one in enumerate(written):
-            cut = Cut(stops)
+            cut = StopFilter(stops)
             text = cut.add(one.text) + cut.end()
             message = {"role": "assistant", "content": text}
             body = {"message": message} if self.is_chat else {"text": text}
@@ -358,7 +358,7 @@ def asked_for(given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
 # -- answers --------------------------------------------------------------------------------
 
 
-def reason_of(written: Written) -> str:
+def reason_of(written: GeneratedSequence) -> str:
     """Why it ended, in this API's words."""
     return "length" if written.reason == "length" else "stop"
 

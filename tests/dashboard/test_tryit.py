@@ -19,7 +19,7 @@ from playwright.sync_api import Locator, Page, Route, expect
 
 from notebook_serve import Server
 from notebook_serve.http.examples import EXAMPLES, example
-from notebook_serve.models.base import FunctionModel
+from notebook_serve.models.functions.function_model import FunctionModel
 from notebook_serve.models.tasks import TASKS
 
 from ..helpers import small_models

@@ -14,7 +14,8 @@ from notebook_serve import (
     NoBatching,
     WorkerDead,
 )
-from notebook_serve.models.base import FunctionModel, Prepared
+from notebook_serve.models.base import Prepared
+from notebook_serve.models.functions.function_model import FunctionModel
 
 from ..helpers.blocking_model import eventually
 from .engines import MakeEngine, ask, double

@@ -20,7 +20,8 @@ from notebook_serve import (
 from notebook_serve.engine.circuit_breaker import CircuitBreaker
 from notebook_serve.engine.engine import Engine
 from notebook_serve.engine.failures import FAILING_AFTER
-from notebook_serve.models.base import FunctionModel, Prepared
+from notebook_serve.models.base import Prepared
+from notebook_serve.models.functions.function_model import FunctionModel
 from notebook_serve.queueing.scheduler import PolicyFault
 
 from ..helpers.blocking_model import Gate

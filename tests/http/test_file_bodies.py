@@ -222,7 +222,7 @@ def test_a_subclass_of_ones_own_is_called_with_files(make: Make) -> None:
     assert ask(listener, recording(random.Random(1))).json() == "busy"
     for about in (server.model, listener.model):
         assert not about.batched
-        assert "called as its user would" in about.why
+        assert "inputs run one at a time" in about.why
     assert ask(server, b"no picture").status_code == 422
 
 

@@ -326,7 +326,7 @@ REFUSED: list[tuple[str, str, dict[str, Any], str]] = [
     ("feature-extraction", VECTOR, {"input": "a", "user": "u"}, "'user'"),
     ("feature-extraction", VECTOR, {"input": [1, 2]}, "'input' must be"),
     ("feature-extraction", VECTOR, {"input": []}, "'input' must be"),
-    ("feature-extraction", VECTOR, {"input": "a " * 99}, "the model takes 64"),
+    ("feature-extraction", VECTOR, {"input": "a " * 99}, "the model takes at most 64"),
     ("feature-extraction", TEXT, {"prompt": "a"}, "feature-extraction, BertModel writes no text"),
     ("text-generation", VECTOR, {"input": "a"}, "this model is for text-generation"),
     ("text-generation", TEXT, {"prompt": "a", "seed": 1}, "'seed'"),

@@ -32,7 +32,7 @@ from notebook_serve import (
     serve,
     servers,
 )
-from notebook_serve.models.generation import Piece, Prompt, Written
+from notebook_serve.models.generation import GeneratedSequence, Piece, Prompt
 from notebook_serve.testing import Faulty
 from notebook_serve.workers.supervisor import LONGEST_PAUSE, pause
 
@@ -212,10 +212,10 @@ def assert_it_is_heard(server: Server) -> None:
     pieces: list[Piece] = []
     settings = {"max_new_tokens": 40, "min_new_tokens": 40, "do_sample": False}
 
-    def answer(prompt: Prompt) -> Written:
+    def answer(prompt: Prompt) -> GeneratedSequence:
         (future,) = server._engine.submit([prompt], settings)
         (written,) = future.result(60).value
-        assert isinstance(written, Written)
+        assert isinstance(written, GeneratedSequence)
         return written
 
     whole = answer(Prompt("the queue"))
