@@ -855,9 +855,8 @@ def _checked_engine(
     made = None if model is None else as_model(model)
     return Engine(
         made,
-        loader,
         checked_policy(CostAware() if policy is None else policy),
-        executors=placement.executors(model, loader, made, name, packing_bar()),
+        placement.executors(model, loader, made, name, packing_bar()),
         overtime=math.inf if overtime is None else float(overtime),
         max_queue_size=max_queue_size,
         refuse_late=refuse_late,

@@ -2,41 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from notebook_serve import (
-    Greedy,
-    Policy,
-)
 from notebook_serve.engine.engine import Engine
 
-MakeEngine = Callable[..., Engine]
+from ..helpers.engines import MakeEngine, make_engine
 
 
 @pytest.fixture
 def engine() -> Iterator[MakeEngine]:
-    """Makes started engines, and stops them."""
+    """Make started engines, and stop them at the end."""
     made: list[Engine] = []
 
-    def make(
-        model: Any = None,
-        *,
-        loader: Callable[[], Any] | None = None,
-        policy: Policy | None = None,
-        max_queue_size: int = 1000,
-        timeout: float = 60.0,
-    ) -> Engine:
-        new = Engine(
-            model,
-            loader,
-            Greedy() if policy is None else policy,
-            max_queue_size=max_queue_size,
-            timeout=timeout,
-            name="test",
-        )
+    def make(*args: Any, **options: Any) -> Engine:
+        new = make_engine(*args, **options)
         made.append(new)
         new.start()
         return new

@@ -18,7 +18,7 @@ from notebook_serve.engine.admission import retry_after
 from notebook_serve.engine.circuit_breaker import CircuitBreaker
 
 from ..helpers.blocking_model import Gate, eventually
-from .engines import MakeEngine, ask
+from ..helpers.engines import MakeEngine, ask
 
 
 def test_a_full_queue_refuses_and_says_when_to_come_back(engine: MakeEngine) -> None:

@@ -18,7 +18,7 @@ from notebook_serve.models.base import Prepared
 from notebook_serve.models.functions.function_model import FunctionModel
 
 from ..helpers.blocking_model import eventually
-from .engines import MakeEngine, ask, double
+from ..helpers.engines import MakeEngine, ask, double
 
 
 def test_one_bad_input_costs_nobody_else_an_answer(engine: MakeEngine) -> None:

@@ -26,7 +26,7 @@ from notebook_serve import (
 )
 
 from ..helpers.blocking_model import Gate
-from .engines import MakeEngine, Raising, Stalling, ask, double
+from ..helpers.engines import MakeEngine, Raising, Stalling, ask, double
 
 
 def test_answers_each_request_with_its_own_output(engine: MakeEngine) -> None:

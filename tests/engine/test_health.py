@@ -10,7 +10,6 @@ import pytest
 
 from notebook_serve import (
     DeadlineExceeded,
-    Greedy,
     InvalidInput,
     LoaderFailed,
     ModelFailed,
@@ -18,14 +17,13 @@ from notebook_serve import (
     QueueFull,
 )
 from notebook_serve.engine.circuit_breaker import CircuitBreaker
-from notebook_serve.engine.engine import Engine
 from notebook_serve.engine.failures import FAILING_AFTER
 from notebook_serve.models.base import Prepared
 from notebook_serve.models.functions.function_model import FunctionModel
 from notebook_serve.queueing.scheduler import PolicyFault
 
 from ..helpers.blocking_model import Gate
-from .engines import MakeEngine, Raising, ask, double, outcome_of
+from ..helpers.engines import MakeEngine, Raising, ask, double, make_engine, outcome_of
 
 
 class Sometimes:
@@ -197,7 +195,7 @@ def test_a_worker_that_dies_and_a_loader_that_fails_are_errors() -> None:
     def loader() -> Any:
         raise OSError("no such file")
 
-    one = Engine(None, loader, Greedy(), max_queue_size=5, timeout=60.0, name="test")
+    one = make_engine(loader=loader, max_queue_size=5)
     one.start()
     with pytest.raises(LoaderFailed):
         one.wait_ready(30)

@@ -7,7 +7,7 @@ from notebook_serve import (
 )
 from notebook_serve.engine.failures import FAILING_AFTER
 
-from .engines import MakeEngine, double
+from ..helpers.engines import MakeEngine, double
 
 
 def test_warnings_say_what_slows_it_down(engine: MakeEngine) -> None:

@@ -11,7 +11,7 @@ from notebook_serve import (
 )
 
 from ..helpers.blocking_model import Gate, eventually
-from .engines import MakeEngine, ask, outcome_of
+from ..helpers.engines import MakeEngine, ask, outcome_of
 
 
 def test_a_request_whose_time_is_up_is_answered_and_never_run(engine: MakeEngine) -> None:

@@ -20,7 +20,7 @@ from notebook_serve import (
 )
 
 from ..helpers.blocking_model import Gate, eventually
-from .engines import MakeEngine, Raising, Stalling, ask, double
+from ..helpers.engines import MakeEngine, Raising, Stalling, ask, double
 
 
 def test_what_waits_while_the_model_runs_shares_the_next_batch(engine: MakeEngine) -> None:

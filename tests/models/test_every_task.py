@@ -25,6 +25,7 @@ from ..generate import task_table
 from ..helpers import small_models
 from ..helpers.blocking_model import eventually
 from ..helpers.compare_answers import assert_same
+from ..helpers.engines import make_engine
 from ..helpers.task_cases import (
     BY_TASK,
     EXAMPLES,
@@ -40,7 +41,7 @@ pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 
 def started(pipe: Any) -> Engine:
-    engine = Engine(pipe, None, Greedy(8), max_queue_size=1000, timeout=100.0, name="tasks")
+    engine = make_engine(pipe, Greedy(8), timeout=100.0, name="tasks")
     engine.start()
     return engine
 

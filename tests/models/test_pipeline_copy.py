@@ -26,13 +26,14 @@ from notebook_serve.models.pipeline_copy import (
 from notebook_serve.models.text import TextPipeline
 
 from ..helpers import small_models
+from ..helpers.engines import make_engine
 from ..helpers.task_cases import BY_TASK
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 
 def started(pipe: Any) -> Engine:
-    engine = Engine(pipe, None, Greedy(), max_queue_size=1000, timeout=100.0, name="pipelines")
+    engine = make_engine(pipe, Greedy(), timeout=100.0, name="pipelines")
     engine.start()
     return engine
 

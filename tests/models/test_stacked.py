@@ -21,6 +21,7 @@ from notebook_serve.models.tasks import WRITES
 from ..helpers import small_models
 from ..helpers.blocking_model import eventually
 from ..helpers.compare_answers import assert_same
+from ..helpers.engines import make_engine
 from ..helpers.task_cases import (
     BY_TASK,
     MORE,
@@ -35,7 +36,7 @@ pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 
 def started(pipe: Any) -> Engine:
-    engine = Engine(pipe, None, Greedy(8), max_queue_size=1000, timeout=100.0, name="tasks")
+    engine = make_engine(pipe, Greedy(8), timeout=100.0, name="tasks")
     engine.start()
     return engine
 

@@ -14,12 +14,13 @@ from notebook_serve.models.factory import as_model
 from notebook_serve.models.unbatched import AnyPipeline
 
 from ..helpers import small_models
+from ..helpers.engines import make_engine
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 
 def started(pipe: Any) -> Engine:
-    engine = Engine(pipe, None, Greedy(), max_queue_size=1000, timeout=100.0, name="pipelines")
+    engine = make_engine(pipe, Greedy(), timeout=100.0, name="pipelines")
     engine.start()
     return engine
 

@@ -1,4 +1,4 @@
-"""What the tests of the engine share."""
+"""Engines for tests, and models and policies that fail."""
 
 from __future__ import annotations
 
@@ -7,11 +7,34 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
-from notebook_serve import Decision, Job, ServeError
+from notebook_serve import Decision, Greedy, Job, Policy, ServeError
 from notebook_serve.engine.engine import Engine
 from notebook_serve.engine.requests import Answer
+from notebook_serve.models.factory import as_model
+from notebook_serve.workers.executors import ThreadExecutor
 
 MakeEngine = Callable[..., Engine]
+
+
+def make_engine(
+    model: Any = None,
+    policy: Policy | None = None,
+    *,
+    loader: Callable[[], Any] = lambda: None,
+    max_queue_size: int = 1000,
+    timeout: float = 60.0,
+    name: str = "test",
+) -> Engine:
+    """Return an engine with one worker thread, which is still to be started."""
+    made = None if model is None else as_model(model)
+    return Engine(
+        made,
+        Greedy() if policy is None else policy,
+        [ThreadExecutor(made, lambda: as_model(loader()))],
+        max_queue_size=max_queue_size,
+        timeout=timeout,
+        name=name,
+    )
 
 
 def double(inputs: list[Any]) -> list[Any]:
