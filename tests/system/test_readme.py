@@ -14,7 +14,7 @@ import pytest
 
 from notebook_serve import stop_all
 
-from ..benchmarks import figures
+from ..benchmarks import tables
 
 README = Path(__file__).parents[2] / "README.md"
 
@@ -75,7 +75,7 @@ def test_each_row_of_what_goes_wrong_is_a_test() -> None:
 
 
 def test_the_page_of_benchmarks_has_the_figures_that_were_measured() -> None:
-    """Its tables are those that the results make; `python -m tests.benchmarks.figures` mends it."""
-    page = figures.PAGE.read_text("utf-8")
+    """Its tables are those that the results make; `python -m tests.benchmarks.tables` mends it."""
+    page = tables.PAGE.read_text("utf-8")
 
-    assert figures.filled(page) == page
+    assert tables.filled(page) == page
