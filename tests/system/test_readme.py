@@ -14,7 +14,7 @@ import pytest
 
 from notebook_serve import stop_all
 
-from ..benchmarks import figures
+from ..benchmarks import tables
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
@@ -156,7 +156,7 @@ def test_the_two_commands_stand_alone() -> None:
 def test_rates_beside_other_servers_are_those_measured() -> None:
     """Each `N/s` in the README's comparison is a result of the benchmark beside the peers."""
     section = README.read_text("utf-8").partition("## Why not")[2].partition("\n## ")[0]
-    result = figures.result("peers")
+    result = tables.result("peers")
     measured = [row["throughput"] for row in result["closed"]]
     best = [rate for kind in result["best"].values() for at in kind.values() for rate in at.values()]
     measured += [rate for _, rate in best]
@@ -177,7 +177,7 @@ def test_each_failure_names_its_test() -> None:
 
 
 def test_the_page_of_benchmarks_has_the_figures_that_were_measured() -> None:
-    """Its tables equal those made from the results; `python -m tests.benchmarks.figures` fills it."""
-    page = figures.PAGE.read_text("utf-8")
+    """Its tables equal those made from the results; `python -m tests.benchmarks.tables` fills it."""
+    page = tables.PAGE.read_text("utf-8")
 
-    assert figures.filled(page) == page
+    assert tables.filled(page) == page
