@@ -66,13 +66,13 @@ def test_every_task_of_the_library_is_known() -> None:
     assert set(SUPPORTED_TASKS) == set(TASKS) == set(PARAMETERS) == set(BY_TASK)
 
 
-def test_the_readmes_table_is_what_a_live_server_says() -> None:
-    """Each row is asked for anew; ``python -m tests.generate.task_table`` writes what is found."""
-    begin, end = task_table.in_readme()
-    there = task_table.README.read_text("utf-8")[begin:end].splitlines()
+def test_the_table_of_tasks_agrees_with_a_live_server() -> None:
+    """Each row equals a new one; ``python -m tests.generate.task_table`` writes the table."""
+    begin, end = task_table.place()
+    lines = task_table.PAGE.read_text("utf-8")[begin:end].splitlines()
 
-    assert len(there) == len(EXAMPLES) + 2
-    assert there == task_table.table().splitlines()
+    assert len(lines) == len(EXAMPLES) + 2
+    assert lines == task_table.table().splitlines()
 
 
 @pytest.mark.parametrize("example", OTHERS, ids=str)

@@ -158,7 +158,9 @@ def test_rates_beside_other_servers_are_those_measured() -> None:
     section = README.read_text("utf-8").partition("## Why not")[2].partition("\n## ")[0]
     result = tables.result("peers")
     measured = [row["throughput"] for row in result["closed"]]
-    best = [rate for kind in result["best"].values() for at in kind.values() for rate in at.values()]
+    best = [
+        rate for kind in result["best"].values() for at in kind.values() for rate in at.values()
+    ]
     measured += [rate for _, rate in best]
 
     rates = {int(rate) for rate in re.findall(r"(\d+)/s", section)}
