@@ -30,7 +30,7 @@ PAGES = [README, *READMES, ROOT / ".github" / "CONTRIBUTING.md", ROOT / "CHANGEL
 #: most lines of the first page, and most characters of a line of prose
 MOST_LINES, MOST_CHARACTERS = 250, 120
 FENCED = re.compile(r"^```.*?^```\n?", re.DOTALL | re.MULTILINE)
-#: pages with Python blocks that need a model of the reader's own
+#: pages whose Python blocks need a C++ compiler
 UNRUN = {"tests/benchmarks/README.md"}
 
 
@@ -113,7 +113,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_named_tests_exist(page: Path) -> None:
     """Each test that a page names is defined, and each test file that it names exists."""
     text = prose(page)
-    files = [path for path in (ROOT / "tests").rglob("*.py")]
+    files = list((ROOT / "tests").rglob("*.py"))
     sources = "".join(path.read_text("utf-8") for path in files)
     for test in re.findall(r"`(test_\w+)`", text):
         assert f"def {test}(" in sources, test
@@ -134,6 +134,25 @@ def test_each_room_lists_its_files(room: Path) -> None:
         for file in files
         if Path(file).name != "__init__.py" and file not in text and Path(file).name not in text
     ] == []
+
+
+def test_each_module_is_tested_somewhere() -> None:
+    """A module has a test file of its name in its room, or a row in the page of the tests."""
+    page = (ROOT / "tests" / "README.md").read_text("utf-8").partition("## Modules without")[2]
+    rows = re.findall(r"^\| (.*?) \|", page, re.MULTILINE)
+    listed = {module for row in rows for module in re.findall(r"`([\w/]+\.py)`", row)}
+    package = ROOT / "notebook_serve"
+    modules = [path.relative_to(package) for path in package.rglob("*.py")]
+    tests = ROOT / "tests"
+    unnamed = {
+        module.as_posix()
+        for module in modules
+        if not module.name.startswith("__")
+        and not (tests / module.parent / f"test_{module.name}").exists()
+    }
+
+    assert unnamed - listed == set()
+    assert {module for module in listed if not (package / module).exists()} == set()
 
 
 def test_the_table_of_policies_has_the_real_defaults() -> None:
@@ -179,7 +198,7 @@ def test_each_failure_names_its_test() -> None:
 
 
 def test_the_page_of_benchmarks_has_the_figures_that_were_measured() -> None:
-    """Its tables equal those made from the results; `python -m tests.benchmarks.tables` fills it."""
+    """Its tables equal those made from the results by ``python -m tests.benchmarks.tables``."""
     page = tables.PAGE.read_text("utf-8")
 
     assert tables.filled(page) == page
