@@ -136,25 +136,6 @@ def test_each_room_lists_its_files(room: Path) -> None:
     ] == []
 
 
-def test_each_module_is_tested_somewhere() -> None:
-    """A module has a test file of its name in its room, or a row in the page of the tests."""
-    page = (ROOT / "tests" / "README.md").read_text("utf-8").partition("## Modules without")[2]
-    rows = re.findall(r"^\| (.*?) \|", page, re.MULTILINE)
-    listed = {module for row in rows for module in re.findall(r"`([\w/]+\.py)`", row)}
-    package = ROOT / "notebook_serve"
-    modules = [path.relative_to(package) for path in package.rglob("*.py")]
-    tests = ROOT / "tests"
-    unnamed = {
-        module.as_posix()
-        for module in modules
-        if not module.name.startswith("__")
-        and not (tests / module.parent / f"test_{module.name}").exists()
-    }
-
-    assert unnamed - listed == set()
-    assert {module for module in listed if not (package / module).exists()} == set()
-
-
 def test_the_table_of_policies_has_the_real_defaults() -> None:
     """The table of policies shows each built-in policy as its `repr`."""
     from notebook_serve.queueing import policy_parser as parsing
