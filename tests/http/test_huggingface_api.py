@@ -101,9 +101,9 @@ def test_a_chat_needs_the_servers_address_only(make: Make) -> None:
     assert made.choices[0].message.content == written(pipe, CHATTING, **GREEDY)
 
 
-def test_the_readme_names_each_method(make: Make) -> None:
-    """The table of methods is that of the tests here."""
-    text = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+def test_the_page_names_each_method(make: Make) -> None:
+    """The table of methods in the page of ``http/`` has the methods that are tested here."""
+    text = (Path(__file__).parents[2] / "notebook_serve" / "http" / "README.md").read_text("utf-8")
     rows = re.search(r"\| task \| methods of `InferenceClient`.*?\n\n", text, re.DOTALL)
     assert rows is not None
     named = set(re.findall(r"`([a-z]+(?:_[a-z]+)+)`", rows[0]))

@@ -55,13 +55,13 @@ def together(engine: Engine, asked: list[tuple[Any, Any]]) -> list[Any]:
     return [future.result(60).value for future in futures]
 
 
-def test_the_readmes_table_is_what_a_live_server_says() -> None:
-    """Each row is made again; ``python -m tests.generate.task_table`` writes the table."""
-    begin, end = task_table.in_readme()
-    there = task_table.README.read_text("utf-8")[begin:end].splitlines()
+def test_the_table_of_tasks_agrees_with_a_live_server() -> None:
+    """Each row equals a new one; ``python -m tests.generate.task_table`` writes the table."""
+    begin, end = task_table.place()
+    lines = task_table.PAGE.read_text("utf-8")[begin:end].splitlines()
 
-    assert len(there) == len(EXAMPLES) + 2
-    assert there == task_table.table().splitlines()
+    assert len(lines) == len(EXAMPLES) + 2
+    assert lines == task_table.table().splitlines()
 
 
 @pytest.mark.parametrize("example", OTHERS, ids=str)
