@@ -395,7 +395,7 @@ def test_a_failing_model_is_ready_and_says_what_fails(
     assert (ready.status_code, ready.json()["state"]) == (200, "failing")
     assert list(ready.json()["failing"]) == ["test 0"]
     assert (error["type"], error["times"], error["request"]) == ("KeyError", 1, "1")
-    assert error["message"] == ("'secret'" if exposed else "the server's log says what is wrong")
+    assert error["message"] == ("'secret'" if exposed else "see the server's log for details")
     assert "An answer ends this" in error["next"]
     assert (health.status_code, health.json()) == (200, {"state": "failing"})
     for path in ("/stats", "/stats?model=default", "/live", "/ready", "/models"):

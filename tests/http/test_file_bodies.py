@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from notebook_serve import NotReady, Server
-from notebook_serve.http.responses import wanted_file
+from notebook_serve.http.responses import accepted_file
 
 from ..helpers.blocking_model import Gate
 from ..helpers.compare_answers import assert_same
@@ -55,7 +55,7 @@ def ask(server: Server, content: bytes, **headers: str) -> httpx.Response:
 )
 def test_what_accept_asks_for(accept: str, expected: str) -> None:
     """The first that can be had; where none can, it is JSON."""
-    assert wanted_file(accept) == expected
+    assert accepted_file(accept) == expected
 
 
 def test_a_picture_is_answered_as_a_file(make: Make) -> None:
@@ -103,7 +103,7 @@ def test_an_answer_that_is_no_file_is_not_acceptable(make: Make) -> None:
     for response in (several, ask(server, b"a", accept="image/png")):
         assert response.status_code == 406
         assert response.json()["type"] == "NotAcceptable"
-        assert response.json()["error"].endswith("ask for application/json")
+        assert response.json()["error"].endswith("accept application/json")
 
 
 @pytest.mark.parametrize("kind", ["image/png", "application/octet-stream", "video/mp4", ""])

@@ -138,7 +138,7 @@ def test_a_client_has_the_token_and_sends_no_other(
     server = make(pipeline("fill-mask"), token="s3cret")
     assert len(server.client().fill_mask("a [MASK]")) == 5
     assert server.client().health_check()
-    with pytest.raises(HfHubHTTPError, match="this server has a token"):
+    with pytest.raises(HfHubHTTPError, match="this server needs a token"):
         server.client(token="wrong").fill_mask("a [MASK]")
 
     open_to_all = make(pipeline("fill-mask"))
@@ -248,7 +248,7 @@ def test_features_are_cut_where_it_is_asked(make: Make) -> None:
         (
             "text-generation",
             lambda c: c.text_generation("a", do_sample=False, temperature=0.5),
-            "'temperature' does nothing",
+            "'temperature' has no effect",
         ),
         (
             "text-generation",

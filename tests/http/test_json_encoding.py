@@ -22,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from notebook_serve.errors import ModelFailed
-from notebook_serve.http.json_encoding import is_bulky, plain, to_json
+from notebook_serve.http.json_encoding import is_slow_to_encode, to_json, to_plain
 
 from ..helpers.compare_answers import called
 
@@ -372,7 +372,7 @@ SELF.append(SELF)
         (np.array([1j]), "an object of complex"),
         (np.clongdouble(1), "an object of complex"),
         (pd.Series([1], index=pd.MultiIndex.from_tuples([(1, "a")])), "a key of tuple"),
-        (pd.Series([1, 2], index=["a", "a"]), "two values of one label"),
+        (pd.Series([1, 2], index=["a", "a"]), "two values for one label"),
         (pd.DataFrame([[1]], columns=pd.MultiIndex.from_tuples([(1, "a")])), "a key of tuple"),
         ((item for item in "ab"), "an object of generator"),
         (iter([1]), "an object of list_iterator"),
@@ -443,7 +443,7 @@ def test_tensors_of_rare_kinds_become_plain() -> None:
     for layout in (torch.strided, torch.jagged):
         parts = [torch.ones(1), torch.ones(2)]
         nested = torch.nested.nested_tensor(parts, layout=layout)
-        assert is_bulky(nested)
+        assert is_slow_to_encode(nested)
         assert loaded({"a": nested}) == {"a": [[1.0], [1.0, 1.0]]}
     assert loaded(torch.quantize_per_tensor(torch.ones(2), 0.5, 0, torch.quint8)) == [1.0, 1.0]
 
@@ -480,5 +480,5 @@ def test_an_image_becomes_a_png() -> None:
 
 
 def test_plain_leaves_nothing_that_json_does_not_know() -> None:
-    """``plain`` can be the ``default`` of a user's own ``json.dumps``."""
-    assert json.dumps({"a": np.arange(2), "b": {1}}, default=plain) == '{"a": [0, 1], "b": [1]}'
+    """`to_plain` can be the ``default`` of ``json.dumps``."""
+    assert json.dumps({"a": np.arange(2), "b": {1}}, default=to_plain) == '{"a": [0, 1], "b": [1]}'

@@ -335,7 +335,12 @@ REFUSED: list[tuple[str, str, dict[str, Any], str]] = [
     ("text-generation", TEXT, {"prompt": "a", "suffix": "z"}, "'suffix'"),
     ("text-generation", TEXT, {"prompt": "a", "best_of": 2}, "'best_of'"),
     ("text-generation", TEXT, {"prompt": [1, 2]}, "'prompt' must be"),
-    ("text-generation", TEXT, {"prompt": "a", "n": 2, "temperature": 0}, "all of n answers"),
+    (
+        "text-generation",
+        TEXT,
+        {"prompt": "a", "n": 2, "temperature": 0},
+        "n must be 1 with temperature 0",
+    ),
     ("text-generation", TEXT, {"prompt": "a", "n": 2, "stream": True}, "one sequence"),
     ("text-generation", TEXT, {"prompt": ["a", "b"], "stream": True}, "one prompt"),
     ("text-generation", TEXT, {"prompt": "a", "stream_options": {}}, "'stream_options' needs"),
@@ -352,13 +357,13 @@ REFUSED: list[tuple[str, str, dict[str, Any], str]] = [
         "text-generation",
         CHAT,
         {"messages": [{"role": "user", "content": "a", "name": "bob"}]},
-        "'name' is not used",
+        "role and content, not 'name'",
     ),
     (
         "text-generation",
         CHAT,
         {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]},
-        "a part of a content must be",
+        "a part of the content must be",
     ),
 ]
 
@@ -422,7 +427,7 @@ def test_the_client_knows_the_errors(make: Make, client_of: ClientOf) -> None:
     pipe = pipeline("text-generation")
     steps = Steps(pipe, free=0)
     server = make(pipe, max_queue_size=1, token="s3cret")
-    with pytest.raises(openai.AuthenticationError, match="has a token"):
+    with pytest.raises(openai.AuthenticationError, match="needs a token"):
         client_of(server).completions.create(prompt="a", **PLAIN)
     client = client_of(server, api_key="s3cret")
     with pytest.raises(openai.NotFoundError, match="no model 'gpt'"):

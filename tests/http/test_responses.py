@@ -5,7 +5,7 @@ import traceback
 
 import pytest
 
-from notebook_serve.http.responses import without_places
+from notebook_serve.http.responses import hide_paths
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ from notebook_serve.http.responses import without_places
 )
 def test_of_a_path_only_the_name_is_shown(said: str, shown: str) -> None:
     """The folders of an absolute path, of any system, are not for clients; its name is."""
-    assert without_places(said) == shown
+    assert hide_paths(said) == shown
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_of_a_path_only_the_name_is_shown(said: str, shown: str) -> None:
         "",
         "a plain sentence",
         "and/or, 1/2, text/plain, image/*, */*, km/h, n/a",
-        "there is nothing at /stats; POST / asks the model",
+        "there is nothing at /stats; POST / calls the model",
         "see http://localhost:8000/docs/page?file=/a/b/c#d and https://example.org/a/b",
         "'https://example.org/a/b' <http://[::1]:80/a/b>",
         "wss://a.example/b/c, s3://bucket/a/b, hf://datasets/a/b",
@@ -62,7 +62,7 @@ def test_of_a_path_only_the_name_is_shown(said: str, shown: str) -> None:
 )
 def test_everything_else_stays(said: str) -> None:
     """Addresses, routes, relative paths, names of models and plain slashes are no places."""
-    assert without_places(said) == said
+    assert hide_paths(said) == said
 
 
 def test_a_traceback_is_cut_out() -> None:
@@ -72,7 +72,7 @@ def test_a_traceback_is_cut_out() -> None:
     except ValueError:
         quoted = traceback.format_exc()
 
-    said = without_places(f"RuntimeError: Caught ValueError in replica 0.\nOriginal {quoted}")
+    said = hide_paths(f"RuntimeError: Caught ValueError in replica 0.\nOriginal {quoted}")
 
     assert (
         said
@@ -91,8 +91,8 @@ def test_a_long_message_takes_linear_time(part: str) -> None:
     """A megabyte of anything is looked through; quadratic time would outlast the test's limit."""
     said = part * (1_000_000 // len(part))
 
-    assert len(without_places(said)) <= len(said) + 1
-    assert len(without_places("'" + said)) <= len(said) + 2
+    assert len(hide_paths(said)) <= len(said) + 1
+    assert len(hide_paths("'" + said)) <= len(said) + 2
 
 
 def test_no_folder_gets_through() -> None:
@@ -112,4 +112,4 @@ def test_no_folder_gets_through() -> None:
         words = [rng.choice(around) + rng.choice(paths) + rng.choice(around) for _ in range(4)]
         said = " ".join(words)
 
-        assert "SECRET" not in without_places(said), said
+        assert "SECRET" not in hide_paths(said), said

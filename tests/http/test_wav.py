@@ -12,8 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from notebook_serve.http.json_encoding import file_of, is_bulky, to_json
-from notebook_serve.http.wav import is_sound, wav
+from notebook_serve.http.json_encoding import is_slow_to_encode, to_file, to_json
+from notebook_serve.http.wav import encode_wav, is_sound
 
 from ..helpers.compare_answers import called
 
@@ -42,7 +42,7 @@ def read(data: bytes) -> tuple[int, int, int, list[int]]:
 def test_samples_become_a_file(samples: Any, channels: int, expected: list[int], kind: Any) -> None:
     """Of one channel or of several side by side; what is too loud is cut, what is no number 0."""
     array = kind(samples) if kind is torch.tensor else np.asarray(samples, dtype=kind)
-    found = read(wav({"audio": array, "sampling_rate": 16000}))
+    found = read(encode_wav({"audio": array, "sampling_rate": 16000}))
 
     assert found == (channels, 16000, 2, expected)
 
@@ -113,7 +113,7 @@ PICTURE = Image.new("L", (2, 2))
 )
 def test_an_answer_that_is_one_file(value: Any, images: int, sounds: int) -> None:
     """It is one if it holds one picture and no other, or is sound."""
-    picture, sound = file_of(value, "image/png"), file_of(value, "audio/wav")
+    picture, sound = to_file(value, "image/png"), to_file(value, "audio/wav")
 
     assert (picture is not None, sound is not None) == (bool(images), bool(sounds))
     if picture:
@@ -139,4 +139,4 @@ def test_an_answer_that_is_one_file(value: Any, images: int, sounds: int) -> Non
 )
 def test_what_takes_long_to_encode(value: Any, expected: bool) -> None:
     """Pictures, sound and arrays do: that is not for the thread that answers everybody."""
-    assert is_bulky(value) is expected
+    assert is_slow_to_encode(value) is expected

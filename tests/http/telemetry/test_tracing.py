@@ -206,11 +206,11 @@ def test_an_exporter_that_fails_costs_no_answer(
         raise RuntimeError("no room")
 
     tracing: Any = server._engines.tracing
-    tracing._batch = breaks
+    tracing._make_batch_span = breaks
     with caplog.at_level(logging.ERROR, "notebook_serve"):
         assert [server.predict(n) for n in range(3)] == [0, 1, 2]
 
-    assert "no span could be made of batch" in caplog.text
+    assert "cannot make the span of batch" in caplog.text
     assert server.state == "ready"
 
 

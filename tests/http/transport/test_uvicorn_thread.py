@@ -52,8 +52,8 @@ def unread(server: Server) -> int:
 def clock(server: Server, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], bool]:
     """Ticks at the times it is called with, instead of every second; True if nobody is left."""
     web = uvicorn_of(server)
-    hang_up = web.hang_up_on_the_silent
-    monkeypatch.setattr(web, "hang_up_on_the_silent", lambda now: None)
+    hang_up = web.close_idle_connections
+    monkeypatch.setattr(web, "close_idle_connections", lambda now: None)
 
     def tick(now: float) -> bool:
         done = threading.Event()
@@ -94,7 +94,7 @@ def test_a_connection_in_use_is_not_hung_up_on() -> None:
     server.server_state.connections = {busy, silent}
     for tick in range(int(KEEP_ALIVE) + 2):
         busy.cycle = Cycle()
-        server.hang_up_on_the_silent(1000.0 + tick)
+        server.close_idle_connections(1000.0 + tick)
 
     assert ended == ["silent"]
 
