@@ -166,8 +166,8 @@ class Handlers:
         """Answer 200 if every model is loaded and accepts requests, else 503.
 
         A failing model accepts requests, so the answer is 200 with its error. With 503 a load
-        balancer would send no request that could end this state, and three bad inputs of one client
-        would disable the server for all clients. An open circuit breaker is 503.
+        balancer would send no request that could end this state. Then three bad inputs of one
+        client would disable the server for all clients. An open circuit breaker is 503.
         """
         failing = self._failing()
         for engine in self._engines.values():
@@ -260,7 +260,7 @@ class Handlers:
         return Response(status_code=499)
 
     async def handle_unexpected_error(self, request: Request, error: Exception) -> Response:
-        """Answer with a fault of this package, which the log has in full."""
+        """Answer 500 for a fault of this package, and log it with its traceback."""
         identifier = request_id(request)
         logger.error("request %s failed inside notebook_serve", identifier, exc_info=error)
         message = f"the server failed on this request; see request {identifier} in the log"

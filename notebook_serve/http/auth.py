@@ -26,11 +26,11 @@ LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 
 class AuthMiddleware:
-    """Rejects cross-site requests, unknown hosts, and requests without the token if one is set.
+    """Middleware that rejects cross-site requests, unknown hosts, and requests without the token.
 
-    A web page may make its visitor's browser post to ``localhost``, and may point its own host name
-    at this machine (DNS rebinding). So a request with an ``Origin`` must be same-origin, or its
-    origin must be in `origins`. Without a token, the host must be loopback or in `hosts`.
+    A web page can make its visitor's browser post to ``localhost``. It can also point its own host
+    name at this machine (DNS rebinding). So a request with an ``Origin`` must be same-origin, or
+    its origin must be in `origins`. Without a token, the host must be loopback or in `hosts`.
     ``/health`` needs no token.
     """
 

@@ -48,7 +48,7 @@ FILES = {
 def example(model: Model) -> dict[str, Any]:
     """Return an example request to `model` for a form, as plain JSON values.
 
-    ``way`` is the first kind of body to offer. ``files`` is the filter of a file dialog, and
+    ``way`` is the first kind of body to offer, and ``files`` the filter of a file dialog.
     ``answers`` has the media types of files that an answer may be.
     """
     inputs, parameters = EXAMPLES.get(model.task, ("your text", {}))

@@ -126,8 +126,8 @@ class InferenceApi:
             call.check_writes()
             entries = [Prompt(prompt, stops) for prompt in prompts]
             answers = await call.generate(entries, translated, many=parts is not None)
-            texts = [_texts(*each, full) for each in zip(prompts, answers, strict=True)]
-            content = texts[0] if parts is None else texts
+            generated = [_texts(*each, full) for each in zip(prompts, answers, strict=True)]
+            content = generated[0] if parts is None else generated
             return json_response(content, headers=_headers(call, answers))
         if parts is not None:
             raise InvalidInput("stream and details need one prompt, not a list of them")
@@ -137,8 +137,8 @@ class InferenceApi:
             return EventStreamResponse(call.request, stream, events)
         tokens = [_token(piece) for piece in await call.read(stream)]
         more = {**_details(stream.answer.value[0]), "prefill": [], "tokens": tokens}
-        (generated,) = _texts(inputs, stream.answer, full)
-        content = [{**generated, "details": more}]
+        (whole,) = _texts(inputs, stream.answer, full)
+        content = [{**whole, "details": more}]
         return json_response(content, headers=_headers(call, [stream.answer]))
 
     async def _events(self, request: Request, stream: Stream) -> AsyncIterator[bytes]:
@@ -248,7 +248,7 @@ async def _compare_sentences(
     if "sentences" not in inputs:
         raise InvalidInput('sentence-similarity needs "source_sentence" and "sentences"')
     sentences = [inputs["source_sentence"], *inputs["sentences"]]
-    answers = await call.ask(sentences, {**parameters, "return_tensors": True})
+    answers = await call.answer_each(sentences, {**parameters, "return_tensors": True})
     values = [answer.value for answer in answers]
     content = await asyncio.to_thread(cosine_similarities, values[0], values[1:])
     return json_response(content, headers=_headers(call, answers))

@@ -30,9 +30,9 @@ def to_json(value: Any) -> bytes:
     """Encode `value` as UTF-8 JSON.
 
     Numbers and arrays of numpy and torch become numbers and lists; NaN and infinity become null. An
-    image becomes base64 PNG, sound base64 WAV beside its rate, bytes base64, a dataclass an object,
-    a date its ISO text. A series becomes an object if it has labels, else a list. Raises
-    `ModelFailed` for other objects.
+    image becomes base64 PNG, sound base64 WAV beside its rate, and bytes base64. A dataclass
+    becomes an object, a date its ISO text. A series becomes an object if it has labels, else a
+    list. Raises `ModelFailed` for other objects.
     """
     try:
         text = _to_text(_encode_files(value))

@@ -27,7 +27,7 @@ ENGINE = "notebook_serve.engine"
 
 
 class CallFactory:
-    """Begins the calls of requests to `engines`; a body has at most `limit` bytes."""
+    """A factory of the calls of `engines`; a body has at most `limit` bytes."""
 
     def __init__(self, engines: EngineRegistry, limit: int) -> None:
         self._engines = engines
@@ -88,7 +88,7 @@ class ModelCall:
         )
         return await self._wait(futures, parts is not None), parts is not None
 
-    async def ask(
+    async def answer_each(
         self, inputs: Sequence[Any], parameters: Mapping[str, Any], *, many: bool = True
     ) -> list[Answer]:
         """Return the answers to `inputs`, each of which is an entry of the queue.
@@ -102,7 +102,7 @@ class ModelCall:
     async def generate(
         self, prompts: Sequence[Prompt], parameters: Mapping[str, Any], *, many: bool = True
     ) -> list[Answer]:
-        """Return the answers to `prompts`, as `ask` does; each stops when its request ends."""
+        """Return the answers to `prompts`; generation stops when the request ends."""
         futures = submit(
             self.engine, prompts, parameters, timeout=self._timeout, client=self._client
         )

@@ -182,7 +182,7 @@ class OpenAIApi:
         features = call.model.task == "feature-extraction"
         inputs = [given["input"]] if isinstance(given["input"], str) else given["input"]
         parameters = {"return_tensors": True} if features else {}
-        answers = await call.ask(inputs, parameters, many=len(inputs) > 1)
+        answers = await call.answer_each(inputs, parameters, many=len(inputs) > 1)
         encode = _to_base64 if given.get("encoding_format") == "base64" else _to_list
         data, tokens = await asyncio.to_thread(_embeddings, answers, encode)
         content = {

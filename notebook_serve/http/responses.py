@@ -98,7 +98,7 @@ async def answer_response(request: Request, value: Any, headers: Mapping[str, st
         data = await asyncio.to_thread(to_file, value, kind)
         if data is None:
             raise NotAcceptable(
-                f"the answer is not one file of the type {kind}; accept application/json"
+                f"the answer is not one file of the type {kind}; send Accept: application/json"
             )
         return Response(data, headers=dict(headers), media_type=kind)
     # Slow encoding on the event loop would delay all other requests.

@@ -103,7 +103,7 @@ def test_an_answer_that_is_no_file_is_not_acceptable(make: Make) -> None:
     for response in (several, ask(server, b"a", accept="image/png")):
         assert response.status_code == 406
         assert response.json()["type"] == "NotAcceptable"
-        assert response.json()["error"].endswith("accept application/json")
+        assert response.json()["error"].endswith("send Accept: application/json")
 
 
 @pytest.mark.parametrize("kind", ["image/png", "application/octet-stream", "video/mp4", ""])

@@ -52,8 +52,8 @@ class JsonLines(logging.Formatter):
 def access_log(*, json: bool = False) -> None:
     """Write a line for each HTTP request to the standard error stream, from now on.
 
-    A line has the client, the request, the status, the milliseconds in the queue and in the model,
-    and the batch. With `json` it is a JSON object. The lines go through the standard logger
+    A line has the client, the request, the status, its batch, and the milliseconds in the queue
+    and in the model. With `json` it is a JSON object. The lines go through the standard logger
     ``notebook_serve.access``, at level INFO. To send them elsewhere, do not call this function: set
     a handler and the level of that logger. The level WARNING switches the lines off.
     """

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class AccessLogMiddleware:
-    """Logs every HTTP request, if the logger's level allows it."""
+    """Middleware that logs every HTTP request, if the logger's level allows it."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -37,7 +37,7 @@ class AccessLogMiddleware:
 
 
 class TracingMiddleware:
-    """Makes a span of every POST, if the server has tracing.
+    """Middleware that makes a span of every POST, if the server has tracing.
 
     Other methods have no span: a dashboard sends them every second.
     """

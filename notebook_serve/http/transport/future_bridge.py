@@ -13,11 +13,11 @@ T = TypeVar("T")
 
 
 class FutureBridge:
-    """Makes `concurrent.futures.Future` objects awaitable on one event loop.
+    """A bridge that makes `concurrent.futures.Future` objects awaitable on one event loop.
 
-    `asyncio.wrap_future` wakes the loop once for each future. The requests of a batch are answered
-    together, so the bridge wakes the loop once and then delivers all results that have arrived.
-    Create and use it on the loop's own thread.
+    `asyncio.wrap_future` wakes the loop once for each future. The bridge wakes it once for all
+    results that have arrived, because the requests of a batch are answered together. Create and use
+    it on the loop's own thread.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
