@@ -2,10 +2,20 @@ from __future__ import annotations
 
 import random
 import traceback
+from collections.abc import Callable
+from typing import Any
 
+import httpx
 import pytest
 
+from notebook_serve import Server
 from notebook_serve.http.responses import hide_paths
+
+Make = Callable[..., Server]
+
+
+def echo(inputs: list[Any]) -> list[Any]:
+    return inputs
 
 
 @pytest.mark.parametrize(
@@ -113,3 +123,22 @@ def test_no_folder_gets_through() -> None:
         said = " ".join(words)
 
         assert "SECRET" not in hide_paths(said), said
+
+
+def test_headers_of_every_answer(make: Make, client: httpx.Client) -> None:
+    """Timing, batch size and a request id; the client's own id is echoed if it is sane."""
+    server = make(echo)
+    response = client.post(server.url, json={"inputs": [1, 2, 3]}, headers={"X-Request-ID": "a-1"})
+    assert response.headers["x-request-id"] == "a-1"
+    assert int(response.headers["x-batch-size"]) == max(r.batch_size for r in server.records())
+    queue, inference = response.headers["server-timing"].split(", ")
+    assert queue.startswith("queue;dur=")
+    assert inference.startswith("inference;dur=")
+    longest = max(record.inference_time for record in server.records())
+    assert float(inference.partition("=")[2]) == pytest.approx(longest * 1000, abs=0.001)
+
+    for insane in ("", "x" * 200, "tab\there"):
+        response = client.post(server.url, content="x", headers={"X-Request-ID": insane})
+        assert len(response.headers["x-request-id"]) == 32
+    response = client.get(server.url + "/nowhere", headers={"X-Request-ID": "a-2"})
+    assert response.headers["x-request-id"] == "a-2"

@@ -194,3 +194,15 @@ def test_whom_the_kernel_let_in_before_a_stop_is_answered(make: Callable[..., Se
         free.set()
         for client in clients:
             assert client.recv(100).startswith(b"HTTP/1.1 503")
+
+
+def test_a_connection_that_never_asks_is_closed(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half a request's head does not keep a connection open for ever."""
+    monkeypatch.setattr("notebook_serve.http.transport.uvicorn_thread.KEEP_ALIVE", 0.0)
+    server = make(lambda inputs: inputs)
+    host, port = server._address or ("", 0)
+    with socket.create_connection((host, port), timeout=30) as connection:
+        connection.sendall(b"POST / HTTP/1.1\r\nHost: loc")
+        assert connection.recv(65536) == b""
