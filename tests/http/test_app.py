@@ -33,7 +33,7 @@ def echo(inputs: list[Any]) -> list[Any]:
 
 
 def test_the_tutorials_request(make: Make, client: httpx.Client) -> None:
-    """What curl -d sends is answered as pipe(x) answers."""
+    """A body of ``curl -d`` is answered like ``pipe(x)``."""
     pipe = small_models.pipeline("fill-mask")
     response = client.post(
         make(pipe).url,
@@ -49,7 +49,7 @@ def test_the_tutorials_request(make: Make, client: httpx.Client) -> None:
 
 
 def test_answers_become_json(make: Make, client: httpx.Client) -> None:
-    """Arrays and numbers of numpy and torch become lists and numbers, NaN becomes null."""
+    """Arrays and numbers of numpy and torch become lists and numbers; NaN becomes null."""
     values = [
         np.float32(0.5), np.arange(3), torch.ones(2, 2), math.nan, {"x": np.float64("inf")},
         {1: (1, 2)}, torch.tensor(3), "\ud800",
@@ -65,7 +65,7 @@ def test_answers_become_json(make: Make, client: httpx.Client) -> None:
 
 @pytest.mark.parametrize("exposed", [True, False])
 def test_a_failing_model_is_500(make: Make, client: httpx.Client, exposed: bool) -> None:
-    """Whether the client reads the exception's message is an option; the id finds it in the log."""
+    """`expose_errors` decides if the client reads the message; the id finds it in the log."""
 
     def model(inputs: list[Any]) -> list[Any]:
         raise RuntimeError("secret of the model")
@@ -79,10 +79,10 @@ def test_a_failing_model_is_500(make: Make, client: httpx.Client, exposed: bool)
 
 
 @pytest.mark.parametrize("exposed", [True, False])
-def test_what_a_library_says_of_an_input_is_hidden_too(
+def test_a_librarys_message_about_an_input_can_be_hidden(
     make: Make, client: httpx.Client, caplog: pytest.LogCaptureFixture, exposed: bool
 ) -> None:
-    """Where errors are hidden, so are a library's words in a 422; the id finds them in the log."""
+    """Hidden errors include a library's message in a 422; the id finds it in the log."""
 
     def model(inputs: list[Any]) -> list[Any]:
         return inputs
@@ -102,8 +102,8 @@ def test_what_a_library_says_of_an_input_is_hidden_too(
     assert len(logged) == (not exposed)
 
 
-def test_what_is_said_by_us_of_an_input_is_never_hidden(make: Make, client: httpx.Client) -> None:
-    """A parameter that is not allowed, or an input of the wrong form, is told in any case."""
+def test_our_own_message_about_an_input_is_never_hidden(make: Make, client: httpx.Client) -> None:
+    """Messages of this package about parameters and inputs are always shown."""
     server = make(small_models.pipeline("fill-mask"), expose_errors=False, max_queue_size=2)
     said = {
         "does not take the parameter 'temper'": {"inputs": "x", "parameters": {"temper": 1}},
@@ -121,8 +121,8 @@ def test_what_is_said_by_us_of_an_input_is_never_hidden(make: Make, client: http
     assert "mask" not in response.json()["error"].replace("fill-mask", "")
 
 
-def test_no_folder_of_this_machine_is_told(make: Make, client: httpx.Client) -> None:
-    """What failed is told on loopback with the file's name only, wherever it is told."""
+def test_no_folder_of_this_machine_is_shown(make: Make, client: httpx.Client) -> None:
+    """Every route shows a path in an error by its file name only."""
 
     def loader() -> Any:
         raise FileNotFoundError(2, "No such file", "/home/alice/models/config.json")
@@ -142,7 +142,7 @@ def test_no_folder_of_this_machine_is_told(make: Make, client: httpx.Client) -> 
 
 
 def test_loading_is_503_until_ready(make: Make, client: httpx.Client) -> None:
-    """While the loader runs the server answers, with 503; /health is fine, /ready is not yet."""
+    """While the model loads, requests and /ready get 503, and /health gets 200."""
     gate = Gate()
     server = make(loader=lambda: (gate([]), echo)[1])
     response = client.post(server.url, content="x")
@@ -160,7 +160,7 @@ def test_loading_is_503_until_ready(make: Make, client: httpx.Client) -> None:
 def test_a_failing_model_is_ready_and_says_what_fails(
     make: Make, client: httpx.Client, exposed: bool
 ) -> None:
-    """/ready stays 200, or no request could end it; the message is for those who may read it."""
+    """/ready stays 200, so that a request can end the state; the message may be hidden."""
 
     def broken(inputs: list[Any]) -> list[Any]:
         raise KeyError("secret")
@@ -186,7 +186,7 @@ def test_a_failing_model_is_ready_and_says_what_fails(
 
 
 def test_an_open_breaker_is_503_and_says_what_failed(make: Make, client: httpx.Client) -> None:
-    """While requests are rejected the server is not ready."""
+    """While the circuit breaker is open, /ready is 503."""
 
     def broken(inputs: list[Any]) -> list[Any]:
         raise KeyError("secret")
@@ -204,7 +204,7 @@ def test_an_open_breaker_is_503_and_says_what_failed(make: Make, client: httpx.C
 
 
 def test_a_dead_worker_is_503_and_unhealthy(make: Make, client: httpx.Client) -> None:
-    """Once the worker is dead, every answer is 503, /health included; start() recovers."""
+    """After the worker's death every response is 503, /health included, until `start`."""
     deadly = [True]
 
     def model(inputs: list[Any]) -> list[Any]:
@@ -249,7 +249,7 @@ def test_no_such_path_or_method(make: Make, client: httpx.Client) -> None:
 )  # fmt: skip
 @settings(max_examples=150, deadline=None)
 def test_no_bytes_break_the_server(parts: list[bytes]) -> None:
-    """Whatever comes over a connection, nothing is answered with 500 and the server lives on."""
+    """No bytes lead to a 500, and the server goes on."""
     server = fuzzed()
     answer = exchange(server, b"".join(parts))
     assert b"HTTP/1.1 500" not in answer
@@ -266,7 +266,7 @@ JSON_VALUES = st.recursive(
 @given(JSON_VALUES | st.fixed_dictionaries({"inputs": JSON_VALUES, "parameters": JSON_VALUES}))
 @settings(max_examples=150, deadline=None)
 def test_no_json_breaks_the_server(value: Any) -> None:
-    """Any JSON is answered with what it holds, or refused as the client's fault."""
+    """Any JSON is answered, or rejected as the client's error."""
     server = fuzzed()
     body = json.dumps(value).encode()
     headers = {"content-type": "application/json"}
@@ -275,7 +275,7 @@ def test_no_json_breaks_the_server(value: Any) -> None:
 
 
 def fuzzed() -> Server:
-    """One server for all examples of a test; the leak check at its end stops it."""
+    """Return one server for all examples of a test; the leak check at its end stops it."""
     running = [server for server in servers() if server.name == "fuzzed"]
     return running[0] if running else serve(echo, port=0, name="fuzzed", timeout=5.0)
 
@@ -284,7 +284,7 @@ def fuzzed() -> Server:
 
 
 def test_pages_about_the_server(make: Make, client: httpx.Client) -> None:
-    """/stats is JSON, and the page is HTML, with what is user's text escaped."""
+    """/stats is JSON, and the page is HTML with the user's text escaped."""
     server = make(echo, name="<b>bold<b>")
     client.post(server.url, content="x")
     stats = client.get(server.url + "/stats").json()
@@ -301,7 +301,7 @@ def test_pages_about_the_server(make: Make, client: httpx.Client) -> None:
 
 
 def test_the_app_under_another_servers_lifespan() -> None:
-    """Run by any ASGI server, the app starts the engine and stops it at the end."""
+    """Under any ASGI server the application starts the engine, and stops it at the end."""
     import asyncio
 
     server = serve(echo, start=False)

@@ -22,8 +22,8 @@ def echo(inputs: list[Any]) -> list[Any]:
 # -- token ----------------------------------------------------------------------------------
 
 
-def test_a_token_is_asked_on_every_route_but_health(make: Make, client: httpx.Client) -> None:
-    """Without the token nothing but /health answers; with it everything does."""
+def test_every_route_but_health_needs_the_token(make: Make, client: httpx.Client) -> None:
+    """Without the token only /health answers; with it every route does."""
     server = make(echo, token="s3cret")
     looking = ["/", "/stats", "/ready", "/live", "/static/dashboard.js", "/info", "/v1/models"]
     looking += ["/models/default/info", "/models/default/health", "/v1/models/default"]
@@ -44,7 +44,7 @@ def test_a_token_is_asked_on_every_route_but_health(make: Make, client: httpx.Cl
 
 
 def test_a_token_may_be_any_text(make: Make, client: httpx.Client) -> None:
-    """One that is not ASCII is compared as the bytes that clients send."""
+    """A token beyond ASCII is compared as the bytes that clients send."""
     server = make(echo, token="schlüssel")
 
     def status(token: bytes) -> int:
@@ -60,7 +60,7 @@ def test_a_token_may_be_any_text(make: Make, client: httpx.Client) -> None:
 
 
 def test_a_browser_shows_the_token_once(make: Make, client: httpx.Client) -> None:
-    """?token= on the page sets a strict cookie that does not hold the token, and cleans the URL."""
+    """``?token=`` sets a strict cookie without the token in it, and redirects to a clean URL."""
     server = make(echo, token="s3cret")
     assert client.get(server.url + "/?token=wrong").status_code == 401
     response = client.get(server.url + "/?token=s3cret")
@@ -75,8 +75,8 @@ def test_a_browser_shows_the_token_once(make: Make, client: httpx.Client) -> Non
         assert other.post(server.url + "/?token=s3cret", content="x").status_code == 401
 
 
-def test_a_redirect_stays_where_it_was_asked(make: Make, client: httpx.Client) -> None:
-    """Its address is relative, so a proxy's prefix stays, and no path leads to another host."""
+def test_a_redirect_stays_on_its_host_and_prefix(make: Make, client: httpx.Client) -> None:
+    """A redirect is relative, so it keeps a proxy's prefix and never leads to another host."""
     url = make(echo, token="s3cret").url.rstrip("/")
     for path in ("/", "/stats", "/models/default", "//evil.test/stats"):
         response = client.get(f"{url}{path}?token=s3cret")
@@ -90,8 +90,8 @@ def test_a_redirect_stays_where_it_was_asked(make: Make, client: httpx.Client) -
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
 
 
-def test_a_browser_without_the_token_is_asked_for_it(make: Make, client: httpx.Client) -> None:
-    """The page is a form without a script, and tells neither the token nor what was sent."""
+def test_a_browser_without_the_token_gets_a_login_page(make: Make, client: httpx.Client) -> None:
+    """The page has a form and no script, and shows neither the token nor the request."""
     url = make(echo, token="s3cret").url
     pages = [
         client.get(url, headers={"accept": accept, **more}, params=asked)
@@ -118,8 +118,8 @@ def test_a_browser_without_the_token_is_asked_for_it(make: Make, client: httpx.C
         assert text not in page.text
 
 
-def test_other_clients_and_paths_are_told_as_json(make: Make, client: httpx.Client) -> None:
-    """Only the page is asked for by a browser; the sentence names what a browser may open."""
+def test_other_clients_and_paths_get_json(make: Make, client: httpx.Client) -> None:
+    """Only a browser's GET / gets the page; the JSON message names the URL to open."""
     url = make(echo, token="s3cret").url.rstrip("/")
     html = {"accept": BROWSER}
     for method, path, headers in [
@@ -137,7 +137,7 @@ def test_other_clients_and_paths_are_told_as_json(make: Make, client: httpx.Clie
 
 
 def test_a_page_from_elsewhere_may_not_ask(make: Make, client: httpx.Client) -> None:
-    """A browser that was sent here by another page is refused, unless that page is allowed."""
+    """A cross-origin request is rejected, unless its origin is in `allow_origins`."""
     server = make(echo, allow_origins=["https://good.example"])
     for origin in ("https://evil.example", "null", "http://localhost:1"):
         response = client.post(server.url, content="x", headers={"Origin": origin})
@@ -149,8 +149,8 @@ def test_a_page_from_elsewhere_may_not_ask(make: Make, client: httpx.Client) -> 
     assert server.stats().outcomes["ok"] == 2
 
 
-def test_a_browser_asks_before_it_sends(make: Make, client: httpx.Client) -> None:
-    """The preflight of an allowed page is answered, even where a token is set."""
+def test_a_preflight_request_is_answered(make: Make, client: httpx.Client) -> None:
+    """The preflight of an allowed origin is answered, even if a token is set."""
     server = make(echo, token="t", allow_origins=["https://good.example"])
     asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "x-a"}
     good = client.options(server.url, headers={"Origin": "https://good.example", **asked})
@@ -161,7 +161,7 @@ def test_a_browser_asks_before_it_sends(make: Make, client: httpx.Client) -> Non
 
 
 def test_a_name_that_is_not_this_servers_is_refused(make: Make, client: httpx.Client) -> None:
-    """A name of somebody else's that points here (DNS rebinding) reads and asks nothing."""
+    """An unknown host name that points to this machine (DNS rebinding) is rejected."""
     server = make(echo, allow_hosts=["mine.example"])
     for host in ("evil.example", "evil.example:8000", "127.0.0.1.evil.example", "[::2]:80"):
         for method in ("GET", "POST"):

@@ -21,7 +21,7 @@ def echo(inputs: list[Any]) -> list[Any]:
 
 
 def test_every_task_has_a_form() -> None:
-    """An example of each task that takes one; a way to send that the task accepts."""
+    """Each task has an example or a file dialog, in a kind of body that it accepts."""
 
     class Some(FunctionModel):
         """A model of a task."""
@@ -36,7 +36,7 @@ def test_every_task_has_a_form() -> None:
 
 
 def test_the_mask_is_the_tokenizers_own(make: Make) -> None:
-    """Not every model calls it so."""
+    """The example uses the mask token of the model's tokenizer."""
     pipe = small_models.pipeline("fill-mask")
     pipe.tokenizer.mask_token = "<gap>"
     server = make(pipe)

@@ -25,7 +25,7 @@ def echo(inputs: list[Any]) -> list[Any]:
 
 
 def test_a_list_is_as_many_entries_answered_in_order(make: Make, client: httpx.Client) -> None:
-    """Each item of a list is a request in the queue, and they may share a batch."""
+    """Each input of a list is an entry of the queue, and they may share a batch."""
     server = make(echo)
     assert client.post(server.url, json={"inputs": list(range(40))}).json() == list(range(40))
     assert len(server.records()) == 40
@@ -34,7 +34,7 @@ def test_a_list_is_as_many_entries_answered_in_order(make: Make, client: httpx.C
 def test_what_the_task_rejects_is_422_with_the_items_position(
     make: Make, client: httpx.Client
 ) -> None:
-    """In a list the error names the position of the item at fault."""
+    """The error of a list has the index of the invalid input."""
     server = make(small_models.pipeline("fill-mask"))
     assert error_of(client.post(server.url, content="no mask")) == (422, "InvalidInput")
     response = client.post(server.url, json={"inputs": ["a [MASK]", "b [MASK]", "none"]})
@@ -47,7 +47,7 @@ def test_what_the_task_rejects_is_422_with_the_items_position(
 def test_a_list_with_a_bad_item_leaves_nothing_in_the_queue(
     make: Make, client: httpx.Client
 ) -> None:
-    """Once one item has failed nobody wants the others, and they are not computed."""
+    """When one input has failed, the others leave the queue and do not run."""
 
     def model(inputs: list[str]) -> list[str]:
         return inputs
@@ -67,7 +67,7 @@ def test_a_list_with_a_bad_item_leaves_nothing_in_the_queue(
 def test_an_answer_that_cannot_be_sent_is_among_the_errors(
     make: Make, client: httpx.Client, path: str
 ) -> None:
-    """What went wrong is there to be found, with the id of the request."""
+    """The error is in `errors`, with the id of the request."""
     server = make(lambda inputs: [object() for _ in inputs])
     response = client.post(server.url + path, content="x", headers={"X-Request-ID": "mine"})
     assert error_of(response) == (500, "ModelFailed")
@@ -81,7 +81,7 @@ def test_an_answer_that_cannot_be_sent_is_among_the_errors(
 def test_a_model_whose_answers_cannot_be_sent_is_failing(
     make: Make, client: httpx.Client, path: str
 ) -> None:
-    """From its first answer on, until one can be sent; `predict` sends nothing, and works."""
+    """The state changes with the first such answer, until one can be sent; `predict` works."""
     server = make(lambda inputs: [object() if given == "bad" else given for given in inputs])
     url = server.url + path
     assert client.post(url, content="bad").status_code == 500
@@ -100,7 +100,7 @@ def test_a_model_whose_answers_cannot_be_sent_is_failing(
 
 
 def test_a_full_queue_is_503_with_retry_after(make: Make, client: httpx.Client) -> None:
-    """Refused at the door, before anything is prepared; answered again once there is room."""
+    """A request is rejected before it is prepared, and accepted again when there is room."""
     gate = Gate()
     server = make(gate, max_queue_size=1)
     futures = server._engine.submit(["running"], {})
@@ -116,7 +116,7 @@ def test_a_full_queue_is_503_with_retry_after(make: Make, client: httpx.Client) 
 
 
 def test_time_runs_out_with_504(make: Make, client: httpx.Client) -> None:
-    """The client's own shorter timeout holds, while the model still runs."""
+    """The client's own shorter timeout applies, also while the model runs."""
     gate = Gate()
     server = make(gate)
     response = client.post(server.url, content="x", headers={"X-Request-Timeout": "0.05"})
@@ -126,7 +126,7 @@ def test_time_runs_out_with_504(make: Make, client: httpx.Client) -> None:
 
 
 def test_a_client_that_leaves_is_not_computed(make: Make, client: httpx.Client) -> None:
-    """Those who hang up while waiting leave the queue, and the model never sees their inputs."""
+    """Requests of disconnected clients leave the queue and never reach the model."""
     gate = Gate()
     server = make(gate)
     running = server._engine.submit(["first"], {})

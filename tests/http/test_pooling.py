@@ -15,7 +15,7 @@ ROWS = [[[3.0, 0.0], [3.0, 8.0]]]
     ids=["lists", "array", "tensor", "bfloat16", "rows"],
 )
 def test_the_mean_of_all_tokens(features: object) -> None:
-    """Whatever holds the numbers, with how many tokens there were."""
+    """The mean and the number of tokens are the same for lists, arrays and tensors."""
     raw, count = mean_pool(features, normalise=False)
     unit, _ = mean_pool(features)
     assert (raw.tolist(), count) == ([3.0, 4.0], 2)
@@ -23,12 +23,12 @@ def test_the_mean_of_all_tokens(features: object) -> None:
     assert unit.dtype == np.float32
 
 
-def test_what_has_no_direction_stays_nothing() -> None:
-    """A mean of zeros has no length to be divided by."""
+def test_a_zero_mean_stays_zero() -> None:
+    """A mean of zeros is not divided by its length."""
     assert mean_pool([[[0.0, 0.0]]])[0].tolist() == [0.0, 0.0]
 
 
 def test_cosines() -> None:
-    """Of the means, whatever their lengths."""
+    """Similarities do not depend on the lengths of the means."""
     made = cosine_similarities([[[2.0, 0.0]]], [[[5.0, 0.0]], [[0.0, 1.0]], [[-1.0, 0.0]]])
     assert made == pytest.approx([1.0, 0.0, -1.0])

@@ -56,7 +56,7 @@ def echo(inputs: list[Any]) -> list[Any]:
 def test_forms_of_input(
     make: Make, client: httpx.Client, body: bytes, content_type: str | None, expected: Any
 ) -> None:
-    """Text, forms as curl sends them, and JSON all mean what the interface says."""
+    """Text, the forms of curl, and JSON are read as documented."""
     headers = {"content-type": content_type} if content_type else {}
     response = client.post(make(echo).url, content=body, headers=headers)
     assert (response.status_code, response.json()) == (200, expected)
@@ -64,7 +64,7 @@ def test_forms_of_input(
 
 
 def test_bytes_reach_a_function_as_bytes(make: Make, client: httpx.Client) -> None:
-    """An octet stream is the input as it is."""
+    """An octet stream is the input, unchanged."""
 
     def lengths(inputs: list[bytes]) -> list[int]:
         return [len(value) for value in inputs if isinstance(value, bytes)]
@@ -114,7 +114,7 @@ def test_bad_requests(
 
 
 def test_depth_is_not_breadth(make: Make, client: httpx.Client) -> None:
-    """Many lists beside each other are fine, and so are a hundred inside each other."""
+    """Many lists side by side are accepted, and so are a hundred nested ones."""
     deep: Any = []
     for _ in range(97):
         deep = [deep]
@@ -131,7 +131,7 @@ def test_a_missing_inputs_key_shows_the_right_form(make: Make, client: httpx.Cli
 
 
 def test_a_text_task_takes_no_bytes(make: Make, client: httpx.Client) -> None:
-    """415 where the task cannot take the content type, naming the task."""
+    """The status is 415, and the message names the task and the content type."""
     server = make(small_models.pipeline("fill-mask"))
     response = client.post(server.url, content=b"x", headers={"content-type": "image/png"})
     assert error_of(response) == (415, "UnsupportedMediaType")
@@ -139,7 +139,7 @@ def test_a_text_task_takes_no_bytes(make: Make, client: httpx.Client) -> None:
 
 
 def test_wrong_length_headers(make: Make, client: httpx.Client) -> None:
-    """A length that is no number is 400; a body cut short leaves nothing behind."""
+    """An invalid length is 400, and a body cut short is not run."""
     server = make(echo)
     head = b"POST / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: "
     assert exchange(server, head + b"many\r\n\r\nx").startswith(b"HTTP/1.1 400")
@@ -150,7 +150,7 @@ def test_wrong_length_headers(make: Make, client: httpx.Client) -> None:
 
 
 def test_a_large_body_is_refused_while_it_is_read(make: Make) -> None:
-    """A body without a declared length is refused as soon as it is too large."""
+    """A body without a declared length is rejected as soon as it is too large."""
     server = make(echo, max_body_size=10)
     head = b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
     answer = exchange(server, head + b"b\r\n" + b"x" * 11 + b"\r\n")  # and no end
@@ -158,7 +158,7 @@ def test_a_large_body_is_refused_while_it_is_read(make: Make) -> None:
 
 
 def test_a_body_that_does_not_come_is_refused(make: Make, client: httpx.Client) -> None:
-    """A client that sends its body a byte at a time has as long as a request may take."""
+    """A body that takes longer than the server's timeout is rejected with 408."""
     server = make(echo, timeout=0.2)
     host, port = server._address or ("", 0)
     with socket.create_connection((host, port), timeout=30) as connection:

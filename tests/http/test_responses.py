@@ -47,7 +47,7 @@ def echo(inputs: list[Any]) -> list[Any]:
     ],
 )
 def test_of_a_path_only_the_name_is_shown(said: str, shown: str) -> None:
-    """The folders of an absolute path, of any system, are not for clients; its name is."""
+    """An absolute path of any system is reduced to its file name."""
     assert hide_paths(said) == shown
 
 
@@ -71,12 +71,12 @@ def test_of_a_path_only_the_name_is_shown(said: str, shown: str) -> None:
     ],
 )
 def test_everything_else_stays(said: str) -> None:
-    """Addresses, routes, relative paths, names of models and plain slashes are no places."""
+    """URLs, routes, relative paths, names of models and other slashes stay."""
     assert hide_paths(said) == said
 
 
 def test_a_traceback_is_cut_out() -> None:
-    """Some exceptions quote another one's; what went wrong in the end is kept."""
+    """A quoted traceback is removed, and its last line is kept."""
     try:
         raise ValueError("no such label")
     except ValueError:
@@ -98,7 +98,7 @@ def test_a_traceback_is_cut_out() -> None:
     ],
 )
 def test_a_long_message_takes_linear_time(part: str) -> None:
-    """A megabyte of anything is looked through; quadratic time would outlast the test's limit."""
+    """A megabyte of any text is fast enough; quadratic time would exceed the test's limit."""
     said = part * (1_000_000 // len(part))
 
     assert len(hide_paths(said)) <= len(said) + 1
@@ -106,7 +106,7 @@ def test_a_long_message_takes_linear_time(part: str) -> None:
 
 
 def test_no_folder_gets_through() -> None:
-    """Whatever surrounds a path in a sentence, the folder's name is not shown."""
+    """The folder's name is hidden, whatever surrounds the path."""
     seed = random.randrange(2**32)
     print(f"seed {seed}")  # noqa: T201 - to repeat a failure
     rng = random.Random(seed)
@@ -126,7 +126,7 @@ def test_no_folder_gets_through() -> None:
 
 
 def test_headers_of_every_answer(make: Make, client: httpx.Client) -> None:
-    """Timing, batch size and a request id; the client's own id is echoed if it is sane."""
+    """Every response has timing, batch size and id; a valid id of the client is repeated."""
     server = make(echo)
     response = client.post(server.url, json={"inputs": [1, 2, 3]}, headers={"X-Request-ID": "a-1"})
     assert response.headers["x-request-id"] == "a-1"
