@@ -16,12 +16,12 @@ def to_output_list(outputs: Any, count: int, name: str) -> list[Any]:
     pandas, polars or pyarrow) is an output, as a dict. Raises `TypeError` for any other type, and
     `ValueError` for another number of outputs.
     """
-    if _is_columns(outputs, count):
+    if type(outputs) is tuple and _is_columns(outputs, count):
         raise TypeError(
             f"{name} returned a tuple of {len(outputs)} columns, not one output per input; "
             "return list(zip(...)) of them, or a list if each is the output of one input"
         )
-    rows = _rows(outputs, name)
+    rows = list(outputs) if type(outputs) is list else _rows(outputs, name)
     if len(rows) != count:
         raise ValueError(
             f"{name} returned {len(rows)} outputs for {count} inputs; "
@@ -46,15 +46,13 @@ def _rows(outputs: Any, name: str) -> list[Any]:
     return list(outputs)
 
 
-def _is_columns(outputs: Any, count: int) -> bool:
+def _is_columns(outputs: tuple[Any, ...], count: int) -> bool:
     """Return True for a tuple of several columns, each with one item for each of `count` inputs.
 
     With as many columns as inputs, each column would pass for an output. A tuple of one item may
     hold the only output. A list is taken as outputs.
     """
-    if type(outputs) is not tuple or len(outputs) < 2:
-        return False
-    return all(_length(column) == count for column in outputs)
+    return len(outputs) > 1 and all(_length(column) == count for column in outputs)
 
 
 def _length(column: Any) -> int:
