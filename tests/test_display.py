@@ -409,7 +409,7 @@ def everything() -> Iterator[Any]:
         yield from (server.policy, server.records(), server.batches(), server.fit_cost())
         yield from (server.records()[0], server.batches()[0], server.policy_changes()[0])
         server.pause()
-        server._first._submit(["<script>"] * 1000, {}, None)
+        server._submit(["<script>"] * 1000, {}, None)
         eventually(lambda: len(server.queue()) == 1000, "all are prepared")
         yield server.queue()
         server.resume()

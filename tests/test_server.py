@@ -123,18 +123,18 @@ def test_a_taken_port_raises_in_the_cell() -> None:
     [
         ({}, "give a model, or a loader"),
         ({"model": echo, "loader": lambda: echo}, "not both"),
-        ({"loader": 3}, "loader is a callable"),
+        ({"loader": 3}, "loader must be a callable"),
         ({"model": 3}, "neither a transformers pipeline nor a callable"),
         ({"model": echo, "policy": object}, "a policy is an object with decide"),
         ({"model": echo, "policy": 3}, "a policy is an object with decide"),
-        ({"model": echo, "max_queue_size": 0}, "max_queue_size is a whole number"),
-        ({"model": echo, "max_queue_size": True}, "max_queue_size is a whole number"),
-        ({"model": echo, "max_body_size": 0.5}, "max_body_size is a whole number"),
-        ({"model": echo, "timeout": 0}, "timeout is a positive number"),
-        ({"model": echo, "timeout": "long"}, "timeout is a positive number"),
-        ({"model": echo, "port": 70000}, "port is a whole number"),
-        ({"model": echo, "token": ""}, "token is a string"),
-        ({"model": echo, "host": "0.0.0.0"}, "can be reached by others"),
+        ({"model": echo, "max_queue_size": 0}, "max_queue_size must be a whole number"),
+        ({"model": echo, "max_queue_size": True}, "max_queue_size must be a whole number"),
+        ({"model": echo, "max_body_size": 0.5}, "max_body_size must be a whole number"),
+        ({"model": echo, "timeout": 0}, "timeout must be a positive number"),
+        ({"model": echo, "timeout": "long"}, "timeout must be a positive number"),
+        ({"model": echo, "port": 70000}, "port must be a whole number"),
+        ({"model": echo, "token": ""}, "token must be a string"),
+        ({"model": echo, "host": "0.0.0.0"}, "other machines can reach"),
         ({"model": echo, "host": "no such host"}, "is no host"),
     ],
 )
@@ -297,7 +297,7 @@ def test_a_model_that_asks_its_own_server_is_told_so(make: Make) -> None:
     made: list[Server] = []
     server = make(lambda xs: [made[0].predict(x) for x in xs])
     made.append(server)
-    with pytest.raises(Exception, match="wait for its own queue"):
+    with pytest.raises(Exception, match="inside the model; this would deadlock"):
         server.predict(1)
 
 

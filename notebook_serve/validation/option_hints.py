@@ -157,7 +157,7 @@ def _of_add(wanted: str, names: Collection[str]) -> str:
     return f"it where the server is made: serve(..., {wanted})" if only else wanted
 
 
-def check_further(
+def check_forwarded(
     caller: Callable[..., Any],
     called: Callable[..., Any],
     options: Mapping[str, Any],

@@ -136,7 +136,7 @@ def batched(asked: Asked) -> str:
     server, count = asked.server, 4
     before = len(server.batches())
     server.pause()
-    futures, _ = server._first._submit([asked.given] * count, asked.parameters, None)
+    futures, _ = server._submit([asked.given] * count, asked.parameters, None)
     eventually(lambda: len(server.queue()) == count, "all are prepared")
     server.resume()
     for future in futures:

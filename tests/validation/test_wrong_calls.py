@@ -57,8 +57,7 @@ from notebook_serve.models.text import as_model
 from notebook_serve.queueing.policy_kinds import KINDS, as_policy, options_of
 from notebook_serve.queueing.policy_kinds import unknown_option as policy_option
 from notebook_serve.traffic import Poisson
-from notebook_serve.validation.checks import checked_hosts, checked_origins
-from notebook_serve.validation.fixed_attributes import GIVEN
+from notebook_serve.validation.checks import check_hosts, check_origins
 from notebook_serve.validation.option_hints import LOAD, POLICY, SERVER, SIMULATION, unknown_option
 
 from ..helpers.compare_answers import called
@@ -450,10 +449,10 @@ def test_the_policies_that_ship_are_policies(policy: Any) -> None:
         ("max_queue_size", 5, r"\(..., max_queue_size=5\)"),
         ("queue_size", 5, r"\(..., max_queue_size=5\)"),
         ("token", "secret", r"\(..., token='...'\)"),
-        ("stats", 3, "it is what the"),
-        ("url", "x", "it is what the"),
-        ("predict", echo, "it is what the"),
-        ("foo", 3, "what can be set is its policy"),
+        ("stats", 3, "it is read-only"),
+        ("url", "x", "it is read-only"),
+        ("predict", echo, "it is read-only"),
+        ("foo", 3, "only its policy can be set"),
     ],
 )
 @pytest.mark.parametrize("kind", ["server", "endpoint"])
@@ -479,20 +478,20 @@ def test_an_attribute_that_is_none_cannot_be_set(
         ({"host": ""}, "host must be an address"),
         ({"host": None}, "host must be an address"),
         ({"host": "http://localhost"}, "without a scheme"),
-        ({"name": "a/b"}, "name must not have '/' in it"),
-        ({"name": "a\\b"}, "name must not have"),
-        ({"name": "a?b"}, "name must not have"),
-        ({"name": "a\nb"}, "name must not have"),
+        ({"name": "a/b"}, "name must not contain '/'"),
+        ({"name": "a\\b"}, "name must not contain"),
+        ({"name": "a?b"}, "name must not contain"),
+        ({"name": "a\nb"}, "name must not contain"),
         ({"name": ""}, "name must be a text that is not empty"),
         ({"name": " "}, "name must be a text that is not empty"),
         ({"name": None}, "name must be a text that is not empty"),
         ({"name": 3}, "name must be a text that is not empty"),
         ({"name": "x" * 101}, "at most 100 letters, got 101"),
-        ({"port": "8000"}, "port is a whole number"),
-        ({"port": True}, "port is a whole number"),
-        ({"port": -1}, "port is a whole number"),
-        ({"token": 123}, "token is a string that is not empty, got int"),
-        ({"token": ""}, "token is a string that is not empty"),
+        ({"port": "8000"}, "port must be a whole number"),
+        ({"port": True}, "port must be a whole number"),
+        ({"port": -1}, "port must be a whole number"),
+        ({"token": 123}, "token must be a string that is not empty, got int"),
+        ({"token": ""}, "token must be a string that is not empty"),
         ({"token": "a\n"}, "white space at an end"),
         ({"token": " a"}, "white space at an end"),
         ({"token": "a\nb"}, "a control character"),
@@ -503,8 +502,8 @@ def test_an_attribute_that_is_none_cannot_be_set(
         ({"start": "no"}, "start must be True or False, got 'no'"),
         ({"start": None}, "start must be True or False"),
         ({"threads": 10_000}, "threads` must be a whole number >= 1 and <= 1024"),
-        ({"allow_origins": ["example.org"]}, "needs a scheme, write 'https://example.org'"),
-        ({"allow_origins": ["localhost:3000"]}, "needs a scheme, write 'https://localhost:3000'"),
+        ({"allow_origins": ["example.org"]}, "needs a scheme, .* write 'https://example.org'"),
+        ({"allow_origins": ["localhost:3000"]}, "needs a scheme, .* write 'https://localhost:3000'"),
         ({"allow_origins": ["https://a/b"]}, "a scheme and a host only, .* write 'https://a'"),
         ({"allow_origins": ["https://a?x"]}, "a scheme and a host only"),
         ({"allow_origins": ["https://me@a"]}, "a scheme and a host only"),
@@ -517,10 +516,10 @@ def test_an_attribute_that_is_none_cannot_be_set(
         ({"allow_hosts": [""]}, "names of hosts"),
         ({"allow_hosts": ["*"]}, "names of hosts"),
         ({"allow_hosts": ["a/b"]}, "names of hosts"),
-        ({"timeout": "5"}, "timeout is a positive number"),
-        ({"timeout": None}, "timeout is a positive number"),
-        ({"timeout": float("nan")}, "timeout is a positive number"),
-        ({"max_queue_size": 1.5}, "max_queue_size is a whole number"),
+        ({"timeout": "5"}, "timeout must be a positive number"),
+        ({"timeout": None}, "timeout must be a positive number"),
+        ({"timeout": float("nan")}, "timeout must be a positive number"),
+        ({"max_queue_size": 1.5}, "max_queue_size must be a whole number"),
         ({"workers": 0}, "workers is a number from 1"),
         ({"workers": "2"}, "workers is a whole number"),
         ({"devices": "cuda"}, r"write devices=\['cuda'\]"),
@@ -528,14 +527,14 @@ def test_an_attribute_that_is_none_cannot_be_set(
         ({"devices": [0]}, "devices is a list"),
         ({"devices": []}, "devices is a list"),
         ({"allow_origins": "https://x"}, r"write allow_origins=\['https://x'\]"),
-        ({"allow_origins": 3}, "allow_origins is a list"),
-        ({"allow_hosts": None}, "allow_hosts is a list"),
-        ({"allow_hosts": b"x"}, "allow_hosts is a list"),
+        ({"allow_origins": 3}, "allow_origins must be a list"),
+        ({"allow_hosts": None}, "allow_hosts must be a list"),
+        ({"allow_hosts": b"x"}, "allow_hosts must be a list"),
         ({"worker": "processes"}, "worker is 'thread' or 'process'"),
         ({"worker": ["thread"]}, "worker is 'thread' or 'process'"),
         ({"refuse_late": "no"}, "refuse_late must be True or False"),
         ({"expose_errors": 1}, "expose_errors must be True or False"),
-        ({"overtime": "3"}, "overtime goes with worker='process'"),
+        ({"overtime": "3"}, "overtime needs worker='process'"),
     ],
     ids=called,
 )
@@ -559,29 +558,29 @@ def test_a_page_is_allowed_however_it_is_written(make: Make, pages: list[str]) -
 
 def test_names_and_pages_are_kept_as_requests_have_them() -> None:
     """Ports of pages count, those of hosts do not; an IPv6 address is in brackets."""
-    assert checked_hosts(
+    assert check_hosts(
         ["B.example:8000", "::1", "[::2]:80", "10.0.0.1", "b\u00fccher.example"]
     ) == (*("b.example", "[::1]", "[::2]", "10.0.0.1", "xn--bcher-kva.example"),)
     pages = ["http://a:80/", "http://a:8080", "https://[::1]:3", "vscode-webview://x", "null"]
     kept = ("http://a", "http://a:8080", "https://[::1]:3", "vscode-webview://x", "null")
-    assert checked_origins(pages) == kept
+    assert check_origins(pages) == kept
 
 
 @pytest.mark.parametrize(
     ("call", "said"),
     [
-        (lambda s: s.predict("a", timeout="x"), "timeout is a positive number of seconds, not 'x'"),
-        (lambda s: s.predict("a", timeout=True), "timeout is a positive number"),
-        (lambda s: s.predict("a", timeout=float("nan")), "timeout is a positive number"),
-        (lambda s: s.stream("a", timeout="1"), "timeout is a positive number"),
-        (lambda s: s.wait_ready("x"), "timeout is a number of seconds from 0 up, not 'x'"),
-        (lambda s: s["default"].wait_ready(True), "timeout is a number of seconds from 0 up"),
+        (lambda s: s.predict("a", timeout="x"), "timeout must be a positive number of seconds, got 'x'"),
+        (lambda s: s.predict("a", timeout=True), "timeout must be a positive number"),
+        (lambda s: s.predict("a", timeout=float("nan")), "timeout must be a positive number"),
+        (lambda s: s.stream("a", timeout="1"), "timeout must be a positive number"),
+        (lambda s: s.wait_ready("x"), "timeout must be a number of seconds >= 0, got 'x'"),
+        (lambda s: s["default"].wait_ready(True), "timeout must be a number of seconds >= 0"),
         (lambda s: s.wait_ready(progress="x"), "progress must be True or False, got 'x'"),
-        (lambda s: s.stop(timeout="x"), "timeout is a number of seconds from 0 up"),
+        (lambda s: s.stop(timeout="x"), "timeout must be a number of seconds >= 0"),
         (lambda s: s.stop(drain="no"), "drain must be True or False, got 'no'"),
-        (lambda s: s.stop(timeout=float("inf")), "timeout is a number of seconds from 0 up"),
+        (lambda s: s.stop(timeout=float("inf")), "timeout must be a number of seconds >= 0"),
         (lambda s: stop_all(drain=0), "drain must be True or False"),  # type: ignore[arg-type]
-        (lambda s: s.add("m", echo, timeout="x"), "timeout is a positive number"),
+        (lambda s: s.add("m", echo, timeout="x"), "timeout must be a positive number"),
         (lambda s: load_test(s, ["x"], concurrency=1, progress=given("x")), "progress must be"),
         (lambda s: load_test(s, ["x"], concurrency=1, share_loop=given(1)), "share_loop must be"),
         (lambda s: load_test(s, ["x"], concurrency=1, parameters=given([1])), "are a dict of name"),
@@ -590,7 +589,7 @@ def test_names_and_pages_are_kept_as_requests_have_them() -> None:
         (lambda s: load_test(s, given(object()), concurrency=1), r"not <object>$"),
         (lambda s: access_log(json=given("x")), "json must be True or False"),
         (lambda s: s.add(echo), r"the name comes first; write server.add\('more', echo\)"),
-        (lambda s: s.add(3, echo), "a model's name is of letters, .*, not 3"),
+        (lambda s: s.add(3, echo), "a model's name must be letters, .*, got 3"),
         (lambda s: s.predict("a", "b"), r"give a list: predict\(\['a', 'b'\]\)"),
         (lambda s: s.predict("a", 5), "give options by name: timeout"),
         (lambda s: s.stream("a", "b"), "give options by name: stop, timeout"),
@@ -625,7 +624,7 @@ def test_a_model_that_is_gone_says_so(make: Make) -> None:
     more = server.add("more", echo)
     server.remove("more")
     for use in (lambda: setattr(more, "policy", Greedy()), lambda: more.predict(1)):
-        with pytest.raises(OptionError, match="has no model 'more' any more"):
+        with pytest.raises(OptionError, match="no longer has model 'more'"):
             use()
     for client in (server.client, server.aclient):
         with pytest.raises(NoSuchModel, match="no model 'nope'"):
@@ -635,7 +634,7 @@ def test_a_model_that_is_gone_says_so(make: Make) -> None:
 def test_every_option_of_serve_is_told_of_when_it_is_set() -> None:
     """They are given once; the policy can be set, and `start` is a method."""
     options = set(inspect.signature(serve).parameters) - {"served", "policy", "start"}
-    assert options == set(GIVEN)
+    assert options == set(Server._calls) - {"policy"}
     server: Any = serve(echo, start=False)
     for name in options:
         with pytest.raises(UnknownAttribute, match=rf"serve\(..., {name}=") as caught:
