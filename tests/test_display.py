@@ -325,7 +325,7 @@ def test_a_card_keeps_the_token_to_itself(make: Any) -> None:
     shown = repr(server) + "".join(server._repr_mimebundle_().values())
 
     assert "s3cret" not in shown
-    assert "needed" in shown
+    assert "required; in a browser open" in shown
 
 
 def test_a_card_says_when_it_was_made(make: Any) -> None:

@@ -46,9 +46,7 @@ def check_whole(name: str, value: Any, low: int, high: int) -> int:
     """Return a whole number from `low` to `high` as an `int`; numpy's integers are allowed."""
     whole = isinstance(value, Integral) and not isinstance(value, bool)
     if not whole or not low <= int(value) <= high:
-        raise OptionError(
-            f"{name} must be a whole number from {low} to {high}, got {shown(value)}"
-        )
+        raise OptionError(f"{name} must be a whole number from {low} to {high}, got {shown(value)}")
     return int(value)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UnknownAttribute
-from .option_hints import SERVER, instead, nearest, short
+from .option_hints import SERVER, short, suggest, suggest_spelling
 from .tracebacks import entry_point
 
 
@@ -38,11 +38,11 @@ def _hint(kind: type[FixedAttributes], owner: str, name: str, value: Any) -> str
         return f"pass it when it is made: {calls[name]}, {name}={written})"
     if hasattr(kind, name):
         return "it is read-only"
-    wanted = instead(SERVER, name, value)
+    wanted = suggest(SERVER, name, value)
     option = wanted.partition("=")[0]
     if option == "policy":
         return f"write {owner}.policy = {wanted.removeprefix('policy=')}"
     if option in calls:
         return f"pass it when it is made: {calls[option]}, {wanted})"
-    near = nearest(name, [own for own in dir(kind) if not own.startswith("_")])
+    near = suggest_spelling(name, [own for own in dir(kind) if not own.startswith("_")])
     return near if near.startswith("did") else "only its policy can be set"

@@ -44,7 +44,7 @@ server.predict([1, 2, 3])
 CELLS = {
     "serve(3)": "neither a transformers pipeline nor a callable",
     "serve(echo, batch_size=8)": "write policy=Greedy(max_batch_size=8)",
-    "serve(echo, Greedy(8))": "give options by name",
+    "serve(echo, Greedy(8))": "pass options by name",
     "serve(echo, host=8000)": "write port=8000",
     "serve('text-classification')": "which model for text-classification",
     "serve(loader=loader, port=0).wait_ready()": "weights.bin",

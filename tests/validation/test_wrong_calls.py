@@ -254,7 +254,7 @@ def test_other_functions_hint_too() -> None:
 
 def test_options_by_place_are_refused_with_a_hint() -> None:
     """A policy after the model is a common slip."""
-    with pytest.raises(WrongCall, match="give options by name, such as policy="):
+    with pytest.raises(WrongCall, match="pass options by name, such as policy="):
         serve(echo, Greedy(8))  # type: ignore[call-arg]
 
 
@@ -503,7 +503,10 @@ def test_an_attribute_that_is_none_cannot_be_set(
         ({"start": None}, "start must be True or False"),
         ({"threads": 10_000}, "threads` must be a whole number >= 1 and <= 1024"),
         ({"allow_origins": ["example.org"]}, "needs a scheme, .* write 'https://example.org'"),
-        ({"allow_origins": ["localhost:3000"]}, "needs a scheme, .* write 'https://localhost:3000'"),
+        (
+            {"allow_origins": ["localhost:3000"]},
+            "needs a scheme, .* write 'https://localhost:3000'",
+        ),
         ({"allow_origins": ["https://a/b"]}, "a scheme and a host only, .* write 'https://a'"),
         ({"allow_origins": ["https://a?x"]}, "a scheme and a host only"),
         ({"allow_origins": ["https://me@a"]}, "a scheme and a host only"),
@@ -569,7 +572,10 @@ def test_names_and_pages_are_kept_as_requests_have_them() -> None:
 @pytest.mark.parametrize(
     ("call", "said"),
     [
-        (lambda s: s.predict("a", timeout="x"), "timeout must be a positive number of seconds, got 'x'"),
+        (
+            lambda s: s.predict("a", timeout="x"),
+            "timeout must be a positive number of seconds, got 'x'",
+        ),
         (lambda s: s.predict("a", timeout=True), "timeout must be a positive number"),
         (lambda s: s.predict("a", timeout=float("nan")), "timeout must be a positive number"),
         (lambda s: s.stream("a", timeout="1"), "timeout must be a positive number"),
@@ -590,9 +596,9 @@ def test_names_and_pages_are_kept_as_requests_have_them() -> None:
         (lambda s: access_log(json=given("x")), "json must be True or False"),
         (lambda s: s.add(echo), r"the name comes first; write server.add\('more', echo\)"),
         (lambda s: s.add(3, echo), "a model's name must be letters, .*, got 3"),
-        (lambda s: s.predict("a", "b"), r"give a list: predict\(\['a', 'b'\]\)"),
-        (lambda s: s.predict("a", 5), "give options by name: timeout"),
-        (lambda s: s.stream("a", "b"), "give options by name: stop, timeout"),
+        (lambda s: s.predict("a", "b"), r"pass several as a list: predict\(\['a', 'b'\]\)"),
+        (lambda s: s.predict("a", 5), "pass options by name: timeout"),
+        (lambda s: s.stream("a", "b"), "pass options by name: stop, timeout"),
         (lambda s: compare(Greedy(), NoBatching()), r"compare\(\[.*NoBatching\(\)\]"),  # type: ignore[arg-type, call-arg]
     ],
 )
