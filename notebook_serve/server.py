@@ -267,10 +267,10 @@ class Server(Endpoint):
         the exception of the loader as its cause.
         """
         check_seconds("timeout", timeout, zero=True, endless=True, none=True)
-        left, give_up = timeout, time.monotonic() + (timeout or 0.0)
+        end = None if timeout is None else time.monotonic() + timeout
         for engine in self._engines.values():
+            left = None if end is None else max(0.0, end - time.monotonic())
             engine.wait_ready(left, progress)
-            left = None if timeout is None else max(0.0, give_up - time.monotonic())
 
     def __enter__(self) -> Server:
         return self.start()

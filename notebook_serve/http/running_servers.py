@@ -62,9 +62,9 @@ class RunningServers(Generic[T]):
         # A daemon thread inside a forward pass can crash the interpreter's finalisation. One that
         # outlasts the grace ends with the process, so a warning about it would be noise.
         logging.getLogger("notebook_serve").setLevel(logging.ERROR)
-        give_up = time.monotonic() + EXIT_GRACE
+        end = time.monotonic() + EXIT_GRACE
         for server in self:
-            server.stop(drain=False, timeout=max(0.0, give_up - time.monotonic()))
+            server.stop(drain=False, timeout=max(0.0, end - time.monotonic()))
 
 
 @contextlib.contextmanager
