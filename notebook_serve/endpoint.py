@@ -78,7 +78,7 @@ class Endpoint(FixedAttributes):
 
     @property
     def state(self) -> str:
-        """One of new, loading, ready, failing, paused, stopping, stopped, failed and dead."""
+        """One of ``new, loading, ready, failing, paused, stopping, stopped, failed, dead``."""
         return self._engine.state
 
     @property
@@ -106,7 +106,7 @@ class Endpoint(FixedAttributes):
 
     @entry_point
     def predict(self, inputs: Any, *, timeout: float | None = None, **parameters: Any) -> Any:
-        """Return the model's answer, by way of the same queue but without HTTP.
+        """Run the model on `inputs` through the same queue as HTTP, and return the answer.
 
         The answer is that of ``pipe(inputs)``. A list makes one request of each item, as over
         HTTP, and returns the list of their answers. `timeout` (seconds) can shorten the server's.
@@ -146,7 +146,7 @@ class Endpoint(FixedAttributes):
         self._check_served()
         self._engine.check_open("predict", timeout)
         model = self._engine.model
-        assert model is not None  # it was open
+        assert model is not None  # or `check_open` would have raised
         _check_spelling(model, parameters)
         parts = model.split(inputs, parameters)
         wanted = [inputs] if parts is None else parts
@@ -237,7 +237,7 @@ class Endpoint(FixedAttributes):
         self._check_served()
         self._engine.check_open("stream", timeout)
         model = self._engine.model
-        assert model is not None  # it was open
+        assert model is not None  # or `check_open` would have raised
         check_writes(model, OptionError)
         stops: Any = list(stop) if isinstance(stop, tuple) else stop
         STREAMING.check({"stop": stops} if stops else {})

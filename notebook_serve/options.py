@@ -52,12 +52,12 @@ class ModelOptions:
         object.__setattr__(self, "policy", policy)
 
     @property
-    def first_policy(self) -> Policy:
+    def initial_policy(self) -> Policy:
         """Policy that decides until another is set."""
         return cast("Policy", self.policy)  # `__post_init__` made it one
 
     @property
-    def factor(self) -> float:
+    def overtime_factor(self) -> float:
         """Factor of `overtime`; infinite without one."""
         return math.inf if self.overtime is None else float(self.overtime)
 

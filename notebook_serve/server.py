@@ -428,7 +428,7 @@ class Server(Endpoint):
 
     @property
     def state(self) -> str:
-        """One of new, loading, ready, failing, paused, stopping, stopped, failed and dead.
+        """One of ``new, loading, ready, failing, paused, stopping, stopped, failed, dead``.
 
         A model is ``failing`` if its newest 3 requests failed, or all of them if fewer ran; `stats`
         and `errors` have the error. With several models it is the state of the one that needs most
@@ -518,9 +518,9 @@ def _make_engine(
     return Engine(
         made,
         loader,
-        options.first_policy,
+        options.initial_policy,
         executors=placement.executors(model, loader, made, name, packing_bar()),
-        overtime=options.factor,
+        overtime=options.overtime_factor,
         max_queue_size=options.max_queue_size,
         refuse_late=options.refuse_late,
         timeout=options.timeout,

@@ -56,12 +56,12 @@ def test_a_server_made_directly_has_the_same_defaults() -> None:
 
 def test_options_are_normalised() -> None:
     """A class or a text becomes a policy, a whole number of seconds a float."""
-    assert ModelOptions().first_policy == CostAware()
-    assert ModelOptions(policy=Greedy).first_policy == Greedy()
-    assert ModelOptions(policy="Greedy(3)").first_policy == Greedy(3)
+    assert ModelOptions().initial_policy == CostAware()
+    assert ModelOptions(policy=Greedy).initial_policy == Greedy()
+    assert ModelOptions(policy="Greedy(3)").initial_policy == Greedy(3)
     assert type(ModelOptions(timeout=2).timeout) is float
     assert ModelOptions(devices=["cpu", "meta"]).placement.workers == 2
-    assert ModelOptions().factor == math.inf
+    assert ModelOptions().overtime_factor == math.inf
     http = HttpOptions(allow_hosts=["A.example:80"], allow_origins=["https://A.example/"])
     assert http.hosts == ("127.0.0.1", "a.example")
     assert http.allow_origins == ("https://a.example",)
@@ -114,7 +114,7 @@ def test_overtime_is_a_finite_factor(overtime: Any) -> None:
     """A forward pass that is killed before its requests' time would never end in time."""
     with pytest.raises(OptionError, match="overtime must be a number >= 1, got"):
         ModelOptions(worker="process", overtime=overtime)
-    assert ModelOptions(worker="process", overtime=2).factor == 2.0
+    assert ModelOptions(worker="process", overtime=2).overtime_factor == 2.0
 
 
 def test_options_cannot_be_changed_and_hide_the_token() -> None:

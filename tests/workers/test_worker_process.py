@@ -382,8 +382,8 @@ def test_a_process_that_dies_while_it_loads_is_said(make: Make) -> None:
         ({"devices": ["cpu"], "workers": 2}, "2 workers cannot be on 1 devices"),
         ({"devices": ["cpu"]}, "devices are for pipelines"),
         ({"workers": 2}, "two threads may not run one function at once"),
-        ({"overtime": 2.0}, "a thread cannot be ended"),
-        ({"worker": "process", "overtime": 0.5}, "overtime is a factor from 1"),
+        ({"overtime": 2.0}, "a thread cannot be killed"),
+        ({"worker": "process", "overtime": 0.5}, "overtime must be a number >= 1"),
     ],
 )
 def test_an_option_that_makes_no_sense_is_said_in_the_cell(
