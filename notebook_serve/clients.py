@@ -33,7 +33,7 @@ def _create(kind: Callable[..., T], options: dict[str, Any]) -> T:
 
 
 class Clients:
-    """Factory of clients for the server at `url`, whose requests time out after `timeout`."""
+    """Factory of clients for the server at `url`; its requests time out after `timeout`."""
 
     def __init__(self, url: str, token: str | None, timeout: float) -> None:
         self._url = url
@@ -53,7 +53,7 @@ class Clients:
         return _create(AsyncInferenceClient, {**self._for_hub(name), **options})
 
     def httpx(self, options: dict[str, Any]) -> Client:
-        """Return a client of httpx whose paths are relative to the server's address."""
+        """Return a client of httpx; its paths are relative to the server's address."""
         import httpx
 
         return _create(httpx.Client, self._for_httpx(options))

@@ -117,7 +117,7 @@ def serve(
             on loopback, False elsewhere.
         allow_hosts: Host names of this server in addition to ``localhost`` and `host`. Without a
             token, requests to other names are rejected with 403.
-        allow_origins: Origins, such as ``https://example.org``, whose scripts may use the server.
+        allow_origins: Origins of pages that may use the server, such as ``https://example.org``.
         name: Name of the server. A new server of the same name replaces the old one, which is
             stopped, so re-running a cell leaves one server.
         start: False to start later, or to run ``server.app`` in your own ASGI server.
@@ -389,7 +389,7 @@ class Server(Endpoint):
 
     @entry_point
     def httpx(self, **options: Any) -> Client:
-        """Return an `httpx.Client` whose paths are relative to the address of this server.
+        """Return an `httpx.Client` for this server; paths are relative to its address.
 
         ``with server.httpx() as client: client.post("/", content="a [MASK]")``. It has the token
         and the timeout of the server, and uses no proxy. `options` are those of httpx.

@@ -1,4 +1,4 @@
-"""Objects whose public attributes are fixed: setting another one raises an error with a hint."""
+"""Objects with fixed public attributes: setting another one raises an error with a hint."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .tracebacks import entry_point
 
 
 class FixedAttributes:
-    """Base of classes whose only public attributes to set are properties with a setter."""
+    """Base class: of the public attributes, only properties with a setter can be set."""
 
     #: for each option that is given only once, the call that takes it, such as ``serve(...``
     _calls: ClassVar[Mapping[str, str]]
