@@ -135,7 +135,7 @@ def test_a_taken_port_raises_in_the_cell() -> None:
         ({"model": echo, "port": 70000}, "port must be a whole number"),
         ({"model": echo, "token": ""}, "token must be a string"),
         ({"model": echo, "host": "0.0.0.0"}, "other machines can reach"),
-        ({"model": echo, "host": "no such host"}, "is no host"),
+        ({"model": echo, "host": "no such host"}, "cannot be resolved"),
     ],
 )
 def test_invalid_options_raise_in_the_cell(options: dict[str, Any], message: str) -> None:
