@@ -170,7 +170,7 @@ class Handlers:
     def _failing(self) -> dict[str, Any]:
         """The error of each model that is failing, by its name."""
         errors = [engine.failing for engine in self._engines.values()]
-        told = {error.model: asdict(error.told(self._said)) for error in errors if error}
+        told = {error.model: asdict(error.redact(self._said)) for error in errors if error}
         return {"failing": told} if told else {}
 
     async def stats(self, request: Request) -> Response:
@@ -178,7 +178,7 @@ class Handlers:
         engine = chosen(request, self._engines)
         # Sorting thousands of records is not for the event loop.
         stats = await asyncio.to_thread(self._engines.stats if engine is None else engine.stats)
-        return json_response(stats.told(self._said).to_dict())
+        return json_response(stats.redact(self._said).to_dict())
 
     async def metrics(self, request: Request) -> Response:
         """The statistics of all models for Prometheus."""

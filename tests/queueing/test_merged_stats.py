@@ -9,7 +9,7 @@ import pytest
 
 from notebook_serve import LastError, Stats
 from notebook_serve.display import STATES
-from notebook_serve.queueing.merged_stats import URGENCY, state_of, together
+from notebook_serve.queueing.merged_stats import URGENCY, merge_stats, state_of
 from notebook_serve.queueing.stats import Recorder
 from notebook_serve.records import BatchRecord, RequestRecord
 
@@ -33,7 +33,7 @@ def test_the_whole_is_the_sum_of_its_models() -> None:
     """Counts and rates add up; distributions, batch size and padding are over all that ran."""
     first, second = recorder([1.0, 2.0, 3.0], (4, 8)), recorder([10.0], (6,), born=5.0)
     models = {"a": stats_of(first), "b": stats_of(second, state="paused", error="slow")}
-    whole = together(models, [first, second])
+    whole = merge_stats(models, [first, second])
 
     assert whole.outcomes["ok"] == 4
     assert whole.latency.p50 == pytest.approx(2.5)
@@ -52,7 +52,7 @@ def test_the_whole_is_the_sum_of_its_models() -> None:
 def test_models_that_did_nothing_are_no_error() -> None:
     """Then there is nothing to say of times, and every count is 0."""
     idle = [Recorder(0.0), Recorder(0.0)]
-    whole = together({str(n): stats_of(made) for n, made in enumerate(idle)}, idle)
+    whole = merge_stats({str(n): stats_of(made) for n, made in enumerate(idle)}, idle)
 
     assert math.isnan(whole.latency.p50)
     assert math.isnan(whole.mean_batch_size)
@@ -79,7 +79,7 @@ def test_the_whole_says_which_model_fails() -> None:
         "b": stats_of(made, state="failing", failing=new, last_error=new, queue_limit=5),
         "c": stats_of(made),
     }
-    whole = together(models, [made] * 3)
+    whole = merge_stats(models, [made] * 3)
 
     assert (whole.state, whole.failing, whole.last_error) == ("failing", new, new)
     assert whole.all_failing == (old, new)
@@ -95,7 +95,7 @@ def test_active_time_is_of_each_model() -> None:
     """Two models may be active at the same time, so the whole refers to each."""
     made = recorder([1.0, 2.0], (4, 8))
     made.closed(2, 4.0)
-    whole = together({"a": stats_of(made), "b": stats_of(made)}, [made, made])
+    whole = merge_stats({"a": stats_of(made), "b": stats_of(made)}, [made, made])
     line = next(line for line in repr(whole).splitlines() if "throughput while" in line)
 
     assert math.isnan(whole.active_throughput)

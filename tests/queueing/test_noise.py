@@ -11,7 +11,7 @@ import pytest
 
 from notebook_serve import CostModel, Greedy, LengthAware, NoBatching, Noise, simulate
 from notebook_serve.errors import OptionError
-from notebook_serve.queueing.noise import FEW, Factors, spells
+from notebook_serve.queueing.noise import FEW, Factors, fit_autocorrelation
 from notebook_serve.records import BatchRecord
 from notebook_serve.traffic import Poisson, Uniform
 
@@ -29,7 +29,7 @@ def test_what_makes_no_sense_is_refused(name: str, value: Any) -> None:
 
 @pytest.mark.parametrize("noise", [Noise(0.3), SPELLS, Noise(0.5, 1.0, 2.0), Noise(0.2, 0.5, 0.0)])
 def test_factors_have_the_mean_and_the_spread_asked_for(noise: Noise) -> None:
-    """Whatever the spells, over batches far enough apart to be independent."""
+    """Whatever the autocorrelation, over batches far enough apart to be independent."""
     draw = Factors(noise, random.Random(1))
     logs = [math.log(draw(100.0 * n)) for n in range(20_000)]
     sigma = math.sqrt(math.log1p(noise.spread**2))
@@ -83,7 +83,7 @@ def test_noise_of_each_batch_alone_is_not_taken_for_spells() -> None:
 )
 def test_where_there_is_nothing_to_find_nothing_is(logs: list[float]) -> None:
     """Too few, without any noise, or with noise that does not last."""
-    share, time = spells([0.1 * n for n in range(len(logs))], logs)
+    share, time = fit_autocorrelation([0.1 * n for n in range(len(logs))], logs)
 
     assert share * time < 0.05
 
@@ -91,7 +91,7 @@ def test_where_there_is_nothing_to_find_nothing_is(logs: list[float]) -> None:
 def test_batches_of_one_moment_are_no_trouble() -> None:
     """A coarse clock may give many the same start."""
     draw = random.Random(4)
-    share, _ = spells([1.0] * 200, [draw.gauss(0.0, 0.1) for _ in range(200)])
+    share, _ = fit_autocorrelation([1.0] * 200, [draw.gauss(0.0, 0.1) for _ in range(200)])
 
     assert 0.0 <= share <= 1.0
 

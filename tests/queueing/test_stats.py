@@ -16,7 +16,7 @@ from notebook_serve.queueing.jobs import Job
 from notebook_serve.queueing.stats import (
     KEEP_BATCHES,
     KEEP_REQUESTS,
-    MOST_TOLD,
+    MOST_MESSAGE,
     WINDOW,
     Distribution,
     LastError,
@@ -447,7 +447,7 @@ def test_the_last_error_is_shown_after_it_is_over() -> None:
     )
     twice = some_stats(last_error=replace(error, times=2, request="", message=""))
     long = some_stats(last_error=replace(error, message="x" * 500))
-    assert value_of(long, "last error").startswith("KeyError: " + "x" * MOST_TOLD + "… (2.50 s")
+    assert value_of(long, "last error").startswith("KeyError: " + "x" * MOST_MESSAGE + "… (2.50 s")
     assert value_of(twice, "last error") == "KeyError (2 times, last 2.50 s ago)"
 
 
@@ -462,7 +462,7 @@ def test_a_client_reads_what_it_is_told() -> None:
     """Every message of an error can be replaced, in each of several models too."""
     error = LastError("m", "KeyError", "secret", 2.5, 4, "17", "next")
     one = some_stats(error="secret", failing=error, last_error=error)
-    told = some_stats(models={"m": one}, failing=error).told(lambda text: text and "hidden")
+    told = some_stats(models={"m": one}, failing=error).redact(lambda text: text and "hidden")
 
     assert "secret" not in json.dumps(told.to_dict())
     assert told.models["m"].error == "hidden"
@@ -582,8 +582,8 @@ def test_the_queue_reads_as_a_table() -> None:
     queue = Queue(jobs, 3.0, preparing=2)
 
     assert repr(queue).splitlines() == [
-        "2 waiting, 2 being prepared",
-        "id  waits since  length  parameters    time left",
+        "2 waiting, 2 in preprocessing",
+        "id  waiting for  length  parameters    time left",
         "4   2.00 s       12      default       30.00 s",
         '7   250.0 ms     5       {"top_k": 2}  –',
     ]

@@ -24,7 +24,7 @@ from notebook_serve.queueing.record_log import RequestLog
 from notebook_serve.queueing.stats import Distribution
 from notebook_serve.records import OUTCOMES, BatchRecord, Outcome, PolicyChange, RequestRecord
 from notebook_serve.simulation.plots import LOST, MOST_POINTS, MOST_REASONS, PALETTE
-from notebook_serve.simulation.report import NEEDED, STRETCHES, STUDENT, Report
+from notebook_serve.simulation.report import NEEDED, SECTIONS, STUDENT, Report
 
 mpl.use("Agg")
 
@@ -311,7 +311,7 @@ def test_a_sequence_that_makes_batches_on_demand_is_kept() -> None:
 
 
 def steady(latencies: Sequence[float], each: int) -> Report:
-    """In each of ten stretches of a second, `each` answers of one latency."""
+    """In each of ten sections of a second, `each` answers of one latency."""
     times = [
         (k + n / (2 * each), latency) for k, latency in enumerate(latencies) for n in range(each)
     ]
@@ -334,7 +334,7 @@ def test_an_interval_comes_from_how_much_stretches_differ() -> None:
     ("each", "known"), [(9, ()), (10, ("mean", "p50")), (20, ("mean", "p50", "p95")), (100, NEEDED)]
 )
 def test_too_few_answers_have_no_interval(each: int, known: Iterable[str]) -> None:
-    """Ten in every stretch, and for a percentile some that lie beyond it."""
+    """Ten in every section, and for a percentile some that lie beyond it."""
     sure = steady([0.1] * 10, each).intervals()
 
     assert {name for name in NEEDED if not math.isnan(sure[f"latency_{name}"][1])} == set(known)
@@ -378,7 +378,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
 def test_the_table_of_student_is_right() -> None:
     """Against the distribution itself: for odd degrees of freedom a finite sum, here for 9."""
     for level, t in STUDENT.items():
-        angle = math.atan(t / math.sqrt(STRETCHES - 1))
+        angle = math.atan(t / math.sqrt(SECTIONS - 1))
         powers = (1, 2 / 3, 8 / 15, 16 / 35)
         total = sum(w * math.cos(angle) ** (2 * k + 1) for k, w in enumerate(powers))
         inside = 2 / math.pi * (angle + math.sin(angle) * total)
@@ -421,8 +421,8 @@ def test_the_summary_has_the_figures() -> None:
         ("mean batch size", "1.67"),
         ("padding", "21.1%"),
         ("worker busy", "31.2%"),
-        ("generator late", "p50 1.0 ms, p95 3.0 ms, p99 4.0 ms"),
-        ("±", "half of a 95% confidence interval, where more than 5%; ? where answers are too few"),
+        ("generator delay", "p50 1.0 ms, p95 3.0 ms, p99 4.0 ms"),
+        ("±", "half of the 95% confidence interval, if above 5%; ? if there are too few answers"),
         ("note", "It was late."),
         ("note", "It was slow."),
     ]
@@ -785,7 +785,7 @@ def test_the_timeline_colours_batches() -> None:
     assert [text.get_text().strip() for text in ax.texts] == ["2, full", "1, idle", "2, full"]
     assert set(labels(ax)) == {
         "waits",
-        "runs, each batch in a colour: its size, why released",
+        "runs, one colour per batch: size, reason of release",
         "1 rejected, 1 expired, 1 failed",
     }
 
@@ -822,7 +822,7 @@ def test_the_timeline_of_many_batches_has_no_words() -> None:
     ax = drawn(Report(RequestLog.of(records), ran, 100.0, warmup=0.0).timeline())
 
     assert not ax.texts
-    assert "runs, each batch in a colour" in labels(ax)
+    assert "runs, one colour per batch" in labels(ax)
 
 
 @pytest.mark.parametrize("report", [empty(), empty(0.0), run(duration=0.0)])
