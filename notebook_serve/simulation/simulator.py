@@ -82,7 +82,7 @@ def simulate(
         groups: Group of each input, a sequence that repeats; a batch has inputs of one group.
         duration: Seconds of traffic; by default all of it, or a minute of endless traffic.
         replicas: Number of workers, each with its own model.
-        dispatch: ``shared`` for one queue that feeds all workers. Otherwise each worker has a queue,
+        dispatch: ``shared`` for one queue that feeds all workers. Otherwise each has its own queue,
             and an arrival joins one: in turn (``round_robin``), at random (``random``), with the
             fewest requests waiting or running (``shortest``), or with the least seconds of work,
             each request counted as a batch of one (``least_work``).

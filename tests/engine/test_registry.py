@@ -131,7 +131,7 @@ def test_options_that_make_no_sense_raise_in_the_cell(make: Make) -> None:
         ("mine", {"model": echo}, "the model that the server was made with"),
         ("default", {"model": echo}, "the model that the server was made with"),
         ("other", {}, "give a model"),
-        ("other", {"model": echo, "policy": echo}, "a policy is an object"),
+        ("other", {"model": echo, "policy": echo}, "a policy must be an object"),
         ("other", {"model": echo, "max_queue_size": 0}, "max_queue_size is a whole number"),
         ("other", {"model": echo, "timeout": -1}, "timeout is a positive number"),
     ]

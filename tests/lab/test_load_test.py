@@ -507,7 +507,7 @@ def test_a_policy_that_fails_meanwhile_is_a_change(make: Make) -> None:
     assert [change.reason for change in report.changes][-1] == "fault"
     assert report.changes[-1].policy == repr(FALLBACK)
     assert report.outcomes["ok"] == 4
-    assert "(the policy before failed)" in repr(report)
+    assert "(the previous policy failed)" in repr(report)
 
 
 def test_a_policy_that_failed_before_is_not_the_one_that_is_shown(make: Make) -> None:

@@ -353,7 +353,7 @@ def test_an_option_that_makes_no_sense_is_refused(kind: Any, options: dict[str, 
         kind(**options)
 
     assert isinstance(caught.value, ValueError)
-    assert caught.value.message.startswith(f"{name} is")
+    assert caught.value.message.startswith(f"{name} must be")
     assert repr(value) in caught.value.message
 
 

@@ -66,7 +66,7 @@ def test_policies_in_words() -> None:
 
     assert policies_in_words("A()", []) == "A()"
     assert policies_in_words("A()", changes) == (
-        "A() until 2.10 s, then B() until 3.00 s, then C() (the policy before failed)"
+        "A() until 2.10 s, then B() until 3.00 s, then C() (the previous policy failed)"
     )
 
 

@@ -118,7 +118,9 @@ def test_nothing_is_evaluated(tmp_path: Path) -> None:
     """Code in the place of a number is not run on the way to being refused."""
     mark = tmp_path / "run"
 
-    with pytest.raises(OptionError, match="is no policy; give one of Adaptive, CoDel, CostAware"):
+    with pytest.raises(
+        OptionError, match="is not a policy; write one of Adaptive, CoDel, CostAware"
+    ):
         parse_policy(f"Greedy(__import__('pathlib').Path({str(mark)!r}).touch())")
     assert not mark.exists()
 
@@ -134,7 +136,7 @@ def test_nesting_without_end_is_refused(text: str) -> None:
 
 def test_an_option_given_twice_is_refused() -> None:
     """Two values for one option raise, as they would in a cell."""
-    with pytest.raises(OptionError, match="gives an option twice; leave one out"):
+    with pytest.raises(OptionError, match="repeats an option; leave one out"):
         parse_policy("Window(max_wait=1, max_wait=2)")
     with pytest.raises(OptionError, match="write each as name=value"):
         parse_policy("Greedy(**{})")
@@ -143,5 +145,7 @@ def test_an_option_given_twice_is_refused() -> None:
 @pytest.mark.parametrize("given", [None, 8, Greedy, b"Greedy"])
 def test_what_is_no_text_is_refused(given: Any) -> None:
     """The sentence names what was given, and what is wanted."""
-    with pytest.raises(OptionError, match=r"a policy's text is such as 'Greedy\(8\)', got"):
+    with pytest.raises(
+        OptionError, match=r"the text of a policy must be a string such as 'Greedy\(8\)', got"
+    ):
         parse_policy(given)

@@ -59,7 +59,7 @@ def test_a_job_cannot_wait_twice() -> None:
     job = Job(1, 0.0)
     waiting = waiting_of([job])
 
-    with pytest.raises(ValueError, match="job 1 waits already"):
+    with pytest.raises(ValueError, match="job 1 is already in the queue"):
         waiting.add(Job(1, 5.0))
     assert list(waiting) == [job]
 

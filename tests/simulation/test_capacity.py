@@ -178,7 +178,9 @@ def test_what_holds_however_many_come_is_infinite(policy: Policy, cost: CostMode
 @pytest.mark.parametrize("objective", [0, -1.0, math.inf, math.nan, True, "0.1", None])
 def test_an_objective_that_makes_no_sense_is_refused(objective: Any) -> None:
     """It raises before anything is simulated, and names the value."""
-    with pytest.raises(OptionError, match=f"objective is a number .* not {objective!r}"):
+    with pytest.raises(
+        OptionError, match=f"objective must be a positive number .* got {objective!r}"
+    ):
         capacity(Greedy(), EACH, objective)
     with pytest.raises(OptionError, match="objective"):
         plan(Greedy(), EACH, 10.0, objective)
@@ -187,7 +189,7 @@ def test_an_objective_that_makes_no_sense_is_refused(objective: Any) -> None:
 @pytest.mark.parametrize("quantile", ["p98", "max", "", 99, None])
 def test_a_quantile_that_is_not_known_is_refused(quantile: Any) -> None:
     """It raises and names those that there are."""
-    with pytest.raises(OptionError, match="quantile is one of p50, p90, p95, p99, mean"):
+    with pytest.raises(OptionError, match="quantile must be one of p50, p90, p95, p99, mean"):
         capacity(Greedy(), EACH, 0.1, quantile=quantile)
     with pytest.raises(OptionError, match="quantile"):
         plan(Greedy(), EACH, 10.0, 0.1, quantile=quantile)

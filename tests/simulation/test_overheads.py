@@ -125,10 +125,10 @@ def test_a_closed_loop_feels_them() -> None:
 
 def test_they_are_said_and_kept() -> None:
     """In words, and in JSON."""
-    assert "3 ms between two batches, 2 ms to take a request in" in str(BESIDES)
+    assert "3 ms between two batches, 2 ms to accept a request" in str(BESIDES)
     again = CostModel.from_json(BESIDES.to_json())
     assert (again.turnaround, again.handling) == (0.003, 0.002)
-    assert "take a request in; and 1 ms + 0.5 ms per request to answer a batch" in str(BESIDES)
+    assert "accept a request; and 1 ms + 0.5 ms per request to answer a batch" in str(BESIDES)
     assert (again.answering, again.per_answer) == (0.001, 0.0005)
     assert "between" not in str(COST)
 
@@ -168,5 +168,5 @@ def test_a_batch_is_held_up_by_those_who_come_while_it_runs() -> None:
 
 def test_it_reads_as_part_of_the_law() -> None:
     """In milliseconds, and as JSON."""
-    assert str(HELD_UP).endswith("which holds a running batch up by 1 ms")
+    assert str(HELD_UP).endswith("which delays a running batch by 1 ms")
     assert CostModel.from_json(HELD_UP.to_json()).per_arrival == 0.001

@@ -308,7 +308,7 @@ def test_what_if_takes_a_policy_and_nothing_else(make: Make) -> None:
     server.predict("x")
     wrong: Any = print
 
-    with pytest.raises(OptionError, match="a policy is an object"):
+    with pytest.raises(OptionError, match="a policy must be an object"):
         server.what_if(wrong)
 
 
@@ -351,7 +351,7 @@ def test_a_report_is_replayed_with_its_policies() -> None:
     assert fates(after) == fates(replay(before.records, Greedy(8), LAW))
     (note,) = after.notes
     assert note.startswith("These requests were served under NoBatching() until ")
-    assert note.endswith(", then Greedy(4) (the policy before failed).")
+    assert note.endswith(", then Greedy(4) (the previous policy failed).")
 
 
 def test_a_law_that_does_not_fit_is_told_of_and_rounded() -> None:
@@ -391,4 +391,4 @@ def test_what_if_has_the_doubts_of_what_was_served(make: Make) -> None:
     notes = server.what_if(Greedy(8)).notes
 
     assert any("only 5 batches" in note for note in notes)
-    assert any("cannot tell fixed from per_item" in note for note in notes)
+    assert any("do not distinguish fixed from per_item" in note for note in notes)

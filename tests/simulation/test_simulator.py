@@ -752,7 +752,7 @@ def test_each_queue_has_a_policy_of_its_own() -> None:
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_a_cost_that_is_no_time_is_refused(seconds: float, replicas: int) -> None:
     """As soon as a batch is to take so long."""
-    with pytest.raises(OptionError, match="a cost is a number of seconds from 0 up"):
+    with pytest.raises(OptionError, match="a cost must be a number of seconds >= 0"):
         simulate(Greedy(), [0.0], constant(seconds), replicas=replicas)
 
 
@@ -798,7 +798,7 @@ def test_bad_traffic_is_refused(asked: Any) -> None:
 @pytest.mark.parametrize("policy", [None, object, print, 4])
 def test_what_is_no_policy_is_refused(policy: Any) -> None:
     """Before anything runs."""
-    with pytest.raises(OptionError, match="a policy is an object"):
+    with pytest.raises(OptionError, match="a policy must be an object"):
         simulate(policy, [0.0], constant(1.0))
 
 

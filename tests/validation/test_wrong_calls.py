@@ -302,7 +302,7 @@ def test_a_policy_cannot_be_changed_in_place(kind: Any) -> None:
 
 def test_a_wrong_value_is_refused_when_it_is_set() -> None:
     """The sentence is that of the value, and not how to set it."""
-    with pytest.raises(OptionError, match="whole number from 1 up, not 0"):
+    with pytest.raises(OptionError, match="whole number >= 1, got 0"):
         Greedy().max_batch_size = 0  # type: ignore[misc]
 
 
@@ -405,8 +405,8 @@ def test_what_is_no_policy_is_refused_with_what_to_write(way: str) -> None:
         (Needs, r"needs arguments; write Needs\(size=...\)"),
         ("Gredy(8)", "did you mean `Greedy`"),
         ("Greedy(batch_size=8)", r"write Greedy\(max_batch_size=8\)"),
-        (echo, "a policy is an object with decide"),
-        (object, "a policy is an object with decide"),
+        (echo, "a policy must be an object with decide"),
+        (object, "a policy must be an object with decide"),
         (3, r"not 3; write one such as Greedy\(max_batch_size=8\)"),
         (object(), "not <object>"),
     ]:
@@ -889,8 +889,8 @@ WRONG_COSTS: dict[str, tuple[Any, str]] = {
     "number": (0.01, r"got 0.01; write CostModel\(fixed=0.01\)"),
     "list": ([1], "cost must be a CostModel or a function"),
     "class": (CostModel, "cost must be a CostModel or a function"),
-    "text": (lambda lengths: "x", "a cost is a number of seconds from 0 up, not 'x'"),
-    "nothing": (lambda lengths: None, "a cost is a number of seconds from 0 up, not None"),
+    "text": (lambda lengths: "x", "a cost must be a number of seconds >= 0, got 'x'"),
+    "nothing": (lambda lengths: None, "a cost must be a number of seconds >= 0, got None"),
 }
 
 
@@ -947,7 +947,7 @@ def test_rates_may_be_any_iterable() -> None:
     """A generator is read once; an objective that is a text is refused."""
     found = compare([Greedy()], cost=COST, rates=(rate for rate in (5, 10)), duration=2)
     assert [rate for rate, _ in found.reports] == [5, 10]
-    with pytest.raises(OptionError, match="objective is a number"):
+    with pytest.raises(OptionError, match="objective must be a positive number"):
         found.recommendation("0.1")  # type: ignore[arg-type]
 
 
