@@ -75,7 +75,7 @@ CELLS = {
     "load_test(server, [], concurrency=1)": "inputs",
     "each(3)": "each takes a function",
     "CostModel.from_json('3')": "a saved cost model must be a JSON object",
-    "CostModel.from_json('x')": "a cost model is kept as JSON",
+    "CostModel.from_json('x')": "a saved cost model must be valid JSON",
     "Report.from_json('{}')": "a saved report must be the text of report.to_json",
     "Greedy('8')": "max_batch_size must be a whole number",
     "CoDel(5)": "a policy must be an object",
