@@ -380,7 +380,7 @@ class Report:
             raise OptionError(f"a saved report must be valid JSON: {error}") from error
         if not isinstance(values, dict) or "format" not in values:
             raise OptionError(
-                f"a saved report must be the text of report.to_json(), got {text[:40]!r}"
+                f"a saved report must be the JSON of report.to_json(), got {text[:40]!r}"
             )
         version = values.pop("format")
         try:

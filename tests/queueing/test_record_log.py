@@ -9,7 +9,7 @@ import pytest
 
 from notebook_serve import BatchRecord, ErrorRecord
 from notebook_serve.queueing.record_log import Batches, BatchLog, Errors, RequestLog, Requests
-from notebook_serve.records import MOST_NUMBERS, RequestRecord
+from notebook_serve.records import RequestRecord
 
 RECORDS = [
     RequestRecord(0, 0.5, 0.75, 1.5, "ok", 4, 2, 17, "g", "predict"),
@@ -169,19 +169,3 @@ def test_each_list_becomes_a_data_frame() -> None:
     assert list(errors.columns) == list(Errors().to_frame().columns)
     both = requests.merge(batches, left_on="batch_id", right_on="id", how="left")
     assert len(both) == len(requests)
-
-
-def test_a_record_describes_itself() -> None:
-    """The three times of a request; size, mates and padding of a batch; nothing that is empty."""
-    assert repr(RECORDS[0]) == (
-        "RequestRecord(id=0, outcome='ok', queue_time=0.25, inference_time=0.75, latency=1, "
-        "length=17, batch_id=4, batch_size=2, group='g', client='predict')"
-    )
-    assert "group" not in repr(RECORDS[1])
-    assert repr(BATCHES[0]) == (
-        "BatchRecord(id=1, reason='full', size=3, requests=(1, 2, 3), lengths=(10, 10, 4), "
-        "padding=0.2, seconds=0.25, waiting=7, retries=0, worker=0)"
-    )
-    many = BatchRecord(1, "full", tuple(range(1000)), 0.0, 1.0)
-    assert f"{MOST_NUMBERS - 1}, … 1000 in all)" in repr(many)
-    assert "requests" not in repr(many)

@@ -407,8 +407,8 @@ def test_what_is_no_policy_is_refused_with_what_to_write(way: str) -> None:
         ("Greedy(batch_size=8)", r"write Greedy\(max_batch_size=8\)"),
         (echo, "a policy must be an object with decide"),
         (object, "a policy must be an object with decide"),
-        (3, r"not 3; write one such as Greedy\(max_batch_size=8\)"),
-        (object(), "not <object>"),
+        (3, r"got 3; write one such as Greedy\(max_batch_size=8\)"),
+        (object(), "got <object>"),
     ]:
         with pytest.raises(OptionError, match=said):
             take(given)
@@ -872,7 +872,7 @@ def test_an_option_that_a_function_sets_itself_is_refused(call: Any, said: str) 
 @pytest.mark.parametrize("options", [{"lengths": 5}, {"traffic": Poisson(5)}, {"rate": 5}])
 def test_what_if_keeps_the_requests_as_they_were(make: Make, options: dict[str, Any]) -> None:
     """Its arrivals and lengths are those of the recorded requests."""
-    with pytest.raises(WrongCall, match="`what_if` has no option .* of the recorded requests"):
+    with pytest.raises(WrongCall, match="`what_if` has no option .* the recorded requests determine"):
         make(echo).what_if(Greedy(), cost=COST, **options)
 
 
@@ -933,7 +933,7 @@ def test_a_server_is_no_cost(make: Make) -> None:
         ({"policies": None}, "policies must be a list"),
         ({"policies": 5}, "policies must be a list"),
         ({"duration": 0}, "duration must be a number of seconds > 0, got 0"),
-        ({"lengths": ["a b"]}, r"lengths\[0\] is a whole number"),
+        ({"lengths": ["a b"]}, r"lengths\[0\] must be a whole number"),
     ],
 )
 def test_a_comparison_that_makes_no_sense_is_refused(options: dict[str, Any], said: str) -> None:
