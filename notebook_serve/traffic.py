@@ -153,7 +153,7 @@ class Bursty:
 
 @dataclass(frozen=True)
 class Ramp:
-    """Random arrivals whose rate swings from `low` to `high` and back, like days and nights.
+    """Random arrivals with a rate that swings from `low` to `high` and back, like days and nights.
 
     The rate is a cosine that begins at `low` and reaches `high` after half a `period` (seconds).
     The arrivals are a Poisson process of varying rate, drawn by thinning (Lewis and Shedler,

@@ -383,7 +383,7 @@ class Fit:
         )
 
     def _best(self, allowed: Sequence[str]) -> tuple[dict[str, float], float]:
-        """Return the set of terms with the least squares of all whose terms are non-negative."""
+        """Return the set of terms with the least squares of all sets with non-negative terms."""
         best: tuple[dict[str, float], float] = {}, self._square
         for count in range(1, len(allowed) + 1):
             for names in combinations(allowed, count):

@@ -20,7 +20,7 @@ BREAKERS = ("open", "probing", "closed")
 
 
 def state_of(states: Iterable[str]) -> str:
-    """Return the state of a server whose models are in `states`: the most urgent of them."""
+    """Return the state of a server with models in `states`: the most urgent of them."""
     return min(states, key=URGENCY.index)
 
 

@@ -1,8 +1,8 @@
 """Policies: the choice of the waiting jobs to run next, and when.
 
 A policy is a pure function of ``(waiting, now)``. It has no lock, no future and no clock, so the
-same object runs in a live server and in a simulation. The policies here are frozen values whose
-``repr`` pastes back. Any object with a ``decide`` method of the same signature works too.
+same object runs in a live server and in a simulation. The policies here are frozen values, and
+their ``repr`` pastes back. Any object with a ``decide`` method of the same signature works too.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class Window:
         normalize_number(self, "max_wait", "a number of seconds >= 0")
 
     def decide(self, waiting: Sequence[Job], now: float) -> Decision:
-        """Take the oldest and its mates if they fill a batch or the deadline has passed."""
+        """Take the oldest jobs of a group if they fill a batch or the deadline has passed."""
         take = mates(waiting, limit=self.max_batch_size)
         if len(take) == self.max_batch_size:
             return Decision(tuple(take), reason="full")
@@ -132,7 +132,7 @@ class Greedy:
         normalize_whole_number(self, "max_batch_size")
 
     def decide(self, waiting: Sequence[Job], now: float) -> Decision:
-        """Take the oldest job and its oldest mates."""
+        """Take the oldest jobs of the group of the oldest."""
         take = mates(waiting, limit=self.max_batch_size)
         return Decision(tuple(take), reason=why_released(len(take), self.max_batch_size, waiting))
 
@@ -160,7 +160,7 @@ class LengthAware:
             normalize_whole_number(self, "max_tokens")
 
     def decide(self, waiting: Sequence[Job], now: float) -> Decision:
-        """Take the oldest job, then the mates nearest to it in length, shorter or longer."""
+        """Take the oldest job, then those of its group nearest in length, shorter or longer."""
         oldest = waiting[0]
         ranked, at = by_length(waiting, oldest)
         low, high, total = at, at + 1, oldest.length

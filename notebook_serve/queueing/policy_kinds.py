@@ -96,7 +96,7 @@ def _too_many(kind: Any, given: int) -> str:
     return f"{kind.__name__} got too many arguments, {given}; {takes}"
 
 
-# -- from whatever stands for one -------------------------------------------------------------
+# -- conversion -----------------------------------------------------------------------------
 
 
 def as_policy(given: Any) -> Any:

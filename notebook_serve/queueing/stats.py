@@ -54,7 +54,7 @@ class Distribution:
 
 @dataclass(frozen=True, slots=True)
 class WorkerStats:
-    """One of a server's workers at one moment."""
+    """Statistics of one worker at one moment."""
 
     number: int
     #: ``thread`` or ``process``

@@ -44,7 +44,7 @@ def replay(
     `records` are those of a server, or a `Report`. Requests keep their arrival times, lengths and
     groups. The length of a rejected request is unknown, so it gets that of another request at
     random. Requests that cannot run, such as invalid inputs, are left out. Arrival times do not
-    depend on answers: a closed loop whose clients were answered sooner would have sent sooner.
+    depend on answers, although clients of a closed loop would have sent sooner after fast answers.
 
     `changes` are the policies that took effect during the recording, on the clock of the records.
     If the requests were served under several policies, a note of the report names them. `noise` is

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from pandas import DataFrame
 
-#: the number of sections of a run whose figures are compared
+#: a run is divided into this many sections, to compare their figures
 SECTIONS = 10
 #: Student's t for a two-sided interval from `SECTIONS` values (9 degrees of freedom), by its level
 STUDENT = {0.8: 1.383, 0.9: 1.833, 0.95: 2.262, 0.98: 2.821, 0.99: 3.250}

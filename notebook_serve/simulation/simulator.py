@@ -280,7 +280,7 @@ class Simulation:
         handling, turnaround = self.handling, self.turnaround
         later, each, per_arrival = handling + self.answering, self.per_answer, self.per_arrival
         while first < count:
-            # Without max and min, whose calls are expensive in a loop of a million rounds.
+            # Without max and min, which are expensive in a loop of a million rounds.
             if arrivals[first] > now:
                 now = arrivals[first]
             while come < count and arrivals[come] <= now:
@@ -437,7 +437,7 @@ class Simulation:
         return self.per_arrival * (bisect_right(self.arrived, now + seconds, first) - first)
 
     def _end_running(self, job: Job, end: float) -> None:
-        """Record the end of a job whose batch is answered at `end`."""
+        """Record the end of a job in a batch that is answered at `end`."""
         leaving = self._leaving.get(job.id, math.inf) if self._leaving else math.inf
         if end < job.deadline and end < leaving:
             self._end(job.id, end, "ok")
@@ -467,7 +467,7 @@ class Simulation:
             self._end(number, now, "cancelled")
 
     def _expire(self, now: float, lane: Lane) -> None:
-        """Time out waiting requests whose deadline has passed."""
+        """Time out waiting requests after their deadline."""
         if self.timeout < math.inf:
             for job in lane.scheduler.expire(now):
                 self._subtract_work(lane, job)

@@ -29,14 +29,14 @@ LAWS = [
 
 
 class Timed(NamedTuple):
-    """A batch that ran; all that a fit asks for."""
+    """A batch with only the attributes that a fit reads."""
 
     lengths: tuple[int, ...]
     seconds: float
 
 
 def shapes(count: int, seed: int, *, sizes: int = 16, most: int = 128) -> list[tuple[int, ...]]:
-    """The lengths of each of `count` random batches."""
+    """Return the lengths of each of `count` random batches."""
     rng = random.Random(seed)
     return [tuple(rng.randint(1, most) for _ in range(rng.randint(1, sizes))) for _ in range(count)]
 
@@ -44,17 +44,17 @@ def shapes(count: int, seed: int, *, sizes: int = 16, most: int = 128) -> list[t
 def timed(
     law: CostModel, batches: Iterable[tuple[int, ...]], noise: float = 0.0, seed: int = 0
 ) -> list[Timed]:
-    """What batches took under `law`, with errors of so large a share."""
+    """Return batches that take their cost under `law`, with random errors."""
     rng = random.Random(seed)
     return [Timed(lengths, law(lengths) * rng.gauss(1.0, noise)) for lengths in batches]
 
 
 def terms(model: CostModel) -> list[float]:
-    """The terms of the law, in seconds."""
+    """Return the terms of the model, in seconds."""
     return [getattr(model, name) for name in TERMS]
 
 
-# -- the law ------------------------------------------------------------------------------
+# -- the formula --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -83,13 +83,13 @@ def test_a_batch_costs_what_its_size_and_its_longest_cost(
 @pytest.mark.parametrize("name", TERMS)
 @pytest.mark.parametrize("value", ["1", None, True, False, math.nan, math.inf, -math.inf, -1e-9])
 def test_a_term_is_a_number_from_zero_up(name: str, value: Any) -> None:
-    """Anything else is refused, by the name of the term."""
+    """Other values are rejected, and the error names the term."""
     with pytest.raises(OptionError, match=f"{name} must be a number of seconds >= 0"):
         CostModel(**{name: value})
 
 
 def test_whole_numbers_will_do() -> None:
-    """An int is as good as a float, and so is what numpy computes with."""
+    """Integers and numbers of numpy are accepted too."""
     assert CostModel(fixed=1, per_item=np.float64(2.0))([5, 5]) == 5.0
 
 
@@ -106,7 +106,7 @@ def test_whole_numbers_will_do() -> None:
     ids=repr,
 )
 def test_json_gives_the_model_back(model: CostModel) -> None:
-    """Every field survives, not-a-number (which JSON does not know) and the warnings included."""
+    """Every field survives, including warnings and not-a-number, which JSON does not have."""
     text = model.to_json()
     back = CostModel.from_json(text)
 
@@ -116,7 +116,7 @@ def test_json_gives_the_model_back(model: CostModel) -> None:
 
 
 def test_json_may_leave_fields_out() -> None:
-    """A file written by hand needs the terms only."""
+    """A file written by hand needs only the terms."""
     model = CostModel.from_json('{"fixed": 0.5}')
 
     assert model.fixed == 0.5
@@ -141,7 +141,7 @@ def test_json_may_leave_fields_out() -> None:
     ],
 )
 def test_json_of_something_else_is_refused(text: str, said: str) -> None:
-    """What `to_json` never gives is an `OptionError` that says what is wrong."""
+    """Other text raises `OptionError` with the reason."""
     with pytest.raises(OptionError, match=said):
         CostModel.from_json(text)
 
@@ -164,19 +164,19 @@ def test_json_of_something_else_is_refused(text: str, said: str) -> None:
     ],
 )
 def test_it_reads_as_a_formula(model: CostModel, expected: str) -> None:
-    """Terms that are nothing are left out; error and warnings are told."""
+    """Terms of 0 are left out; error and warnings are shown."""
     assert str(model) == expected
 
 
-# -- known laws ---------------------------------------------------------------------------
+# -- known costs --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("law", LAWS, ids=str)
 def test_a_fit_finds_the_law_that_made_the_times(law: CostModel) -> None:
-    """Without noise every term comes back, those that are nothing as nothing."""
+    """Without noise the fit finds every term, and 0 for terms of 0."""
     fitted = CostModel.fit(timed(law, shapes(200, 3)))
     whole = law([128] * 16)
-    # No term is wrong by more than a millionth of what a large batch costs.
+    # Each term is right to a millionth of the cost of a large batch.
     largest = [1, 16, 16 * 128, 16 * 128**2]
 
     errors = np.subtract(terms(fitted), terms(law)) * largest
@@ -189,7 +189,7 @@ def test_a_fit_finds_the_law_that_made_the_times(law: CostModel) -> None:
 @pytest.mark.parametrize("law", LAWS, ids=str)
 @pytest.mark.parametrize("noise", [0.05, 0.2])
 def test_a_fit_to_noisy_times_predicts_what_they_are_about(law: CostModel, noise: float) -> None:
-    """Every shape is predicted to half of the noise, and the noise is what `error` tells."""
+    """Predictions are within half of the noise for every shape, and `error` is the noise."""
     fitted = CostModel.fit(timed(law, shapes(1000, 4), noise, seed=5))
 
     for lengths in shapes(50, 6):
@@ -201,7 +201,7 @@ def test_a_fit_to_noisy_times_predicts_what_they_are_about(law: CostModel, noise
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("law", LAWS, ids=str)
 def test_a_fit_is_not_biased(law: CostModel, seed: int) -> None:
-    """All batches together took what is predicted for them, to 1%, whatever the noise of each."""
+    """The predicted total is within 1% of the actual total, with or without noise."""
     batches = timed(law, shapes(1000, seed), 0.2, seed + 100)
     fitted = CostModel.fit(batches)
 
@@ -211,7 +211,7 @@ def test_a_fit_is_not_biased(law: CostModel, seed: int) -> None:
 
 @pytest.mark.parametrize("times", [10, 1000])
 def test_a_batch_that_was_held_up_says_nothing_of_the_law(times: float) -> None:
-    """By a page that was swapped out, say: neither the terms nor the error follow it."""
+    """Rare delays, such as swapping, change neither the terms nor the error."""
     law = LAWS[0]
     batches = timed(law, shapes(200, 3), 0.05, seed=6)
     batches[7] = batches[7]._replace(seconds=times * batches[7].seconds)
@@ -228,12 +228,12 @@ def test_a_batch_that_was_held_up_says_nothing_of_the_law(times: float) -> None:
 def test_the_square_is_left_out_where_there_is_none(
     law: CostModel, noise: float, seed: int
 ) -> None:
-    """Noise alone does not make a quadratic term, which would tell wrong of longer inputs."""
+    """Noise alone does not produce a quadratic term, which would mislead for longer inputs."""
     assert CostModel.fit(timed(law, shapes(200, seed), noise, seed)).per_square == 0.0
 
 
 def test_the_square_is_found_where_there_is_one() -> None:
-    """Attention that takes half the time of long batches is seen through noise."""
+    """The fit finds attention in noise if it takes half the time of long batches."""
     law = CostModel(fixed=0.002, per_token=0.0001, per_square=1e-6)
 
     for seed in range(10):
@@ -243,7 +243,7 @@ def test_the_square_is_found_where_there_is_one() -> None:
 
 @pytest.mark.parametrize("length", [0, 1])
 def test_without_lengths_there_are_a_call_and_items(length: int) -> None:
-    """Where every input is as long as any other, tokens are not spoken of, nor missed."""
+    """If all inputs are equally long, the fit needs no cost per token."""
     law = CostModel(fixed=0.01, per_item=0.002)
     batches = [(length,) * size for size in range(1, 17)] * 2
     fitted = CostModel.fit(timed(law, batches))
@@ -253,7 +253,7 @@ def test_without_lengths_there_are_a_call_and_items(length: int) -> None:
 
 
 def test_short_batches_count_as_much_as_long_ones() -> None:
-    """Errors are relative: those of a batch that takes minutes do not drown the shortest."""
+    """Errors are relative, so batches of minutes do not outweigh short ones."""
     law = CostModel(fixed=0.01, per_token=0.001)
     batches = [(2**power,) for power in range(17)] * 30
     fitted = CostModel.fit(timed(law, batches, 0.1, 8))
@@ -263,7 +263,7 @@ def test_short_batches_count_as_much_as_long_ones() -> None:
 
 
 def test_records_of_a_server_will_do() -> None:
-    """What `Server.batches()` gives can be fitted to as it is; an empty batch is passed over."""
+    """The result of `Server.batches()` can be fitted directly; empty batches are skipped."""
     law = LAWS[1]
     records = [
         BatchRecord(id=n, reason="full", lengths=lengths, started=0.0, seconds=law(lengths))
@@ -277,12 +277,12 @@ def test_records_of_a_server_will_do() -> None:
 
 @pytest.mark.parametrize("batches", [[], [Timed((), 1.0)]])
 def test_nothing_cannot_be_fitted_to(batches: list[Timed]) -> None:
-    """Without a batch there is an error that says what to do."""
+    """The error for no batches says what to do."""
     with pytest.raises(OptionError, match="serve some requests"):
         CostModel.fit(batches)
 
 
-# -- what is doubtful ---------------------------------------------------------------------
+# -- warnings -----------------------------------------------------------------------------
 
 LAW = CostModel(fixed=0.004, per_item=0.001, per_token=0.0003)
 
@@ -303,7 +303,7 @@ LAW = CostModel(fixed=0.004, per_item=0.001, per_token=0.0003)
 def test_batches_that_tell_too_little_are_told_of(
     batches: list[tuple[int, ...]], said: str
 ) -> None:
-    """The one warning says what the batches leave open; for such as they are the law holds."""
+    """The warning names the terms that the batches leave open; similar batches are predicted."""
     fitted = CostModel.fit(timed(LAW, batches))
 
     (warning,) = fitted.warnings
@@ -312,7 +312,7 @@ def test_batches_that_tell_too_little_are_told_of(
 
 
 def test_times_that_follow_no_law_are_told_of() -> None:
-    """Where the error is large, so is the doubt."""
+    """A large error is a warning."""
     rng = random.Random(11)
     batches = [Timed(lengths, rng.choice([0.01, 1.0])) for lengths in shapes(100, 12)]
     fitted = CostModel.fit(batches)
@@ -324,13 +324,13 @@ def test_times_that_follow_no_law_are_told_of() -> None:
 
 @pytest.mark.parametrize("seed", range(10))
 def test_good_data_raise_no_doubt(seed: int) -> None:
-    """As many batches as are wanted, of mixed shapes and with common noise: no warning."""
+    """Enough batches of mixed shapes with common noise have no warning."""
     batches = shapes(FEW, seed)
 
     assert CostModel.fit(timed(LAW, batches, 0.1, seed)).warnings == ()
 
 
-# -- any times at all ---------------------------------------------------------------------
+# -- arbitrary durations ------------------------------------------------------------------
 
 anything = st.builds(
     Timed,
@@ -345,7 +345,7 @@ anything = st.builds(
 @example([Timed((0,), 0.0), Timed((0, 0), 1.0)])
 @example([Timed((7,), 1e-300), Timed((1, 1), 1e4)])
 def test_no_term_is_negative(batches: list[Timed]) -> None:
-    """Whatever was measured, the terms are finite and not negative, and there is an error."""
+    """For any durations the terms are finite and non-negative, and there is an error."""
     fitted = CostModel.fit(batches)
 
     assert all(0 <= value < math.inf for value in terms(fitted))
@@ -354,7 +354,7 @@ def test_no_term_is_negative(batches: list[Timed]) -> None:
 
 
 def test_a_coarse_clock_spoils_nothing() -> None:
-    """Batches shorter than a tick take no time or a whole one; the law holds on average."""
+    """Batches shorter than a clock tick take 0 or one tick; the fit is right on average."""
     law, tick = CostModel(fixed=0.005, per_token=0.0002), 0.015
     rng = random.Random(13)
     batches = [
@@ -372,16 +372,16 @@ def test_a_coarse_clock_spoils_nothing() -> None:
 
 
 class Problem(NamedTuple):
-    """A fit, and the same as a weighted system of equations."""
+    """A fit, and the same problem as a weighted system of equations."""
 
     fit: Fit
-    #: one row for each batch, one column for each term, both sides divided by what was expected
+    #: one row for each batch and one column for each term, both divided by the expected duration
     matrix: np.ndarray[Any, np.dtype[np.float64]]
     target: np.ndarray[Any, np.dtype[np.float64]]
 
 
 def problem(rng: random.Random, seconds: Callable[[int, int], float]) -> Problem:
-    """Batches of random shapes that took `seconds(size, longest)`."""
+    """Return batches of random shapes that took `seconds(size, longest)`."""
     fit, rows, target = Fit(), [], []
     for _ in range(rng.randint(8, 60)):
         size, longest = rng.randint(1, 32), rng.randint(1, 512)
@@ -395,7 +395,7 @@ def problem(rng: random.Random, seconds: Callable[[int, int], float]) -> Problem
 
 @pytest.mark.parametrize("seed", range(20))
 def test_least_squares_agree_with_numpy(seed: int) -> None:
-    """Where no term comes out negative, they are those of an ordinary solver."""
+    """If no term is negative, the terms equal those of an ordinary solver."""
     rng = random.Random(seed)
     law = CostModel(0.05, 0.01, 0.0003, 1e-6)
     fit, matrix, target = problem(rng, lambda *shape: law.seconds(*shape) * rng.gauss(1, 0.001))
@@ -407,7 +407,7 @@ def test_least_squares_agree_with_numpy(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(200))
 def test_times_without_any_law_get_the_best_terms_still(seed: int) -> None:
-    """No other non-negative terms have less squares (the Kuhn-Tucker conditions hold).
+    """No other non-negative terms have smaller squares (the Kuhn-Tucker conditions hold).
 
     The gradient of the squares is nothing along each term that is in use, and along those at zero
     it does not fall; all in shares of the most that it could be.
@@ -418,7 +418,7 @@ def test_times_without_any_law_get_the_best_terms_still(seed: int) -> None:
         rng, lambda size, longest: rng.expovariate(1.0) * (size * longest / 1000) ** power
     )
     solved = fit.solve()
-    # Terms are left out where they do not help.
+    # Terms are left out if they do not help.
     columns = list(range(4 if solved.per_square else 3 if solved.per_item else 2))
     matrix, values = matrix[:, columns], np.array(terms(solved))[columns]
     gradient = matrix.T @ (matrix @ values - target)
@@ -432,7 +432,7 @@ def test_times_without_any_law_get_the_best_terms_still(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(30))
 def test_short_inputs_alone_do_not_make_long_ones_cheap(seed: int) -> None:
-    """Where all are about as long, what comes with tokens is not taken for what comes with items.
+    """If inputs are similar in length, a cost per token is not mistaken for a cost per input.
 
     By chance the one often fits such batches as well as the other.
     """
@@ -450,7 +450,7 @@ def test_short_inputs_alone_do_not_make_long_ones_cheap(seed: int) -> None:
 
 
 def fed(fit: Fit, law: CostModel, count: int, seed: int) -> CostModel:
-    """What `fit` has learnt once `count` more batches ran under `law`."""
+    """Return the result of `fit` after `count` more batches under `law`."""
     for lengths in shapes(count, seed):
         seconds = law(lengths)
         fit.add(len(lengths), max(lengths), seconds, seconds)
@@ -458,7 +458,7 @@ def fed(fit: Fit, law: CostModel, count: int, seed: int) -> CostModel:
 
 
 def test_a_fit_with_memory_follows_a_change_of_the_law() -> None:
-    """What is old is forgotten: once the model costs something else, so does the law."""
+    """Old batches are forgotten, so the fit follows a change of the model."""
     before, after = LAWS[1], CostModel(fixed=0.02, per_item=0.0001, per_token=0.0009)
     fit, everything = Fit(memory=50), Fit()
     first = fed(fit, before, 300, 1)
@@ -475,7 +475,7 @@ def test_a_fit_with_memory_follows_a_change_of_the_law() -> None:
 
 
 def test_a_fit_that_remembers_everything_does_so_in_any_order() -> None:
-    """The sums are all there is: the same batches in another order give the same law."""
+    """The order of batches does not matter."""
     law, batches = LAWS[2], shapes(60, 21)
     solved = []
     for order in (batches, batches[::-1]):
@@ -488,7 +488,7 @@ def test_a_fit_that_remembers_everything_does_so_in_any_order() -> None:
 
 
 def test_lengths_that_were_forgotten_do_no_harm() -> None:
-    """Sums that have decayed to nothing tell of nothing, and divide nothing."""
+    """Sums that have decayed to 0 cause no division by 0."""
     fit = Fit(memory=1)  # each batch makes the one before forgotten
     fit.add(2, 50, 0.5, 0.5)
     for size in (2, 4):
@@ -499,11 +499,11 @@ def test_lengths_that_were_forgotten_do_no_harm() -> None:
     assert any("do not distinguish" in warning for warning in solved.warnings)
 
 
-# -- how far to trust it ------------------------------------------------------------------
+# -- trust --------------------------------------------------------------------------------
 
 
 def test_a_fit_knows_how_large_its_batches_were() -> None:
-    """The largest, and the longest input; a law that was given knows of none."""
+    """A fit stores its largest batch and longest input; a model that was not fitted has none."""
     fitted = CostModel.fit([Timed((5, 9), 0.1), Timed((3,), 0.1), Timed((2,) * 7, 0.2)])
 
     assert (fitted.largest, fitted.longest) == (7, 9)
@@ -522,7 +522,7 @@ def test_a_law_kept_before_reads_as_one_of_unknown_size() -> None:
     ("error", "fits"), [(math.nan, True), (0.0, True), (MOST_ERROR, True), (0.2501, False)]
 )
 def test_a_law_fits_up_to_one_error_everywhere(error: float, fits: bool) -> None:
-    """The same number decides on its warning, its doubts, and the digits that are shown."""
+    """One threshold decides on the warning, the doubts and the digits."""
     law = CostModel(0.005, error=error, batches=40)
     report = simulate(Greedy(4), Poisson(20.0), law, duration=2.0)
 
@@ -533,7 +533,7 @@ def test_a_law_fits_up_to_one_error_everywhere(error: float, fits: bool) -> None
 
 
 def test_doubts_are_sentences_the_gravest_first() -> None:
-    """What its fit warned of, and what goes beyond it by more than a half."""
+    """The doubts repeat the warnings of the fit, and name sizes more than half beyond it."""
     law = CostModel(
         0.005,
         error=0.69,
@@ -556,7 +556,7 @@ def test_doubts_are_sentences_the_gravest_first() -> None:
 
 
 def test_a_law_that_was_given_has_no_doubts() -> None:
-    """Nor has a function of the user's own, of which nothing is known."""
+    """A function of the user has no doubts either, because nothing is known of it."""
     plain = simulate(Greedy(64), [0.0] * 64, CostModel(0.005), lengths=500)
     own = simulate(Greedy(64), [0.0] * 64, lambda lengths: 0.005)
 

@@ -872,7 +872,9 @@ def test_an_option_that_a_function_sets_itself_is_refused(call: Any, said: str) 
 @pytest.mark.parametrize("options", [{"lengths": 5}, {"traffic": Poisson(5)}, {"rate": 5}])
 def test_what_if_keeps_the_requests_as_they_were(make: Make, options: dict[str, Any]) -> None:
     """Its arrivals and lengths are those of the recorded requests."""
-    with pytest.raises(WrongCall, match="`what_if` has no option .* the recorded requests determine"):
+    with pytest.raises(
+        WrongCall, match="`what_if` has no option .* the recorded requests determine"
+    ):
         make(echo).what_if(Greedy(), cost=COST, **options)
 
 
