@@ -505,7 +505,7 @@ def test_as_traffic(value: object, meant: Traffic) -> None:
         (LogNormal(20, 1.0), "traffic must be a Traffic"),
     ],
 )
-def test_what_is_no_traffic(value: object, message: str) -> None:
+def test_other_values_are_not_traffic(value: object, message: str) -> None:
     """A number is rejected: it does not say whether arrivals are even or random."""
     with pytest.raises(OptionError, match=message):
         as_traffic(value)
@@ -537,7 +537,7 @@ def test_as_lengths(value: object, meant: Lengths) -> None:
         (Poisson(5.0), "lengths must be such as"),
     ],
 )
-def test_what_are_no_lengths(value: object, message: str) -> None:
+def test_other_values_are_not_lengths(value: object, message: str) -> None:
     """Wrong lengths raise at once."""
     with pytest.raises(OptionError, match=message):
         as_lengths(value)

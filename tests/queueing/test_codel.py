@@ -115,14 +115,14 @@ def test_its_repr_pastes_back() -> None:
 @pytest.mark.parametrize(
     "text", ["CoDel(Gready)", "CoDel(CoDel(x))", "CoDel(1)", "CoDel('Gready')"]
 )
-def test_what_is_no_policy_is_refused(text: str) -> None:
+def test_other_values_are_not_policies(text: str) -> None:
     """Options of the inner policy are checked too."""
     with pytest.raises(OptionError):
         parse_policy(text)
 
 
 @pytest.mark.parametrize("options", [{"policy": 8}, {"target": -1}, {"interval": "1"}])
-def test_bad_options_are_refused(options: dict[str, object]) -> None:
+def test_bad_options_are_rejected(options: dict[str, object]) -> None:
     """The error names the allowed values of each option."""
     with pytest.raises(OptionError, match=next(iter(options))):
         CoDel(**options)  # type: ignore[arg-type]

@@ -60,7 +60,7 @@ def test_models_that_did_nothing_are_no_error() -> None:
     assert whole.to_dict()["models"]["1"]["latency"]["p50"] is None
 
 
-def test_what_is_worst_is_told_first() -> None:
+def test_the_most_urgent_state_is_shown() -> None:
     """Every state has a rank, and a healthy worker never hides a dead one."""
     assert sorted(URGENCY) == sorted(STATES)
     assert state_of(["ready", "dead", "paused"]) == "dead"
@@ -69,7 +69,7 @@ def test_what_is_worst_is_told_first() -> None:
     assert state_of(["ready"]) == "ready"
 
 
-def test_the_whole_says_which_model_fails() -> None:
+def test_the_aggregate_names_the_failing_model() -> None:
     """The newest error of all models is shown, and the table names each failing model."""
     old = LastError("a", "KeyError", "'x'", 9.0, 4, "17", "next of a")
     new = LastError("b", "OSError", "no disk", 1.0, 1, "3", "next of b")

@@ -345,7 +345,7 @@ def test_a_policy_only_looks(jobs: list[Job], policy: Policy, now: float) -> Non
         *[(LengthAware, {"max_tokens": tokens}) for tokens in (0, -5, 1.5, True, "100")],
     ],
 )
-def test_an_option_that_makes_no_sense_is_refused(kind: Any, options: dict[str, Any]) -> None:
+def test_wrong_options_are_rejected(kind: Any, options: dict[str, Any]) -> None:
     """The ``ValueError`` names the option and the value."""
     (name, value), *_ = options.items()
 
@@ -358,7 +358,7 @@ def test_an_option_that_makes_no_sense_is_refused(kind: Any, options: dict[str, 
 
 
 @pytest.mark.parametrize("share", ["0.1", None, [0.1]])
-def test_a_padding_that_is_no_number_is_refused(share: Any) -> None:
+def test_a_padding_that_is_not_a_number_is_rejected(share: Any) -> None:
     """Values that are not numbers raise ``OptionError`` like other wrong values."""
     with pytest.raises(OptionError):
         LengthAware(max_padding=share)

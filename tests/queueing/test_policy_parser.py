@@ -108,7 +108,7 @@ def test_a_policy_is_read_from_its_text(text: str, policy: Policy) -> None:
         "Adaptive(-1)",
     ],
 )
-def test_what_is_no_policy_is_refused(text: str) -> None:
+def test_other_values_are_not_policies(text: str) -> None:
     """Anything but a known name with literals raises ``OptionError``, code above all."""
     with pytest.raises(OptionError):
         parse_policy(text)
@@ -128,13 +128,13 @@ def test_nothing_is_evaluated(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text", ["Greedy(" + "-" * 100_000 + "1)", "x" + ".x" * 5000], ids=["minus", "dots"]
 )
-def test_nesting_without_end_is_refused(text: str) -> None:
+def test_deep_nesting_is_rejected(text: str) -> None:
     """A text too deep for Python's parser is rejected."""
     with pytest.raises(OptionError):
         parse_policy(text)
 
 
-def test_an_option_given_twice_is_refused() -> None:
+def test_a_repeated_option_is_rejected() -> None:
     """Two values for one option raise, as in Python."""
     with pytest.raises(OptionError, match="repeats an option; leave one out"):
         parse_policy("Window(max_wait=1, max_wait=2)")
@@ -143,7 +143,7 @@ def test_an_option_given_twice_is_refused() -> None:
 
 
 @pytest.mark.parametrize("given", [None, 8, Greedy, b"Greedy"])
-def test_what_is_no_text_is_refused(given: Any) -> None:
+def test_a_value_that_is_not_text_is_rejected(given: Any) -> None:
     """The error has the value, and an example."""
     with pytest.raises(
         OptionError, match=r"the text of a policy must be a string such as 'Greedy\(8\)', got"

@@ -102,7 +102,7 @@ def rows(value: object) -> list[list[str]]:
     return [re.split(" {2,}", line) for line in repr(value).splitlines()[1:]]
 
 
-def test_requests_say_who_shared_their_batch() -> None:
+def test_requests_list_the_others_of_their_batch() -> None:
     """The other requests of a batch are listed by id, runs of ids as one; alone, there are none."""
     made = [RequestRecord(n, 0.0, 1.0, 2.0, "ok", 1, 9) for n in (1, 2, 3, 5, 9, 11, 13, 14, 15)]
     made.append(RequestRecord(20, 0.0, 1.0, 2.0, "ok", 2, 1))

@@ -458,7 +458,7 @@ def test_warnings_have_rows() -> None:
     assert (value_of(two, "warning 1"), value_of(two, "warning 2")) == ("slow", "full")
 
 
-def test_a_client_reads_what_it_is_told() -> None:
+def test_messages_are_redacted_for_clients() -> None:
     """Every error message can be replaced, for each of several models too."""
     error = LastError("m", "KeyError", "secret", 2.5, 4, "17", "next")
     one = some_stats(error="secret", failing=error, last_error=error)
@@ -528,7 +528,7 @@ def test_workers_are_busy_while_active() -> None:
     assert (stats.active_utilisation, longer.active_utilisation) == (0.75, 1.0)
 
 
-def test_what_cannot_be_told_is_a_dash() -> None:
+def test_an_unknown_figure_is_a_dash() -> None:
     """A server without requests shows no ``nan``."""
     stats = Recorder(0.0).stats(0.5, running_since=None, **ABOUT)
 

@@ -34,13 +34,13 @@ from notebook_serve.simulation.report import Report
 from notebook_serve.simulation.simulator import Dispatch, simulate
 from notebook_serve.traffic import Empirical, LogNormal, Poisson
 
-LAW = CostModel(0.0065, 0.0004, 0.00017)
+COST = CostModel(0.0065, 0.0004, 0.00017)
 MIXED = LogNormal(22, 0.9, 4, 128)
 #: ten milliseconds for each request, of any length
 EACH = CostModel(fixed=0.01)
 
 
-def simulated(policy: Policy, rate: float, cost: CostModel = LAW, **options: Any) -> Report:
+def simulated(policy: Policy, rate: float, cost: CostModel = COST, **options: Any) -> Report:
     """Return a report with the attributes that `capacity` and `plan` read."""
     n = options.pop("requests", 10_000)
     return simulate(policy, Poisson(rate, seed=0, n=n), cost, seed=0, **options)
@@ -62,7 +62,7 @@ def test_an_objective_holds_for_its_quantile(
     assert holds(report, objective, quantile) is held
 
 
-def test_nothing_holds_where_somebody_was_refused() -> None:
+def test_an_objective_fails_with_a_rejected_request() -> None:
     """A rejected request fails the objective, even if the others are answered soon."""
     report = simulated(NoBatching(), 300.0, EACH, max_queue_size=1)
 
@@ -70,7 +70,7 @@ def test_nothing_holds_where_somebody_was_refused() -> None:
     assert not holds(report, 0.05)
 
 
-def test_nothing_holds_where_nobody_came() -> None:
+def test_an_objective_fails_without_requests() -> None:
     """An empty report does not hold an objective by its NaN."""
     assert not holds(simulate(NoBatching(), [], EACH), 1.0)
 
@@ -110,7 +110,7 @@ def test_the_percentiles_of_a_queue_with_exponential_service(
 @pytest.mark.parametrize("policy", [LengthAware(), CostAware(), Greedy(8)], ids=repr)
 def test_it_is_the_highest_that_holds(policy: Policy) -> None:
     """The objective holds at the result, and fails a few percent above it."""
-    found = capacity(policy, LAW, 0.2, lengths=MIXED, requests=4000)
+    found = capacity(policy, COST, 0.2, lengths=MIXED, requests=4000)
 
     assert holds(simulated(policy, found, lengths=MIXED, requests=4000), 0.2)
     assert not holds(simulated(policy, 1.1 * found, lengths=MIXED, requests=4000), 0.2)
@@ -119,7 +119,8 @@ def test_it_is_the_highest_that_holds(policy: Policy) -> None:
 def test_it_is_the_same_each_time() -> None:
     """Equal arguments give equal results, and another seed a similar one."""
     one, same, other = (
-        capacity(Greedy(4), LAW, 0.2, lengths=MIXED, requests=4000, seed=seed) for seed in (1, 1, 2)
+        capacity(Greedy(4), COST, 0.2, lengths=MIXED, requests=4000, seed=seed)
+        for seed in (1, 1, 2)
     )
 
     assert one == same
@@ -130,7 +131,7 @@ def test_it_is_the_same_each_time() -> None:
 def test_more_time_is_never_less_load() -> None:
     """A looser objective holds at least as much, within the precision of the search."""
     found = [
-        capacity(LengthAware(), LAW, objective, lengths=MIXED, requests=2000)
+        capacity(LengthAware(), COST, objective, lengths=MIXED, requests=2000)
         for objective in (0.02, 0.04, 0.06, 0.1, 0.2, 0.5)
     ]
 
@@ -176,7 +177,7 @@ def test_what_holds_however_many_come_is_infinite(policy: Policy, cost: CostMode
 
 
 @pytest.mark.parametrize("objective", [0, -1.0, math.inf, math.nan, True, "0.1", None])
-def test_an_objective_that_makes_no_sense_is_refused(objective: Any) -> None:
+def test_a_wrong_objective_is_rejected(objective: Any) -> None:
     """Wrong options raise before a simulation, and the error has the value."""
     with pytest.raises(
         OptionError, match=f"objective must be a positive number .* got {objective!r}"
@@ -187,7 +188,7 @@ def test_an_objective_that_makes_no_sense_is_refused(objective: Any) -> None:
 
 
 @pytest.mark.parametrize("quantile", ["p98", "max", "", 99, None])
-def test_a_quantile_that_is_not_known_is_refused(quantile: Any) -> None:
+def test_an_unknown_quantile_is_rejected(quantile: Any) -> None:
     """The error lists the known quantiles."""
     with pytest.raises(OptionError, match="quantile must be one of p50, p90, p95, p99, mean"):
         capacity(Greedy(), EACH, 0.1, quantile=quantile)
@@ -213,7 +214,7 @@ def test_every_quantile_that_is_named_is_known() -> None:
 def test_a_plan_is_the_fewest_that_hold(dispatch: Dispatch, rate: float) -> None:
     """The objective holds with the result, and fails with one replica less."""
     options: dict[str, Any] = {"lengths": MIXED, "dispatch": dispatch, "requests": 4000}
-    found = plan(LengthAware(), LAW, rate, 0.15, **options)
+    found = plan(LengthAware(), COST, rate, 0.15, **options)
     assert found.replicas is not None
     enough = simulated(LengthAware(), rate, replicas=found.replicas, **options)
 
@@ -237,7 +238,7 @@ def test_every_number_can_be_found(needed: int) -> None:
 def test_more_time_needs_no_more_replicas() -> None:
     """A looser objective needs fewer replicas."""
     found = [
-        plan(LengthAware(), LAW, 600.0, objective, lengths=MIXED, requests=3000).replicas
+        plan(LengthAware(), COST, 600.0, objective, lengths=MIXED, requests=3000).replicas
         for objective in (0.05, 0.08, 0.1, 0.2, 0.5)
     ]
     numbers = [number for number in found if number is not None]
@@ -275,7 +276,7 @@ def test_a_plan_that_nothing_fulfils_says_so() -> None:
 def test_a_plan_is_the_same_each_time() -> None:
     """Equal arguments give equal plans."""
     one, same = (
-        plan(Greedy(4), LAW, 300.0, 0.2, lengths=MIXED, dispatch="random", requests=3000)
+        plan(Greedy(4), COST, 300.0, 0.2, lengths=MIXED, dispatch="random", requests=3000)
         for _ in range(2)
     )
 
@@ -286,7 +287,7 @@ def test_a_plan_is_the_same_each_time() -> None:
 @pytest.mark.parametrize(
     "options", [{"rate": 0.0}, {"rate": -1.0}, {"dispatch": "nearest"}, {"requests": 0}]
 )
-def test_what_a_plan_cannot_be_made_of_is_refused(options: dict[str, Any]) -> None:
+def test_wrong_options_of_a_plan_are_rejected(options: dict[str, Any]) -> None:
     """Wrong options raise as in `simulate` and its traffic."""
     given: dict[str, Any] = {"rate": 10.0, "objective": 0.1, **options}
     with pytest.raises(OptionError, match=next(iter(options))):
@@ -346,7 +347,7 @@ def test_a_capacity_can_be_kept() -> None:
 
 def test_a_capacity_without_doubts_says_nothing() -> None:
     """A model that was not fitted has no warnings."""
-    found = capacity(Greedy(4), LAW, 0.25, lengths=20, requests=1000)
+    found = capacity(Greedy(4), COST, 0.25, lengths=20, requests=1000)
 
     assert found.warnings == ()
     assert found.factor == 1
@@ -371,7 +372,7 @@ def test_a_plan_has_the_doubts_of_its_cost_model() -> None:
     assert re.search(r": p99 ≈\d00? ms, ≈\d+0% busy$", lines[0])
     assert lines[1] == f"warning: {MISFIT}"
     assert found.warnings == found.report.notes
-    assert plan(LengthAware(16), LAW, 300.0, 0.25, lengths=20, requests=2000).warnings == ()
+    assert plan(LengthAware(16), COST, 300.0, 0.25, lengths=20, requests=2000).warnings == ()
 
 
 def test_a_plan_that_fails_has_them_too() -> None:

@@ -70,7 +70,7 @@ def test_few_cases_say_nothing(count: int) -> None:
     assert with_overheads(COST, [], batches).turnaround == 0.0
 
 
-def test_handling_is_waited_by_everybody_and_holds_nobody_up() -> None:
+def test_handling_delays_every_request_and_no_batch() -> None:
     """Answers are delayed, and their number is the same."""
     before, after = (
         simulated(Greedy(8), COST, 50.0),
@@ -83,7 +83,7 @@ def test_handling_is_waited_by_everybody_and_holds_nobody_up() -> None:
     assert after.throughput == pytest.approx(before.throughput, rel=0.01)
 
 
-def test_answers_come_later_for_a_larger_batch_and_hold_nobody_up() -> None:
+def test_answering_takes_longer_for_larger_batches_and_delays_none() -> None:
     """Three requests at once and one alone, each batch with its own seconds."""
     cost = replace(COST, answering=0.002, per_answer=0.001)
     report = simulate(Greedy(3), [0.0, 0.0, 0.0, 1.0], cost, lengths=10)
@@ -154,7 +154,7 @@ def test_where_arrivals_take_nothing_nothing_is_found() -> None:
     assert with_overheads(fitted, report.records, report.batches).per_arrival == 0.0
 
 
-def test_a_batch_is_held_up_by_those_who_come_while_it_runs() -> None:
+def test_arrivals_delay_the_running_batch() -> None:
     """Only arrivals during the batch delay it; two workers share the delay."""
     arrivals = [0.0, 0.004, 0.008, 0.5]
     alone = simulate(Greedy(1), arrivals[:1] + arrivals[3:], HELD_UP, lengths=10)
@@ -166,7 +166,7 @@ def test_a_batch_is_held_up_by_those_who_come_while_it_runs() -> None:
     assert two.batches[0].seconds == pytest.approx(0.013)
 
 
-def test_it_reads_as_part_of_the_law() -> None:
+def test_per_arrival_is_part_of_the_text_form() -> None:
     """The delay is in the text and the JSON form."""
     assert str(HELD_UP).endswith("which delays a running batch by 1 ms")
     assert CostModel.from_json(HELD_UP.to_json()).per_arrival == 0.001

@@ -28,9 +28,9 @@ from notebook_serve.traffic import LogNormal, Poisson
 
 mpl.use("Agg")
 
-LAW = CostModel(0.0065, 0.0004, 0.00017)
+COST = CostModel(0.0065, 0.0004, 0.00017)
 #: a bad fit, to small batches of short inputs
-BAD = replace(LAW, error=0.69, batches=30, largest=4, longest=20)
+BAD = replace(COST, error=0.69, batches=30, largest=4, longest=20)
 MIXED = LogNormal(22, 0.9, 4, 128)
 CHANGES = (PolicyChange(1.4, "NoBatching()"), PolicyChange(3.2, "Greedy(8)", "fault"))
 POLICIES: list[Policy] = [
@@ -45,7 +45,7 @@ def no_figure_left() -> Iterator[None]:
     plt.close("all")
 
 
-def run(cost: CostModel = LAW, rate: float = 75.0, **options: Any) -> Report:
+def run(cost: CostModel = COST, rate: float = 75.0, **options: Any) -> Report:
     """Return a simulated run in which some requests expire."""
     traffic = Poisson(rate, seed=1)
     options = {"duration": 4.0, "timeout": 0.3, **options}
@@ -142,7 +142,7 @@ def test_every_mark_of_every_figure_stands_out() -> None:
 
 def test_lines_differ_by_more_than_their_colour() -> None:
     """No two policies share marker, dashes and colour, nor marker and dashes alone."""
-    comparison = compare(POLICIES, cost=LAW, rates=[30], duration=2.0)
+    comparison = compare(POLICIES, cost=COST, rates=[30], duration=2.0)
     lines: list[Any] = list(comparison.plot().axes[0].lines)
     looks = {(line.get_marker(), line.get_linestyle()) for line in lines}
 

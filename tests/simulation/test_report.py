@@ -145,7 +145,7 @@ def test_utilisation_is_clipped_to_the_span() -> None:
     assert run(batches=[BATCHES[0], early]).utilisation == 0.5 / 8
 
 
-def test_mean_waiting_is_the_time_average_of_those_who_wait() -> None:
+def test_mean_waiting_is_the_time_average_of_the_queue() -> None:
     """Request 4 waits a second, as does 5, which never runs; 6 half a second; 1 in the warm-up."""
     assert run().mean_waiting == 2.5 / 8
 
@@ -236,7 +236,7 @@ def test_a_report_of_no_time_has_no_rates() -> None:
     assert "nan" not in repr(report)
 
 
-def test_without_batches_their_size_is_what_requests_were_told() -> None:
+def test_without_batches_their_size_is_that_of_the_answers() -> None:
     """Four requests in batches of 2 and one alone make three batches, as seen over HTTP."""
     report = run(batches=())
 
@@ -271,7 +271,7 @@ def test_answers_without_a_start_have_no_queue_time() -> None:
         {"replicas": 0},
     ],
 )
-def test_what_makes_no_sense_is_refused(wrong: dict[str, Any]) -> None:
+def test_wrong_options_are_rejected(wrong: dict[str, Any]) -> None:
     """In the line that made the report, not when its figures are asked for."""
     with pytest.raises(OptionError, match=next(iter(wrong))):
         run(**wrong)
@@ -386,7 +386,7 @@ def test_the_table_of_student_is_right() -> None:
         assert inside == pytest.approx(level, abs=1e-4)
 
 
-def test_a_level_that_is_not_in_the_table_is_refused() -> None:
+def test_an_unknown_level_is_rejected() -> None:
     """Figures with enough answers have intervals; a higher level has a wider one."""
     report = steady([0.1, 0.3] * 5, each=10)
     ends = [report.intervals(level)["latency_mean"][1] for level in STUDENT]
@@ -497,7 +497,7 @@ def test_a_file_from_before_has_one_policy() -> None:
     assert repr(report) == repr(run())
 
 
-def test_figures_by_a_law_that_does_not_fit_have_one_digit() -> None:
+def test_figures_of_a_bad_fit_have_one_digit() -> None:
     """The offered load is exact; figures that depend on the fit have one digit and no interval."""
     rough, sharp = run(error=MOST_ERROR * 1.01), run(error=MOST_ERROR)
     lines = dict(line.split("  ", 1) for line in repr(rough).splitlines())
@@ -659,7 +659,7 @@ def test_a_file_holds_a_report(tmp_path: Path) -> None:
         run().to_json().replace('"policy"', '"politics"'),
     ],
 )
-def test_text_that_is_no_report_is_refused(text: str) -> None:
+def test_text_that_is_not_a_report_is_rejected(text: str) -> None:
     """Any other text raises a typed error."""
     with pytest.raises(OptionError, match="report"):
         Report.from_json(text)

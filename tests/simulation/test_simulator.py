@@ -49,7 +49,7 @@ Cost = Callable[[Sequence[int]], float]
 
 DISPATCHES: tuple[Dispatch, ...] = get_args(Dispatch)
 #: the cost that `taught` shows to policies that learn it
-LAW = CostModel(fixed=0.5, per_item=0.01, per_token=0.02)
+COST = CostModel(fixed=0.5, per_item=0.01, per_token=0.02)
 
 
 def constant(seconds: float) -> Cost:
@@ -118,10 +118,10 @@ class Deaf:
 
 
 def taught(policy: CostAware | Adaptive) -> Policy:
-    """Return `policy` after forty batches that followed `LAW`."""
+    """Return `policy` after forty batches that followed `COST`."""
     for number in range(40):
         lengths = tuple(1 + 7 * (number + i) % 50 for i in range(1 + number % 4))
-        policy.observe(BatchRecord(number, "", lengths, 0.0, LAW(lengths)))
+        policy.observe(BatchRecord(number, "", lengths, 0.0, COST(lengths)))
     assert policy.cost is not None
     return Deaf(policy)
 
@@ -144,7 +144,7 @@ def test_the_same_arguments_give_the_same_report(options: dict[str, Any]) -> Non
 
     def run(seed: int) -> list[list[Any]]:
         arrivals = Poisson(60.0, n=400)
-        return columns(simulate(Greedy(4), arrivals, LAW, lengths=3, seed=seed, **options))
+        return columns(simulate(Greedy(4), arrivals, COST, lengths=3, seed=seed, **options))
 
     assert run(1) == run(1)
     assert run(1) != run(2)
@@ -153,7 +153,7 @@ def test_the_same_arguments_give_the_same_report(options: dict[str, Any]) -> Non
 def test_the_seed_is_not_that_of_the_traffic() -> None:
     """Arrivals and lengths have seeds of their own."""
     asked = Poisson(5.0, seed=3, n=100)
-    one, two = (simulate(Greedy(4), asked, LAW, lengths=Uniform(1, 50), seed=s) for s in (1, 2))
+    one, two = (simulate(Greedy(4), asked, COST, lengths=Uniform(1, 50), seed=s) for s in (1, 2))
 
     assert columns(one) == columns(two)
 
@@ -176,7 +176,7 @@ def test_noise_has_the_mean_of_the_cost_and_the_variation_asked_for(variation: f
 def test_the_report_says_what_was_simulated() -> None:
     """The report has the policy, the options, and the lengths and groups of requests."""
     report = simulate(
-        Greedy(4), [0.0, 1.0, 2.0], LAW, lengths=[3, 5], groups="ab", timeout=9.0, warmup=0.5
+        Greedy(4), [0.0, 1.0, 2.0], COST, lengths=[3, 5], groups="ab", timeout=9.0, warmup=0.5
     )
 
     assert (report.source, report.policy) == ("simulated", "Greedy(max_batch_size=4)")
@@ -186,12 +186,12 @@ def test_the_report_says_what_was_simulated() -> None:
     assert report.records.length == [3, 5, 3]
     assert report.records.group == ["a", "b", "a"]
     assert report.records.batch_size == [1, 1, 1]
-    assert simulate(Greedy(), [0.0], LAW, replicas=2, deadline=1.0).deadline == 1.0
+    assert simulate(Greedy(), [0.0], COST, replicas=2, deadline=1.0).deadline == 1.0
 
 
-def test_nobody_came() -> None:
+def test_traffic_without_arrivals() -> None:
     """Traffic without arrivals gives an empty report."""
-    report = simulate(Greedy(), [], LAW)
+    report = simulate(Greedy(), [], COST)
 
     assert (len(report.records), len(report.batches), report.duration) == (0, 0, 0.0)
 
@@ -273,10 +273,10 @@ def least_total(lengths: Sequence[int], most: int) -> float:
     if not lengths:
         return 0.0
     tried = range(1, min(most, len(lengths)) + 1)
-    return min(LAW(lengths[:n]) + least_total(lengths[n:], most) for n in tried)
+    return min(COST(lengths[:n]) + least_total(lengths[n:], most) for n in tried)
 
 
-def test_batches_of_least_cost_once_the_law_is_known() -> None:
+def test_batches_have_the_least_cost_once_it_is_learned() -> None:
     """After forty bursts the policy knows the cost, and the queue takes the least total seconds."""
     draw = random.Random(7)
     sizes = [1 + number % 4 for number in range(40)] + [11]
@@ -284,8 +284,8 @@ def test_batches_of_least_cost_once_the_law_is_known() -> None:
     lengths = [draw.randint(1, 60) for _ in arrivals]
     policy = CostAware(4)
 
-    aware = simulate(policy, arrivals, LAW, lengths=lengths)
-    greedy = simulate(Greedy(4), arrivals, LAW, lengths=lengths)
+    aware = simulate(policy, arrivals, COST, lengths=lengths)
+    greedy = simulate(Greedy(4), arrivals, COST, lengths=lengths)
 
     took = max(aware.records.finished) - 4000.0
     assert took == pytest.approx(least_total(sorted(lengths[-11:]), 4))
@@ -293,7 +293,7 @@ def test_batches_of_least_cost_once_the_law_is_known() -> None:
     assert policy.cost is None  # what it learned there stays there
 
 
-def test_who_can_be_in_time_goes_before_who_cannot() -> None:
+def test_requests_that_can_be_in_time_run_first() -> None:
     """With 1.5 s for each, and the worker busy for 4 s, the newest runs first."""
     policy = taught(Adaptive(1.5, 4))
 
@@ -355,7 +355,7 @@ def test_a_full_queue_refuses() -> None:
     assert report.records.started == [0.0, 10.0, 20.0, None, None, 30.0]
 
 
-def test_who_arrives_together_waits_before_the_worker_looks() -> None:
+def test_simultaneous_arrivals_join_the_queue_before_a_poll() -> None:
     """Of five at once, a queue of three takes three, even if the worker is idle."""
     report = simulate(Greedy(2), [0.0] * 5, constant(1.0), max_queue_size=3)
 
@@ -364,7 +364,7 @@ def test_who_arrives_together_waits_before_the_worker_looks() -> None:
 
 
 def test_time_runs_out_while_waiting_and_while_running() -> None:
-    """With 12 s for each: the second never runs; the fourth is cancelled at 26, during its batch."""
+    """With 12 s for each: the second never runs; the fourth is cancelled at 26, in its batch."""
     report = simulate(
         NoBatching(), [0.0, 0.5, 2.0, 14.0, 15.0], total, lengths=[13, 1, 10, 20, 1], timeout=12.5
     )
@@ -436,7 +436,7 @@ def test_whichever_comes_first_patience_or_deadline() -> None:
         assert finished == 1.0 if outcome == "expired" else finished < 1.0
 
 
-def test_refusing_who_would_be_late_saves_the_others() -> None:
+def test_rejecting_late_requests_saves_the_others() -> None:
     """At three times the capacity, most of it is goodput; without rejections less than half."""
     cost = CostModel(fixed=0.02, per_item=0.005)  # 160 a second in batches of 16
     overload = Poisson(480.0, n=10_000)
@@ -450,7 +450,7 @@ def test_refusing_who_would_be_late_saves_the_others() -> None:
     assert refusing.outcomes["expired"] < 0.05 * waiting.outcomes["expired"]
 
 
-def test_nobody_is_refused_for_lateness_where_there_is_no_overload() -> None:
+def test_no_request_is_rejected_as_late_without_overload() -> None:
     """None is rejected at half the capacity, nor with four workers on one queue."""
     cost = CostModel(fixed=0.08, per_item=0.02)
     light, heavy = Poisson(20.0, n=3000), Poisson(100.0, n=6000)
@@ -483,10 +483,10 @@ def test_lengths(lengths: Any, expected: list[int]) -> None:
 
 def test_traffic_and_its_duration() -> None:
     """Finite traffic is used in full, endless traffic for a minute or the given duration."""
-    finite = simulate(Greedy(), Poisson(10.0, n=50), LAW)
-    endless = simulate(Greedy(), traffic.Constant(2.0), LAW)
-    cut = simulate(Greedy(), traffic.Constant(2.0, n=100), LAW, duration=10.0)
-    longer = simulate(Greedy(), Trace([0.0, 2.5]), LAW, duration=10.0)
+    finite = simulate(Greedy(), Poisson(10.0, n=50), COST)
+    endless = simulate(Greedy(), traffic.Constant(2.0), COST)
+    cut = simulate(Greedy(), traffic.Constant(2.0, n=100), COST, duration=10.0)
+    longer = simulate(Greedy(), Trace([0.0, 2.5]), COST, duration=10.0)
 
     times = Poisson(10.0, n=50).times()
     assert (finite.records.arrived, finite.duration) == (times, times[-1])
@@ -523,8 +523,8 @@ def test_a_closed_loop(policy: Policy, clients: int, think: float) -> None:
     assert report.duration == 200.0
     assert max(report.records.arrived) < 200.0
     assert report.records.arrived == sorted(report.records.arrived)
-    law = clients / (report.latency.mean + think)
-    assert report.throughput == pytest.approx(law, rel=0.01)
+    expected = clients / (report.latency.mean + think)
+    assert report.throughput == pytest.approx(expected, rel=0.01)
 
 
 def test_a_closed_loop_by_hand() -> None:
@@ -536,7 +536,7 @@ def test_a_closed_loop_by_hand() -> None:
     assert simulate(NoBatching(), ClosedLoop(1), constant(20.0)).duration == DURATION
 
 
-def test_clients_of_a_closed_loop_ask_again_when_refused() -> None:
+def test_rejected_clients_of_a_closed_loop_send_again() -> None:
     """One runs, one waits, and the third sends every tenth of a second until there is room."""
     report = simulate(NoBatching(), ClosedLoop(3), constant(1.0), duration=2.0, max_queue_size=1)
     refused = [r.arrived for r in report.records if r.outcome == "rejected"]
@@ -640,7 +640,7 @@ def test_least_work_is_as_one_queue(gaps: list[float], lengths: list[int], repli
 def test_any_dispatch_with_one_replica_is_the_same() -> None:
     """With one worker the dispatch does not matter."""
     reports = [
-        simulate(LengthAware(4), Poisson(3.0, n=300), LAW, lengths=Uniform(1, 60), dispatch=name)
+        simulate(LengthAware(4), Poisson(3.0, n=300), COST, lengths=Uniform(1, 60), dispatch=name)
         for name in DISPATCHES
     ]
 
@@ -750,7 +750,7 @@ def test_each_queue_has_a_policy_of_its_own() -> None:
 
 @pytest.mark.parametrize("seconds", [-1.0, -1e-9, math.nan, math.inf])
 @pytest.mark.parametrize("replicas", [1, 2])
-def test_a_cost_that_is_no_time_is_refused(seconds: float, replicas: int) -> None:
+def test_a_cost_that_is_not_a_time_is_rejected(seconds: float, replicas: int) -> None:
     """A wrong cost raises when a batch uses it."""
     with pytest.raises(OptionError, match="a cost must be a number of seconds >= 0"):
         simulate(Greedy(), [0.0], constant(seconds), replicas=replicas)
@@ -782,21 +782,21 @@ WRONG: dict[str, Sequence[object]] = {
     ("name", "value"), [(name, value) for name, values in WRONG.items() for value in values]
 )
 @pytest.mark.parametrize("asked", [Poisson(10.0, n=5), ClosedLoop(2, 1.0)], ids=["open", "closed"])
-def test_bad_options_are_refused(asked: Any, name: str, value: object) -> None:
+def test_bad_options_are_rejected(asked: Any, name: str, value: object) -> None:
     """The error has the option and the value."""
     with pytest.raises(OptionError, match=name if name != "lengths" else "length|data"):
         simulate(Greedy(), asked, constant(1.0), **{name: value})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("asked", [50.0, None, [1.0, 0.5], [-1.0], Poisson])
-def test_bad_traffic_is_refused(asked: Any) -> None:
+def test_bad_traffic_is_rejected(asked: Any) -> None:
     """A rate is not traffic, and times must ascend."""
     with pytest.raises(OptionError):
         simulate(Greedy(), asked, constant(1.0))
 
 
 @pytest.mark.parametrize("policy", [None, object, print, 4])
-def test_what_is_no_policy_is_refused(policy: Any) -> None:
+def test_other_values_are_not_policies(policy: Any) -> None:
     """The error comes before the first event."""
     with pytest.raises(OptionError, match="a policy must be an object"):
         simulate(policy, [0.0], constant(1.0))
@@ -835,7 +835,7 @@ def runs(draw: st.DrawFn) -> dict[str, Any]:
         "policy": draw(st.sampled_from(NEVER_WAIT + WAIT)),
         "traffic": draw(st.sampled_from([Trace(arrivals), loop])),
         "duration": draw(st.sampled_from([4.0, 8.0])),
-        "cost": draw(st.sampled_from([constant(0.25), total, LAW])),
+        "cost": draw(st.sampled_from([constant(0.25), total, COST])),
         "lengths": draw(st.lists(st.integers(1, 40), min_size=1, max_size=9)),
         "groups": draw(st.sampled_from([None, "ab", "aab", "abcdefg"])),
         "replicas": draw(st.integers(1, 3)),
