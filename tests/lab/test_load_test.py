@@ -831,7 +831,7 @@ def test_in_cells(notebook: Notebook) -> None:
         ({"traffic": 50}, "write Poisson"),
         ({"concurrency": 0}, "concurrency is a whole number from 1 up, not 0"),
         ({"concurrency": 1.5}, "whole number from 1 up, not 1.5"),
-        ({"concurrency": 1, "think": -1}, "think is a number of seconds"),
+        ({"concurrency": 1, "think": -1}, "think must be a number of seconds"),
         ({"traffic": [0.0], "think": 1}, "think is for users"),
         ({"traffic": [0.0], "duration": 0}, "duration is a positive number"),
         ({"traffic": [0.0], "duration": math.inf}, "duration is a positive number"),

@@ -230,9 +230,9 @@ def test_erlang_a(servers: int) -> None:
     ids=repr,
 )
 def test_littles_law(policy: Policy, options: dict[str, Any]) -> None:
-    """L = lambda W of the queue, whoever leaves it and why (Little, 1961).
+    """L = lambda W for the queue, for any outcome of its requests (Little, 1961).
 
-    Both sides are of one run, so only those who wait as the run begins and ends are amiss.
+    Both sides are of one run, so only requests that wait at its start or end cause a difference.
     """
     report = simulate(
         policy,
@@ -260,7 +260,7 @@ def test_the_utilisation_law() -> None:
 
 @pytest.mark.parametrize("clients", [1, 3, 10])
 def test_machine_repairman(clients: int) -> None:
-    """Clients that think and one server: the throughput is mu (1 - P(nobody is there)).
+    """Clients that think and one server: the throughput is mu (1 - P(no client is there)).
 
     Kleinrock, chapter 3, for clients that think for an exponential time; only its mean matters
     (Baskett, Chandy, Muntz and Palacios, "Open, Closed, and Mixed Networks of Queues", 1975).
@@ -292,11 +292,11 @@ def factorials(count: int) -> Any:
 class Bulk:
     """Poisson arrivals, served up to `most` at once, a batch of b in ``each * b + fixed`` seconds.
 
-    Exactly what `Greedy` does. The jobs that the server leaves or finds waiting when a batch is
+    This is the behaviour of `Greedy`. The jobs that the server leaves or finds waiting when a batch is
     done are a Markov chain (N. Bailey, "On Queueing Processes with Bulk Service", 1954; M. Neuts,
     "A General Class of Bulk Queues with Poisson Input", 1967), here cut off at `states` and
     solved. In the batch time H of a batch with b of q waiting, q - b wait all of H, and the Poisson
-    arrivals in it H / 2 each on average; nobody waits while the server is idle. Divided by the jobs
+    arrivals in it H / 2 each on average; no job waits while the server is idle. Divided by the jobs
     of a batch, that is the mean wait; and a job's batch is of size b in proportion to b P(b).
     """
 
@@ -331,16 +331,16 @@ class Bulk:
 
 
 def latency_bound(rate: float, alpha: float, tau: float) -> float:
-    """The closed form that the mean latency stays below, batches of b taking alpha b + tau.
+    """Return an upper bound of the mean latency, if a batch of b takes alpha b + tau.
 
     Y. Inoue, "Queueing Analysis of GPU-Based Inference Servers with Dynamic Batching: A
     Closed-Form Characterization", Performance Evaluation 147 (2021), arXiv:1912.06322: the lesser
     of two bounds, with no limit to the batch and rate * alpha < 1.
 
-    Derived once more, and so held to here. A batch of B is followed by one of A, or of 1 if A = 0,
+    A derivation, to check the formula: a batch of B is followed by one of A, or of 1 if A = 0,
     A being Poisson of mean rate (alpha B + tau). The first two moments of both sides give, in
     steady state, E[B] (1 - rate alpha) = rate tau + P(A = 0) and E[B^2] (1 - (rate alpha)^2) =
-    E[B] + rate^2 tau (2 alpha E[B] + tau). Those who come during a batch time H wait H / 2 on
+    E[B] + rate^2 tau (2 alpha E[B] + tau). Arrivals during a batch time H wait H / 2 on
     average and then take their own, so the mean latency is (rate E[H^2] / 2 + E[B H]) / E[B]. Of
     all this only 1 / E[B] is unknown, and more of it makes the latency greater. E[B] >= 1 gives the
     first bound, and P(A = 0) >= 0, which is E[B] >= rate tau / (1 - rate alpha), the second.
