@@ -292,9 +292,9 @@ def factorials(count: int) -> Any:
 class Bulk:
     """Poisson arrivals, served up to `most` at once, a batch of b in ``each * b + fixed`` seconds.
 
-    This is the behaviour of `Greedy`. The jobs that the server leaves or finds waiting when a batch is
-    done are a Markov chain (N. Bailey, "On Queueing Processes with Bulk Service", 1954; M. Neuts,
-    "A General Class of Bulk Queues with Poisson Input", 1967), here cut off at `states` and
+    This is the behaviour of `Greedy`. The jobs that the server leaves or finds waiting when a batch
+    is done are a Markov chain (N. Bailey, "On Queueing Processes with Bulk Service", 1954; M.
+    Neuts, "A General Class of Bulk Queues with Poisson Input", 1967), here cut off at `states` and
     solved. In the batch time H of a batch with b of q waiting, q - b wait all of H, and the Poisson
     arrivals in it H / 2 each on average; no job waits while the server is idle. Divided by the jobs
     of a batch, that is the mean wait; and a job's batch is of size b in proportion to b P(b).
