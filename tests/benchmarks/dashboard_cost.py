@@ -1,4 +1,4 @@
-"""The cost of a dashboard while it is open: ``python -m tests.benchmarks.dashboard_cost [SECONDS]``.
+"""The cost of an open dashboard: ``python -m tests.benchmarks.dashboard_cost [SECONDS]``.
 
 A function that answers at once is served and asked 200 times a second. In a kernel of its own the
 widget is shown meanwhile: the processor time of its thread, which makes the pictures and sends them
