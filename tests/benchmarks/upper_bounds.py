@@ -34,8 +34,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from tests.benchmarks.peers.peer_process import running
 from tests.benchmarks.peers.client import Client, end, free_port
+from tests.benchmarks.peers.peer_process import running
 from tests.benchmarks.peers.setups import PEERS
 from tests.benchmarks.workload import classifier, inputs_of, machine
 
@@ -220,7 +220,14 @@ CHILDREN: dict[str, Callable[..., Any]] = {
 def child(name: str, *arguments: object) -> Any:
     """What a child says."""
     done = subprocess.run(
-        [sys.executable, "-m", "tests.benchmarks.upper_bounds", "--child", name, *map(str, arguments)],
+        [
+            sys.executable,
+            "-m",
+            "tests.benchmarks.upper_bounds",
+            "--child",
+            name,
+            *map(str, arguments),
+        ],
         stdout=subprocess.PIPE,
         text=True,
         check=True,
