@@ -21,16 +21,10 @@ PAGE = OWN.root / "README.md"
 BEGIN, END = "<!-- structure -->\n", "<!-- /structure -->"
 #: rows of the tables of files and classes
 LONGEST, BIGGEST = 8, 6
-#: at most, for one request; the goals are 150 calls, 25 files and no call back up
-MOST = Counts(
-    calls=230,
-    files=37,
-    changes_of_file=139,
-    threads=3,
-    changes_of_thread=4,
-    back_up=1,
-    back_up_in_room=5,
-)
+#: what one request should take at most
+GOALS = {"calls": 150, "files": 25, "back_up": 0, "back_up_in_room": 0}
+#: the present figures, which a test holds; lower them until they are the goals
+MOST = {"calls": 230, "files": 37, "back_up": 1, "back_up_in_room": 5}
 
 Row = Sequence[object]
 
@@ -154,15 +148,18 @@ def static_part() -> str:
             table(("room", "files", "lines"), sizes),
             table(("longest files", "lines"), files),
             table(("biggest classes", "file", "methods", "public", "lines"), classes),
-            table(("count", ""), other_counts()),
+            table(("count", "total"), other_counts()),
         )
     )
 
 
 def traced_part(counts: Counts) -> str:
     """Return the table of one request's trace."""
-    rows = ((name.replace("_", " "), value) for name, value in counts._asdict().items())
-    return "\n" + table(("one text request", "traced"), rows)
+    rows = [
+        (name.replace("_", " "), value, GOALS.get(name, ""))
+        for name, value in counts._asdict().items()
+    ]
+    return "\n" + table(("one text request", "traced", "goal"), rows)
 
 
 def filled(page: str, text: str) -> str:
