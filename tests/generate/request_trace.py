@@ -1,10 +1,10 @@
 """Calls of the package for one text request: ``python -m tests.generate.request_trace [--calls]``.
 
-Serves a function model that has a ``length`` over httptools, sends warm-up requests, and profiles
-one more `POST /` with a plain text: every call of a function of the package, on any thread. Steps
-of generators and resumptions of coroutines are calls too, as they are for a profiler. Each of
-several requests is traced until all threads rest. The usual one is kept: in some the web server's
-timer ticks, once a second.
+Serves a function model that has a ``length`` (over httptools, which the extra ``test`` installs),
+sends warm-up requests, and profiles one more `POST /` with a plain text: every call of a function
+of the package, on any thread. Steps of generators and resumptions of coroutines are calls too, as
+they are for a profiler. Each of several requests is traced until all threads rest. The usual one is
+kept: during some of them the web server's timer ticks, once a second.
 
 A call goes back up if a function calls one of a file above its own, with no frame of another
 package between the two. Above means: its room may import the caller's room (by the import table,
@@ -28,8 +28,6 @@ from types import FrameType
 from typing import Any, NamedTuple
 
 from notebook_serve import Server, serve
-from notebook_serve.http.transport import uvicorn_thread
-from notebook_serve.http.transport.uvicorn_protocols import HttpTools
 
 from ..helpers.imports import OWN, Package, room, rooms_below
 
@@ -143,14 +141,12 @@ def profiled_server(profile: Profile) -> Iterator[Server]:
     """Serve `echo` on threads that are profiled."""
     model: Any = echo
     model.length = len
-    protocol, uvicorn_thread.fastest = uvicorn_thread.fastest, HttpTools
     threading.setprofile(profile.hook)
     try:
         with serve(model, port=0, name="trace") as server:
             yield server
     finally:
         threading.setprofile(None)
-        uvicorn_thread.fastest = protocol
 
 
 def trace() -> list[Call]:
