@@ -1,7 +1,7 @@
 """Every task of transformers with a small model of random weights; nothing is downloaded.
 
-Each `Example` says how to build a pipeline, what clients send it, and what the pipeline itself is
-called with for the same input. Tokenizers and processors are made here too.
+Each `Example` holds a function that builds a pipeline, inputs as clients send them, and the same
+inputs as the pipeline takes them. Tokenizers and processors are made here too.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 from . import small_models
 
-#: weights large enough that answers differ from each other
+#: spread of weights that is large enough to make answers differ
 SPREAD = 0.2
 LABELS = ["calm", "busy", "full"]
 NAMED = {
@@ -35,28 +35,28 @@ SMALL = {
 }
 SQUARE = {"height": 32, "width": 32}
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
-#: samples a second of all sound here
+#: samples per second of all recordings here
 RATE = 16_000
-#: what the library takes only as a file lies here, until the tests end
+#: folder, until the tests end, of inputs that the library takes only as files
 FILES = tempfile.TemporaryDirectory()
 atexit.register(FILES.cleanup)
 
 
 class Named(dict[str, Any]):
-    """What a pipeline is called with by name."""
+    """Keyword arguments of a call of a pipeline."""
 
 
 @dataclass(frozen=True)
 class Form:
-    """One form of input: what a client sends, and what the pipeline is called with for it."""
+    """One form of input: as a client sends it, and as the pipeline takes it."""
 
     given: Callable[[random.Random], Any]
     called: Callable[[Any], Any] = lambda given: given
 
 
 def answer(pipe: Any, called: Any, parameters: Mapping[str, Any]) -> Any:
-    """What a pipeline answers."""
-    # The library writes into what it is given.
+    """Call a pipeline."""
+    # The library changes its arguments.
     called, parameters = copy.deepcopy(called), copy.deepcopy(dict(parameters))
     if isinstance(called, Named):
         return pipe(**called, **parameters)
@@ -65,19 +65,19 @@ def answer(pipe: Any, called: Any, parameters: Mapping[str, Any]) -> Any:
 
 @dataclass(frozen=True)
 class Example:
-    """A task, a small model for it, and what may be asked of that."""
+    """A task, a small model for it, and its inputs and parameters."""
 
     task: str
     build: Callable[[], Any]
-    #: one input at random, as a client sends it: text, a file's bytes, or what JSON can hold
+    #: draws an input as a client sends it: text, the bytes of a file, or a JSON value
     given: Callable[[random.Random], Any]
-    #: what the pipeline is called with for it
+    #: converts it to the argument of the pipeline
     called: Callable[[Any], Any] = lambda given: given
-    #: what requests ask for besides
+    #: parameters of requests
     parameters: Sequence[Mapping[str, Any]] = ({},)
-    #: besides, for what the pipeline is only one of several kinds
+    #: name for one of several kinds of pipeline for a task
     name: str = ""
-    #: media types of files that the answer can be had as
+    #: media types of files that an answer can be sent as
     files: Sequence[str] = ()
     #: other forms of input that the task takes
     also: Sequence[Form] = ()
@@ -88,14 +88,14 @@ class Example:
         return [Form(self.given, self.called), *self.also]
 
     def pipeline(self) -> Any:
-        """A new one, with the same weights each time."""
+        """Make a pipeline, with the same weights each time."""
         import torch
 
         torch.manual_seed(0)
         return self.build()
 
     def answer(self, pipe: Any, given: Any, parameters: Mapping[str, Any]) -> Any:
-        """What the pipeline itself answers."""
+        """Return the pipeline's own answer to an input."""
         return answer(pipe, self.called(given), parameters)
 
     def __str__(self) -> str:
@@ -106,7 +106,7 @@ class Example:
 
 
 def picture(rng: random.Random, width: int = 0, height: int = 0) -> bytes:
-    """A file with a picture of noise, of a random size unless told."""
+    """Draw a PNG file of noise; its size is random by default."""
     import numpy as np
     from PIL import Image
 
@@ -118,14 +118,14 @@ def picture(rng: random.Random, width: int = 0, height: int = 0) -> bytes:
 
 
 def seen(data: bytes) -> Any:
-    """A picture as pipelines take it."""
+    """Decode an image as pipelines take it."""
     from PIL import Image
 
     return Image.open(io.BytesIO(data))
 
 
 def recording(rng: random.Random, count: int = 0, rate: int = RATE) -> bytes:
-    """A WAV file of noise, of one of three lengths unless told."""
+    """Draw a WAV file of noise; its length is one of three by default."""
     import numpy as np
 
     count = count or rng.choice([2000, 3000, 20_000])
@@ -140,7 +140,7 @@ def recording(rng: random.Random, count: int = 0, rate: int = RATE) -> bytes:
 
 
 def heard(data: bytes) -> Any:
-    """A WAV file's samples as pipelines take them."""
+    """Decode the samples of a WAV file as pipelines take them."""
     import numpy as np
 
     with wave.open(io.BytesIO(data)) as file:
@@ -149,7 +149,7 @@ def heard(data: bytes) -> Any:
 
 
 def video(rng: random.Random, frames: int = 6) -> bytes:
-    """An MP4 file of noise."""
+    """Draw an MP4 file of noise."""
     import av
     import numpy as np
 
@@ -165,19 +165,19 @@ def video(rng: random.Random, frames: int = 6) -> bytes:
 
 
 def on_disk(data: bytes) -> str:
-    """The path of a file, which is what a pipeline for video takes."""
+    """Write a file and return its path, as pipelines for video take it."""
     path = Path(tempfile.mkdtemp(dir=FILES.name)) / "clip.mp4"
     path.write_bytes(data)
     return str(path)
 
 
 def sentence(rng: random.Random, most: int = 12) -> str:
-    """Some words."""
+    """Draw a sentence of random words."""
     return " ".join(rng.choices(small_models.WORDS, k=rng.randint(2, most)))
 
 
 def text_for(task: str) -> Callable[[random.Random], str]:
-    """Texts that one of the text tasks takes."""
+    """Return a function that draws a text for one of the text tasks."""
     return lambda rng: small_models.inputs(task, 1, rng.randrange(2**32), most=12)[0]
 
 
@@ -185,28 +185,28 @@ def text_for(task: str) -> Callable[[random.Random], str]:
 
 
 def words(*names: str) -> Any:
-    """The small tokenizer, giving these inputs of a model besides its ids."""
+    """Copy the small tokenizer; besides token ids it returns the inputs with these names."""
     made = copy.deepcopy(small_models.tokenizer())
     made.model_input_names = ["input_ids", *(names or ("attention_mask",))]
     return made
 
 
 def vocabulary(tokens: Sequence[str], name: str) -> str:
-    """The path of a vocabulary file, where a tokenizer is only made from one."""
+    """Write a vocabulary file and return its path; some tokenizers are only made from a file."""
     path = Path(tempfile.mkdtemp(dir=FILES.name)) / name
     ids = {token: index for index, token in enumerate(tokens)}
     path.write_text(json.dumps(ids) if name.endswith("json") else "\n".join(tokens), "utf-8")
     return str(path)
 
 
-# -- pictures -----------------------------------------------------------------------------
+# -- images -------------------------------------------------------------------------------
 
 
 def make(task: str, model: Any, **parts: Any) -> Any:
-    """The library's own pipeline around a model.
+    """Make the library's pipeline around a model.
 
-    Where an answer is made by rounding or by choosing, give it a model of double precision: in
-    single precision what lies on the edge may fall to one side alone, and to the other in a batch.
+    If an answer is rounded or chosen by a threshold, pass a model of double precision: in single
+    precision a value at the edge may fall to one side alone and to the other in a batch.
     """
     from transformers import pipeline
 
@@ -231,7 +231,7 @@ def image_feature_extraction() -> Any:
     return make("image-feature-extraction", t.ViTModel(config), image_processor=processor)
 
 
-#: an encoder of two levels, for depth and segmentation
+#: options of an encoder of two levels, for depth and segmentation
 LEVELS = {
     "num_encoder_blocks": 2,
     "depths": [1, 1],
@@ -279,7 +279,7 @@ def object_detection() -> Any:
 
 
 def text_and_vision() -> dict[str, Any]:
-    """Configurations of two encoders that meet in one space."""
+    """Return the configurations of a text encoder and an image encoder with one space."""
     text = {**SMALL, "vocab_size": len(words()), "max_position_embeddings": 64}
     return {
         "text_config": {**text, "eos_token_id": 3, "pad_token_id": 0, "bos_token_id": 2},
@@ -362,7 +362,7 @@ def mask_generation() -> Any:
     )
 
     class KeepsSome(t.SamImageProcessorPil):  # type: ignore[misc]
-        """Keeps the first masks; the library's own step drops what overlaps, by torchvision."""
+        """A processor that keeps the first masks; the library's own step needs torchvision."""
 
         def post_process_for_mask_generation(
             self, masks: Any, scores: Any, boxes: Any, threshold: float
@@ -491,7 +491,7 @@ def zero_shot_audio_classification() -> Any:
         feature_size=16,
         sampling_rate=RATE,
         hop_length=160,
-        max_length_s=2,  # of what is longer it takes a part at random
+        max_length_s=2,  # it takes a random part of longer inputs
         fft_window_size=256,
         frequency_max=8000,
         truncation="rand_trunc",
@@ -551,7 +551,7 @@ def table_question_answering() -> Any:
 
 
 def table(rng: random.Random) -> dict[str, Any]:
-    """A table of words and a question about it."""
+    """Draw a table of words and a question about it."""
     rows = rng.randint(1, 3)
     columns = {name: rng.choices(small_models.WORDS, k=rows) for name in ("batch", "model")}
     return {"table": columns, "query": sentence(rng, 4)}
@@ -569,7 +569,7 @@ def document_question_answering() -> Any:
 
 
 def document(rng: random.Random) -> dict[str, Any]:
-    """A question about words, and where these stand on a page."""
+    """Draw a question about words, and the boxes of the words on a page."""
     count = rng.choice([3, 5])
     boxes = [[10 * i, 10, 10 * i + 9, 20] for i in range(count)]
     found = [list(pair) for pair in zip(rng.choices(small_models.WORDS, k=count), boxes)]  # noqa: B905
@@ -577,7 +577,7 @@ def document(rng: random.Random) -> dict[str, Any]:
 
 
 def language_model(vocabulary_size: int) -> dict[str, Any]:
-    """The configuration of a small Llama, which begins, ends and pads as the small tokenizer."""
+    """Return the options of a small Llama with the special tokens of the small tokenizer."""
     return {
         **SMALL,
         "vocab_size": vocabulary_size,
@@ -607,7 +607,7 @@ def decision() -> Any:
 
 
 def request(rng: random.Random) -> dict[str, Any]:
-    """A state, and a question about it."""
+    """Draw a state, and a question about it."""
     question = {"type": "noul", "instructions": sentence(rng, 4)}
     return {"state": sentence(rng), "questions": {"waits": question}}
 
@@ -671,14 +671,14 @@ def any_to_any() -> Any:
     return make("any-to-any", model, processor=processor)
 
 
-def shown(kind: str, data: bytes) -> list[dict[str, Any]]:
-    """A chat about a file."""
+def media_chat(kind: str, data: bytes) -> list[dict[str, Any]]:
+    """Return a chat about a file."""
     parts = [{"type": kind, kind: data}, {"type": "text", "text": "the queue waits"}]
     return [{"role": "user", "content": parts}]
 
 
-def told(given: list[dict[str, Any]], decode: Callable[[bytes], Any]) -> Named:
-    """The same with the file decoded."""
+def decode_media(given: list[dict[str, Any]], decode: Callable[[bytes], Any]) -> Named:
+    """Return the same chat with the file decoded."""
     [message] = given
     [first, text] = message["content"]
     content = [{**first, first["type"]: decode(first[first["type"]])}, text]
@@ -689,53 +689,53 @@ def told(given: list[dict[str, Any]], decode: Callable[[bytes], Any]) -> Named:
 
 
 def text_example(task: str) -> Example:
-    """One of the six text tasks."""
+    """Return the example of one of the six text tasks."""
     kinds = small_models.PARAMETERS[task]
     also = {"text-classification": [Form(pair)], "text-generation": [Form(chat)]}.get(task, [])
     return Example(task, lambda: text_pipeline(task), text_for(task), parameters=kinds, also=also)
 
 
 def text_pipeline(task: str) -> Any:
-    """The small model that the tests of text have, for chats too."""
+    """Make the small pipeline of the tests of text, with a chat template."""
     made = small_models.pipeline(task)
     made.tokenizer.chat_template = CHAT
     return made
 
 
 def pair(rng: random.Random) -> dict[str, str]:
-    """Two texts that are classified together."""
+    """Draw two texts that are classified together."""
     return {"text": sentence(rng), "text_pair": sentence(rng)}
 
 
 def chat(rng: random.Random) -> list[dict[str, str]]:
-    """What somebody says."""
+    """Draw a chat of one message."""
     return [{"role": "user", "content": sentence(rng)}]
 
 
 def image_example(task: str, build: Callable[[], Any], *kinds: Mapping[str, Any]) -> Example:
-    """A task that takes a picture."""
+    """Return the example of a task that takes an image."""
     return Example(task, build, picture, seen, kinds or ({},))
 
 
 def audio_example(task: str, build: Callable[[], Any], *kinds: Mapping[str, Any]) -> Example:
-    """A task that takes a recording."""
-    return Example(task, build, recording, heard, kinds or ({},), also=[Form(waves, played)])
+    """Return the example of a task that takes a recording."""
+    return Example(task, build, recording, heard, kinds or ({},), also=[Form(waveform, samples_of)])
 
 
-def waves(rng: random.Random) -> dict[str, Any]:
-    """A recording as numbers."""
+def waveform(rng: random.Random) -> dict[str, Any]:
+    """Draw a recording as numbers."""
     return {"raw": heard(recording(rng, 3000)).tolist(), "sampling_rate": RATE}
 
 
-def played(given: dict[str, Any]) -> Any:
-    """Samples as pipelines take them."""
+def samples_of(given: dict[str, Any]) -> Any:
+    """Return the samples as pipelines take them."""
     import numpy as np
 
     return np.asarray(given["raw"], dtype="float32")
 
 
-LOOKED_FOR = {"candidate_labels": ["red", "the blue queue"]}
-LISTENED_FOR = {"candidate_labels": ["one two", "three"], "hypothesis_template": "{} waits"}
+IMAGE_LABELS = {"candidate_labels": ["red", "the blue queue"]}
+AUDIO_LABELS = {"candidate_labels": ["one two", "three"], "hypothesis_template": "{} waits"}
 
 EXAMPLES = [
     *map(text_example, small_models.TASKS),
@@ -764,12 +764,12 @@ EXAMPLES = [
         files=("image/png",),
     ),
     image_example(
-        "zero-shot-image-classification", zero_shot_image_classification, LOOKED_FOR, LISTENED_FOR
+        "zero-shot-image-classification", zero_shot_image_classification, IMAGE_LABELS, AUDIO_LABELS
     ),
     image_example(
         "zero-shot-object-detection",
         zero_shot_object_detection,
-        {**LOOKED_FOR, "threshold": 0.01},
+        {**IMAGE_LABELS, "threshold": 0.01},
         {"candidate_labels": "red,blue", "threshold": 0.01, "top_k": 3},
     ),
     Example(
@@ -786,7 +786,7 @@ EXAMPLES = [
     Example("video-classification", video_classification, video, on_disk, ({}, {"top_k": 1})),
     audio_example("audio-classification", audio_classification, {}, {"top_k": 1}),
     audio_example(
-        "zero-shot-audio-classification", zero_shot_audio_classification, LOOKED_FOR, LISTENED_FOR
+        "zero-shot-audio-classification", zero_shot_audio_classification, IMAGE_LABELS, AUDIO_LABELS
     ),
     audio_example(
         "automatic-speech-recognition",
@@ -803,7 +803,10 @@ EXAMPLES = [
         lambda given: {**given, "images": seen(given["images"])},
         ({"max_new_tokens": 4, "generate_kwargs": {"do_sample": False}},),
         also=[
-            Form(lambda rng: shown("image", picture(rng)), lambda given: told(given, seen)),
+            Form(
+                lambda rng: media_chat("image", picture(rng)),
+                lambda given: decode_media(given, seen),
+            ),
             Form(sentence, lambda given: Named(text=given)),
         ],
     ),
@@ -814,13 +817,16 @@ EXAMPLES = [
         lambda given: {**given, "audio": heard(given["audio"])},
         ({"max_new_tokens": 4, "generate_kwargs": {"do_sample": False}},),
         also=[
-            Form(lambda rng: shown("audio", recording(rng)), lambda given: told(given, heard)),
+            Form(
+                lambda rng: media_chat("audio", recording(rng)),
+                lambda given: decode_media(given, heard),
+            ),
             Form(sentence),
         ],
     ),
     Example("decision", decision, request),
 ]
-#: other kinds of model for the same tasks
+#: examples with other kinds of model for the same tasks
 MORE = [
     Example(
         "automatic-speech-recognition",
@@ -828,7 +834,7 @@ MORE = [
         lambda rng: recording(rng, rng.choice([3000, 9000])),
         heard,
         ({"max_new_tokens": 6},),
-        name="speech recognition by writing",
+        name="speech recognition by generation",
     )
 ]
 BY_TASK = {example.task: example for example in EXAMPLES}
