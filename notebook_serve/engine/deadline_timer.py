@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 
 class DeadlineTimer:
@@ -47,7 +47,7 @@ class DeadlineTimer:
             if self._heap[0][1] == key:
                 self._changed.notify()
 
-    def discard(self, *keys: int) -> None:
+    def discard(self, keys: Iterable[int]) -> None:
         """Forget `keys`, if they are still to come."""
         with self._lock:
             for key in keys:

@@ -12,7 +12,8 @@ from ..queueing.merged_stats import state_of, together
 from ..queueing.policies import label
 from ..queueing.record_log import Errors
 from ..queueing.stats import Stats
-from .engine import Engine, Tracer
+from .batch_runner import Tracer
+from .engine import Engine
 
 #: what the first model is called besides its own name
 FIRST = "default"

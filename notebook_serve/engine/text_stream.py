@@ -12,7 +12,8 @@ from typing import Any
 from ..errors import InvalidInput
 from ..models.base import Model
 from ..models.generation import Cut, Piece, Prompt
-from .engine import Answer, Engine
+from .engine import Engine
+from .requests import Answer
 
 #: seconds after which a thread that waits for a piece looks up, to see an interrupt
 LOOK_UP = 0.5

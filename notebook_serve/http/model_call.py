@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from ..engine.engine import Answer, Engine
+from ..engine.engine import Engine
 from ..engine.registry import FIRST, EngineRegistry
+from ..engine.requests import Answer
 from ..engine.text_stream import Stream, check_writes, submit
 from ..errors import ServeError, UnsupportedMediaType
 from ..models.base import Model

@@ -17,8 +17,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from ..engine.engine import Answer
 from ..engine.registry import FIRST
+from ..engine.requests import Answer
 from ..engine.text_stream import Stream
 from ..errors import InvalidInput, ServeError
 from ..models.encoder import EncoderModel

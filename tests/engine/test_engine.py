@@ -30,9 +30,11 @@ from notebook_serve import (
     Window,
     WorkerDead,
 )
+from notebook_serve.engine.admission import retry_after
 from notebook_serve.engine.circuit_breaker import CircuitBreaker
-from notebook_serve.engine.engine import Answer, Engine, retry_after
+from notebook_serve.engine.engine import Engine
 from notebook_serve.engine.failures import FAILING_AFTER
+from notebook_serve.engine.requests import Answer
 from notebook_serve.models.base import FunctionModel, Prepared
 from notebook_serve.queueing.scheduler import PolicyFault
 
@@ -175,7 +177,8 @@ def test_time_with_nothing_to_do_does_not_lengthen_the_wait(engine: MakeEngine) 
     gate = Gate()
     one = engine(gate, max_queue_size=40)
     for number in range(20):
-        one._backlog.learn(BatchRecord(number, "idle", (1,), started=number * 60.0, seconds=0.09))
+        record = BatchRecord(number, "idle", (1,), started=number * 60.0, seconds=0.09)
+        one._requests.estimate.learn(record)
     running = ask(one, 0)
     assert gate.begun.wait(30)
     waiting = one.submit(list(range(40)), {})
@@ -238,7 +241,7 @@ def test_a_model_that_only_fails_is_left_alone_for_a_while(engine: MakeEngine) -
         return inputs
 
     one = engine(model)
-    one.breaker = CircuitBreaker(threshold=3, cool_off=0.05)
+    one._admission.breaker = CircuitBreaker(threshold=3, cool_off=0.05)
     for _ in range(3):
         with pytest.raises(ModelFailed):
             ask(one, 1).result(30)
@@ -278,7 +281,7 @@ def test_a_model_is_failing_exactly_while_its_newest_requests_fail(engine: MakeE
     seed = random.randrange(2**32)
     print(f"seed {seed}")  # noqa: T201 - to repeat a failure
     chosen, one, ran = random.Random(seed), engine(Sometimes(), policy=NoBatching()), list[str]()
-    one.breaker = CircuitBreaker(threshold=10**9)
+    one._admission.breaker = CircuitBreaker(threshold=10**9)
     assert one.state == "ready"
     for _ in range(300):
         wanted = chosen.choice(("ok", "failed", "failed", "failed", "invalid"))
@@ -316,7 +319,7 @@ def test_a_failing_model_says_what_failed_and_what_comes_next(
 ) -> None:
     """Type, message, how often, which request and what next; logged once, with the traceback."""
     one = engine(Sometimes(), policy=NoBatching())
-    one.breaker = CircuitBreaker(threshold=4, cool_off=60.0)
+    one._admission.breaker = CircuitBreaker(threshold=4, cool_off=60.0)
     with caplog.at_level(logging.INFO, "notebook_serve"):
         assert outcome_of(one, "failed") == "failed"
         first = one.failing
@@ -456,7 +459,7 @@ def test_warnings_say_what_slows_it_down(engine: MakeEngine) -> None:
     """A server without trouble has none; one that ran out of memory says the limit it learned."""
     one = engine(double)
     assert one.warnings == []
-    one.ceiling.failed(1000)
+    one._runner.memory.failed(1000)
 
     assert one.warnings == ["A batch ran out of memory: batches are limited to 500 padded tokens."]
     assert one.stats().warnings == tuple(one.warnings)
@@ -542,7 +545,7 @@ def test_who_cannot_be_served_in_time_is_refused_at_once(engine: MakeEngine) -> 
     gate = Gate()
     one = engine(gate, timeout=60.0)
     for n in range(20):
-        one._backlog.learn(BatchRecord(n, "full", (1,), 0.0, 1.0))  # each took a second
+        one._requests.estimate.learn(BatchRecord(n, "full", (1,), 0.0, 1.0))  # each took a second
     futures = [ask(one, 0)]
     assert gate.begun.wait(30)
     futures += one.submit(list(range(10)), {})
@@ -574,7 +577,7 @@ def test_what_the_policy_gives_up_is_refused(engine: MakeEngine) -> None:
 
     assert (first.result(60).value, last.result(60).value) == ("first", "last")
     for future in given_up:
-        with pytest.raises(Overloaded, match="the policy gave this request up") as caught:
+        with pytest.raises(Overloaded, match="the policy dropped this request") as caught:
             future.result(60)
         assert caught.value.retry_after >= 1
         assert caught.value.record is not None

@@ -65,7 +65,7 @@ def pool() -> Iterator[ThreadPoolExecutor]:
 
 def submitted(server: Server) -> int:
     """How many requests a server has taken in that are not answered."""
-    return len(server._engine._open)
+    return len(server._engine._requests)
 
 
 def notes_of(report: Report) -> list[str]:

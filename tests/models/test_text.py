@@ -21,7 +21,8 @@ from notebook_serve import (
     ResettingWindow,
     Window,
 )
-from notebook_serve.engine.engine import Answer, Engine
+from notebook_serve.engine.engine import Engine
+from notebook_serve.engine.requests import Answer
 from notebook_serve.models.text import TextPipeline, as_model, position_limit
 from notebook_serve.models.unbatched import AnyPipeline
 

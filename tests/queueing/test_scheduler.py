@@ -29,7 +29,7 @@ from notebook_serve.queueing.policies import (
     ResettingWindow,
     Window,
 )
-from notebook_serve.queueing.scheduler import FALLBACK, PolicyFault, Scheduler, checked
+from notebook_serve.queueing.scheduler import FALLBACK, PolicyFault, Scheduler, check_decision
 from notebook_serve.records import BatchRecord
 
 Decide = Callable[[Sequence[Job], float], Any]
@@ -358,10 +358,10 @@ def test_checked_gives_a_good_decision_back() -> None:
     job = Job(1, 0.0)
     wait, take = Decision(wake_at=2.0), Decision((job,), reason="idle")
 
-    assert checked(wait, [job], 1.0) is wait
-    assert checked(take, [job], 1.0) == take
+    assert check_decision(wait, [job], 1.0) is wait
+    assert check_decision(take, [job], 1.0) == take
     with pytest.raises(PolicyError):
-        checked(wait, [job], 2.0)
+        check_decision(wait, [job], 2.0)
 
 
 # -- observing ----------------------------------------------------------------------------

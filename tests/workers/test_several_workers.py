@@ -97,7 +97,8 @@ def test_threads_share_weights_and_never_a_tokenizer(make: Make, task: str) -> N
         thread.join()
     for number, answers in enumerate(expected):
         assert_same(answers, found[number])
-    runners: list[Any] = [executor._model._runner for executor in server._engine._executors]  # type: ignore[attr-defined]
+    executors: Any = server._engine._runner.executors
+    runners = [executor._model._runner for executor in executors]
     assert len({id(runner.tokenizer) for runner in runners}) == 3
     assert {id(runner.model) for runner in runners} == {id(pipe.model)}
 
@@ -125,7 +126,8 @@ def test_a_pipeline_is_moved_to_its_device(make: Make) -> None:
     """A copy of it; the person's own stays where it was. (The device ``meta`` holds no numbers.)"""
     pipe = small_models.pipeline("fill-mask")
     server = make(pipe, devices=["meta", "cpu"])
-    models: list[Any] = [executor._model._runner.model for executor in server._engine._executors]  # type: ignore[attr-defined]
+    executors: Any = server._engine._runner.executors
+    models = [executor._model._runner.model for executor in executors]
     assert [str(model.device) for model in models] == ["meta", "cpu"]
     assert models[1] is pipe.model
     assert "2 threads on meta, cpu" in server._repr_html_()
@@ -178,7 +180,7 @@ def test_everything_at_once_loses_nothing(make: Make, worker: str) -> None:
 
     server = make(loader=loader, worker=worker, workers=3)
     server.wait_ready(60)
-    server._engine.breaker.threshold = 10_000
+    server._engine._admission.breaker.threshold = 10_000
     outcomes = Counter[str]()
     lock = threading.Lock()
 
