@@ -115,6 +115,8 @@ def is_back_up_in_room(call: Call, package: Package = OWN) -> bool:
     """Return True for a call, inside one room, from a file to one that imports it."""
     if call.caller is None or room(call.module) != room(call.caller):
         return False
+    if call.name == "<genexpr>":  # an argument of the caller, which is not called back
+        return False
     return call.module != call.caller and call.caller in package.reachable[call.module]
 
 
