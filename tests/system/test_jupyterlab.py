@@ -235,7 +235,7 @@ Open = Callable[[str], Notebook]
 
 @pytest.fixture(name="open_notebook")
 def opening(browser: Browser, lab: Lab) -> Iterator[Open]:
-    """Return a function that opens notebooks; fail if a page logs an error or requests another host."""
+    """Return a function that opens notebooks; fail if one logs an error or leaves JupyterLab."""
     context = browser.new_context(viewport=WINDOW)
     context.set_default_timeout(LIMIT)
     troubles: list[str] = []
@@ -521,7 +521,7 @@ def test_a_load_test_under_a_dashboard_is_interrupted(
 
 @pytest.fixture
 def rests(live: str) -> Iterator[Callable[..., None]]:
-    """Return a function that waits until no thread in the kernel serves a dashboard, or one does."""
+    """Return a function that waits until the kernel has no thread for a dashboard, or has one."""
     with httpx.Client(base_url=live) as client:
 
         def threads() -> int:
