@@ -155,7 +155,8 @@ def test_the_page_has_the_present_figures() -> None:
     """`python -m tests.generate.structure --write` mends it."""
     page = PAGE.read_text("utf-8")
 
-    assert page.partition(BEGIN)[2].startswith(structure.static_part())
+    up_to_date = page.partition(BEGIN)[2].startswith(structure.static_part())
+    assert up_to_date, "run: python -m tests.generate.structure --write"
 
 
 def test_one_request_takes_few_calls_and_none_goes_back_up() -> None:

@@ -214,7 +214,7 @@ def scores(texts: list[str]) -> list[float]:
 
 
 def has_run(server: Server, batches: int) -> bool:
-    """Return True if the first worker has run this number of batches."""
+    """Return True if the first worker has run more than a number of batches."""
     return server.stats().workers[0].batches > batches
 
 

@@ -205,7 +205,7 @@ def test_a_forward_pass_that_outlasts_stop_is_logged_once() -> None:
     """If the script stops the server, one line says that a forward pass still runs."""
     end = run("run_never(); server.stop(timeout=0.2)")
 
-    assert end == End(0, "", "default: a forward outlasts stop(); its thread ends with it\n")
+    assert end == End(0, "", "default: a forward pass outlasts stop(); its thread ends with it\n")
 
 
 def test_a_stopped_server_is_freed() -> None:

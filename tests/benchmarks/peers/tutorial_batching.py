@@ -1,6 +1,6 @@
-"""The tutorial's batching loop: no batch size, and the wait restarts with every arrival.
+"""The tutorial's batching loop, completed: no batch size, a wait restarted by every arrival.
 
-Two mistakes are fixed: it runs, and it keeps the first request of a batch.
+The first request of a batch is kept; the tutorial loses it.
 """
 
 from __future__ import annotations
