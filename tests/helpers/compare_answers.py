@@ -50,5 +50,5 @@ def _assert_close(expected: Any, actual: Any, tolerance: float, at: str) -> None
 
 
 def called(value: object) -> str:
-    """Return the id of a value in a parametrised test: the same in every process, no address."""
+    """What a parametrised test calls a value: the same in every process, without its address."""
     return without_addresses(repr(value))

@@ -1,7 +1,7 @@
 """Every task of transformers with a small model of random weights; nothing is downloaded.
 
-Each `Example` holds a function that builds a pipeline, inputs as clients send them, and the same
-inputs as the pipeline takes them. Tokenizers and processors are made here too.
+Each `Example` builds a pipeline, and gives inputs as clients send them and as the pipeline takes
+them. Tokenizers and processors are built here too.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 from . import small_models
 
-#: spread of weights that is large enough to make answers differ
+#: weights large enough that answers differ from each other
 SPREAD = 0.2
 LABELS = ["calm", "busy", "full"]
 NAMED = {
@@ -35,15 +35,15 @@ SMALL = {
 }
 SQUARE = {"height": 32, "width": 32}
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
-#: samples per second of all recordings here
+#: sampling rate of all sound here
 RATE = 16_000
-#: folder, until the tests end, of inputs that the library takes only as files
+#: folder for files that transformers takes only by path; deleted at exit
 FILES = tempfile.TemporaryDirectory()
 atexit.register(FILES.cleanup)
 
 
 class Named(dict[str, Any]):
-    """Keyword arguments of a call of a pipeline."""
+    """Keyword arguments for the call of a pipeline."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,8 @@ class Form:
 
 
 def answer(pipe: Any, called: Any, parameters: Mapping[str, Any]) -> Any:
-    """Call a pipeline."""
-    # The library changes its arguments.
+    """Return the answer of a pipeline."""
+    # transformers modifies its arguments.
     called, parameters = copy.deepcopy(called), copy.deepcopy(dict(parameters))
     if isinstance(called, Named):
         return pipe(**called, **parameters)
@@ -65,21 +65,21 @@ def answer(pipe: Any, called: Any, parameters: Mapping[str, Any]) -> Any:
 
 @dataclass(frozen=True)
 class Example:
-    """A task, a small model for it, and its inputs and parameters."""
+    """A task with a small model, inputs and parameters."""
 
     task: str
     build: Callable[[], Any]
-    #: draws an input as a client sends it: text, the bytes of a file, or a JSON value
+    #: a random input as a client sends it: text, the bytes of a file, or JSON
     given: Callable[[random.Random], Any]
-    #: converts it to the argument of the pipeline
+    #: the same input as the pipeline takes it
     called: Callable[[Any], Any] = lambda given: given
-    #: parameters of requests
+    #: sets of parameters of requests
     parameters: Sequence[Mapping[str, Any]] = ({},)
-    #: name for one of several kinds of pipeline for a task
+    #: the kind of model, if a task has several
     name: str = ""
-    #: media types of files that an answer can be sent as
+    #: media types of the answer as a file
     files: Sequence[str] = ()
-    #: other forms of input that the task takes
+    #: other forms of input
     also: Sequence[Form] = ()
 
     @property
@@ -88,14 +88,14 @@ class Example:
         return [Form(self.given, self.called), *self.also]
 
     def pipeline(self) -> Any:
-        """Make a pipeline, with the same weights each time."""
+        """Build a pipeline, with the same weights each time."""
         import torch
 
         torch.manual_seed(0)
         return self.build()
 
     def answer(self, pipe: Any, given: Any, parameters: Mapping[str, Any]) -> Any:
-        """Return the pipeline's own answer to an input."""
+        """Return the answer of the pipeline itself."""
         return answer(pipe, self.called(given), parameters)
 
     def __str__(self) -> str:
@@ -106,7 +106,7 @@ class Example:
 
 
 def picture(rng: random.Random, width: int = 0, height: int = 0) -> bytes:
-    """Draw a PNG file of noise; its size is random by default."""
+    """Return a PNG file of noise, of a random size by default."""
     import numpy as np
     from PIL import Image
 
@@ -118,14 +118,14 @@ def picture(rng: random.Random, width: int = 0, height: int = 0) -> bytes:
 
 
 def seen(data: bytes) -> Any:
-    """Decode an image as pipelines take it."""
+    """Open an image file as pipelines take it."""
     from PIL import Image
 
     return Image.open(io.BytesIO(data))
 
 
 def recording(rng: random.Random, count: int = 0, rate: int = RATE) -> bytes:
-    """Draw a WAV file of noise; its length is one of three by default."""
+    """Return a WAV file of noise, of one of three lengths by default."""
     import numpy as np
 
     count = count or rng.choice([2000, 3000, 20_000])
@@ -140,7 +140,7 @@ def recording(rng: random.Random, count: int = 0, rate: int = RATE) -> bytes:
 
 
 def heard(data: bytes) -> Any:
-    """Decode the samples of a WAV file as pipelines take them."""
+    """Read the samples of a WAV file as pipelines take them."""
     import numpy as np
 
     with wave.open(io.BytesIO(data)) as file:
@@ -149,7 +149,7 @@ def heard(data: bytes) -> Any:
 
 
 def video(rng: random.Random, frames: int = 6) -> bytes:
-    """Draw an MP4 file of noise."""
+    """Return an MP4 file of noise."""
     import av
     import numpy as np
 
@@ -165,19 +165,19 @@ def video(rng: random.Random, frames: int = 6) -> bytes:
 
 
 def on_disk(data: bytes) -> str:
-    """Write a file and return its path, as pipelines for video take it."""
+    """Write a file and return its path, which a video pipeline takes."""
     path = Path(tempfile.mkdtemp(dir=FILES.name)) / "clip.mp4"
     path.write_bytes(data)
     return str(path)
 
 
 def sentence(rng: random.Random, most: int = 12) -> str:
-    """Draw a sentence of random words."""
+    """Return random words."""
     return " ".join(rng.choices(small_models.WORDS, k=rng.randint(2, most)))
 
 
 def text_for(task: str) -> Callable[[random.Random], str]:
-    """Return a function that draws a text for one of the text tasks."""
+    """Return a function that makes texts for a text task."""
     return lambda rng: small_models.inputs(task, 1, rng.randrange(2**32), most=12)[0]
 
 
@@ -185,28 +185,28 @@ def text_for(task: str) -> Callable[[random.Random], str]:
 
 
 def words(*names: str) -> Any:
-    """Copy the small tokenizer; besides token ids it returns the inputs with these names."""
+    """Copy the small tokenizer, with these model inputs after ``input_ids``."""
     made = copy.deepcopy(small_models.tokenizer())
     made.model_input_names = ["input_ids", *(names or ("attention_mask",))]
     return made
 
 
 def vocabulary(tokens: Sequence[str], name: str) -> str:
-    """Write a vocabulary file and return its path; some tokenizers are only made from a file."""
+    """Write a vocabulary file for a tokenizer class that needs one; return its path."""
     path = Path(tempfile.mkdtemp(dir=FILES.name)) / name
     ids = {token: index for index, token in enumerate(tokens)}
     path.write_text(json.dumps(ids) if name.endswith("json") else "\n".join(tokens), "utf-8")
     return str(path)
 
 
-# -- images -------------------------------------------------------------------------------
+# -- pictures -----------------------------------------------------------------------------
 
 
 def make(task: str, model: Any, **parts: Any) -> Any:
-    """Make the library's pipeline around a model.
+    """Build a pipeline of transformers around a model.
 
-    If an answer is rounded or chosen by a threshold, pass a model of double precision: in single
-    precision a value at the edge may fall to one side alone and to the other in a batch.
+    If an answer is rounded or selected, give a model of double precision. In single precision a
+    value at the edge may be rounded differently in a batch.
     """
     from transformers import pipeline
 
@@ -231,7 +231,7 @@ def image_feature_extraction() -> Any:
     return make("image-feature-extraction", t.ViTModel(config), image_processor=processor)
 
 
-#: options of an encoder of two levels, for depth and segmentation
+#: an encoder of two levels, for depth and segmentation
 LEVELS = {
     "num_encoder_blocks": 2,
     "depths": [1, 1],
@@ -279,7 +279,7 @@ def object_detection() -> Any:
 
 
 def text_and_vision() -> dict[str, Any]:
-    """Return the configurations of a text encoder and an image encoder with one space."""
+    """Return configurations of two encoders with a common space."""
     text = {**SMALL, "vocab_size": len(words()), "max_position_embeddings": 64}
     return {
         "text_config": {**text, "eos_token_id": 3, "pad_token_id": 0, "bos_token_id": 2},
@@ -362,7 +362,7 @@ def mask_generation() -> Any:
     )
 
     class KeepsSome(t.SamImageProcessorPil):  # type: ignore[misc]
-        """A processor that keeps the first masks; the library's own step needs torchvision."""
+        """A processor that keeps the first masks; dropping overlaps would need torchvision."""
 
         def post_process_for_mask_generation(
             self, masks: Any, scores: Any, boxes: Any, threshold: float
@@ -491,7 +491,7 @@ def zero_shot_audio_classification() -> Any:
         feature_size=16,
         sampling_rate=RATE,
         hop_length=160,
-        max_length_s=2,  # it takes a random part of longer inputs
+        max_length_s=2,  # of what is longer it takes a part at random
         fft_window_size=256,
         frequency_max=8000,
         truncation="rand_trunc",
@@ -551,7 +551,7 @@ def table_question_answering() -> Any:
 
 
 def table(rng: random.Random) -> dict[str, Any]:
-    """Draw a table of words and a question about it."""
+    """Return a table of words and a question about it."""
     rows = rng.randint(1, 3)
     columns = {name: rng.choices(small_models.WORDS, k=rows) for name in ("batch", "model")}
     return {"table": columns, "query": sentence(rng, 4)}
@@ -569,7 +569,7 @@ def document_question_answering() -> Any:
 
 
 def document(rng: random.Random) -> dict[str, Any]:
-    """Draw a question about words, and the boxes of the words on a page."""
+    """Return a question about words with their boxes on a page."""
     count = rng.choice([3, 5])
     boxes = [[10 * i, 10, 10 * i + 9, 20] for i in range(count)]
     found = [list(pair) for pair in zip(rng.choices(small_models.WORDS, k=count), boxes)]  # noqa: B905
@@ -577,7 +577,7 @@ def document(rng: random.Random) -> dict[str, Any]:
 
 
 def language_model(vocabulary_size: int) -> dict[str, Any]:
-    """Return the options of a small Llama with the special tokens of the small tokenizer."""
+    """Return the configuration of a small Llama with the special tokens of the small tokenizer."""
     return {
         **SMALL,
         "vocab_size": vocabulary_size,
@@ -607,7 +607,7 @@ def decision() -> Any:
 
 
 def request(rng: random.Random) -> dict[str, Any]:
-    """Draw a state, and a question about it."""
+    """Return a state and a question about it."""
     question = {"type": "noul", "instructions": sentence(rng, 4)}
     return {"state": sentence(rng), "questions": {"waits": question}}
 
@@ -671,14 +671,14 @@ def any_to_any() -> Any:
     return make("any-to-any", model, processor=processor)
 
 
-def media_chat(kind: str, data: bytes) -> list[dict[str, Any]]:
+def file_chat(kind: str, data: bytes) -> list[dict[str, Any]]:
     """Return a chat about a file."""
     parts = [{"type": kind, kind: data}, {"type": "text", "text": "the queue waits"}]
     return [{"role": "user", "content": parts}]
 
 
-def decode_media(given: list[dict[str, Any]], decode: Callable[[bytes], Any]) -> Named:
-    """Return the same chat with the file decoded."""
+def decode_chat(given: list[dict[str, Any]], decode: Callable[[bytes], Any]) -> Named:
+    """Return the arguments for a chat with its file decoded."""
     [message] = given
     [first, text] = message["content"]
     content = [{**first, first["type"]: decode(first[first["type"]])}, text]
@@ -689,26 +689,26 @@ def decode_media(given: list[dict[str, Any]], decode: Callable[[bytes], Any]) ->
 
 
 def text_example(task: str) -> Example:
-    """Return the example of one of the six text tasks."""
+    """Return the example of a text task."""
     kinds = small_models.PARAMETERS[task]
     also = {"text-classification": [Form(pair)], "text-generation": [Form(chat)]}.get(task, [])
     return Example(task, lambda: text_pipeline(task), text_for(task), parameters=kinds, also=also)
 
 
 def text_pipeline(task: str) -> Any:
-    """Make the small pipeline of the tests of text, with a chat template."""
+    """Return a small text pipeline with a chat template."""
     made = small_models.pipeline(task)
     made.tokenizer.chat_template = CHAT
     return made
 
 
 def pair(rng: random.Random) -> dict[str, str]:
-    """Draw two texts that are classified together."""
+    """Return two texts that are classified together."""
     return {"text": sentence(rng), "text_pair": sentence(rng)}
 
 
 def chat(rng: random.Random) -> list[dict[str, str]]:
-    """Draw a chat of one message."""
+    """Return a chat of one message."""
     return [{"role": "user", "content": sentence(rng)}]
 
 
@@ -719,23 +719,23 @@ def image_example(task: str, build: Callable[[], Any], *kinds: Mapping[str, Any]
 
 def audio_example(task: str, build: Callable[[], Any], *kinds: Mapping[str, Any]) -> Example:
     """Return the example of a task that takes a recording."""
-    return Example(task, build, recording, heard, kinds or ({},), also=[Form(waveform, samples_of)])
+    return Example(task, build, recording, heard, kinds or ({},), also=[Form(waves, to_array)])
 
 
-def waveform(rng: random.Random) -> dict[str, Any]:
-    """Draw a recording as numbers."""
+def waves(rng: random.Random) -> dict[str, Any]:
+    """Return a recording as numbers."""
     return {"raw": heard(recording(rng, 3000)).tolist(), "sampling_rate": RATE}
 
 
-def samples_of(given: dict[str, Any]) -> Any:
-    """Return the samples as pipelines take them."""
+def to_array(given: dict[str, Any]) -> Any:
+    """Return samples as pipelines take them."""
     import numpy as np
 
     return np.asarray(given["raw"], dtype="float32")
 
 
-IMAGE_LABELS = {"candidate_labels": ["red", "the blue queue"]}
-AUDIO_LABELS = {"candidate_labels": ["one two", "three"], "hypothesis_template": "{} waits"}
+LOOKED_FOR = {"candidate_labels": ["red", "the blue queue"]}
+LISTENED_FOR = {"candidate_labels": ["one two", "three"], "hypothesis_template": "{} waits"}
 
 EXAMPLES = [
     *map(text_example, small_models.TASKS),
@@ -764,12 +764,12 @@ EXAMPLES = [
         files=("image/png",),
     ),
     image_example(
-        "zero-shot-image-classification", zero_shot_image_classification, IMAGE_LABELS, AUDIO_LABELS
+        "zero-shot-image-classification", zero_shot_image_classification, LOOKED_FOR, LISTENED_FOR
     ),
     image_example(
         "zero-shot-object-detection",
         zero_shot_object_detection,
-        {**IMAGE_LABELS, "threshold": 0.01},
+        {**LOOKED_FOR, "threshold": 0.01},
         {"candidate_labels": "red,blue", "threshold": 0.01, "top_k": 3},
     ),
     Example(
@@ -786,7 +786,7 @@ EXAMPLES = [
     Example("video-classification", video_classification, video, on_disk, ({}, {"top_k": 1})),
     audio_example("audio-classification", audio_classification, {}, {"top_k": 1}),
     audio_example(
-        "zero-shot-audio-classification", zero_shot_audio_classification, IMAGE_LABELS, AUDIO_LABELS
+        "zero-shot-audio-classification", zero_shot_audio_classification, LOOKED_FOR, LISTENED_FOR
     ),
     audio_example(
         "automatic-speech-recognition",
@@ -804,8 +804,7 @@ EXAMPLES = [
         ({"max_new_tokens": 4, "generate_kwargs": {"do_sample": False}},),
         also=[
             Form(
-                lambda rng: media_chat("image", picture(rng)),
-                lambda given: decode_media(given, seen),
+                lambda rng: file_chat("image", picture(rng)), lambda given: decode_chat(given, seen)
             ),
             Form(sentence, lambda given: Named(text=given)),
         ],
@@ -818,15 +817,15 @@ EXAMPLES = [
         ({"max_new_tokens": 4, "generate_kwargs": {"do_sample": False}},),
         also=[
             Form(
-                lambda rng: media_chat("audio", recording(rng)),
-                lambda given: decode_media(given, heard),
+                lambda rng: file_chat("audio", recording(rng)),
+                lambda given: decode_chat(given, heard),
             ),
             Form(sentence),
         ],
     ),
     Example("decision", decision, request),
 ]
-#: examples with other kinds of model for the same tasks
+#: other kinds of model for the same tasks
 MORE = [
     Example(
         "automatic-speech-recognition",
@@ -834,7 +833,7 @@ MORE = [
         lambda rng: recording(rng, rng.choice([3000, 9000])),
         heard,
         ({"max_new_tokens": 6},),
-        name="speech recognition by generation",
+        name="speech recognition by writing",
     )
 ]
 BY_TASK = {example.task: example for example in EXAMPLES}

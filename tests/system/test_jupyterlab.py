@@ -386,8 +386,8 @@ def test_the_quickstart_with_the_mouse(open_notebook: Open, lab: Lab, tmp_path: 
     notebook.dashboard.get_by_role("combobox", name="policy").select_option("Greedy")
     notebook.dashboard.get_by_label("max_batch_size").fill("2")
     notebook.dashboard.get_by_role("button", name="Apply").click()
-    message = "The next batch is chosen by Greedy(max_batch_size=2)."
-    notebook.dashboard.get_by_text(message).wait_for()
+    said = "The next batch is chosen by Greedy(max_batch_size=2)."
+    notebook.dashboard.get_by_text(said).wait_for()
     assert notebook.run("which-policy").startswith("Greedy(max_batch_size=2)")
     notebook.select("the-dashboard")
     notebook.dashboard.get_by_role("button", name="Pause").click()

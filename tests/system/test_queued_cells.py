@@ -158,7 +158,7 @@ def test_outputs_appear_in_their_own_cell(notebook: Notebook) -> None:
 
 
 def test_a_load_test_under_an_open_dashboard(notebook: Notebook) -> None:
-    """While snapshots are sent and commands are queued, no cell fails or is lost."""
+    """While pictures are sent and controls wait to be heard, no cell complains or is lost."""
     model_id, _ = notebook.run(
         "dashboard = server.dashboard()\ndisplay(dashboard)\nprint(dashboard.model_id)"
     )
