@@ -24,7 +24,7 @@ FILES = sources(OWN.root)
 PYTHON = [path for path in FILES if path.suffix == ".py"]
 PAGES = sorted(
     path
-    for pattern in ("*.md", "notebook_serve/**/README.md", "tests/**/README.md")
+    for pattern in ("*.md", ".github/*.md", "notebook_serve/**/README.md", "tests/**/README.md")
     for path in ROOT.glob(pattern)
 )
 #: pronouns that no page needs; others may be of people there

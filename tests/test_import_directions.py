@@ -49,7 +49,7 @@ def test_transport_and_telemetry_know_no_route(folder: str) -> None:
 
 
 def test_policies_and_simulation_have_no_clock() -> None:
-    """They get the time as an argument and run in one thread: no clock, event loop or model."""
+    """The time is an argument, and all runs in one thread: no clock, event loop or model."""
     clockless = [module for module in OWN.modules if room(module) in CLOCKLESS]
     assert [module for module in clockless if OWN.foreign(module) & FORBIDDEN] == []
 

@@ -64,7 +64,7 @@ def faults(package: Package, tests: Path, table: dict[str, list[str]]) -> list[s
 
 
 def test_each_module_is_tested_where_its_name_or_the_page_says() -> None:
-    """So a change finds its tests by the name of the file."""
+    """The name of a file, or the page, leads from each module to its tests."""
     page = PAGE.read_text("utf-8") if PAGE.exists() else ""
     if found := faults(OWN, TESTS, rows(page)):
         pytest.fail("\n".join(found), pytrace=False)

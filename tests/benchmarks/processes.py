@@ -75,7 +75,7 @@ print(json.dumps([statistics.median(taken) for taken in times]))
 ASK = """
 import json, sys, threading, urllib.request
 from tests.benchmarks.workload import inputs_of
-texts, ended, said = inputs_of("mixed", 200), threading.Event(), []
+texts, ended, answers = inputs_of("mixed", 200), threading.Event(), []
 def client(number):
     at = number
     while not ended.is_set():
@@ -84,21 +84,21 @@ def client(number):
         request = urllib.request.Request({url!r}, text.encode(), {{"X-Request-ID": f"r{{at}}"}})
         try:
             with urllib.request.urlopen(request, timeout=120) as answer:
-                said.append([text, answer.status, json.load(answer)[0]["score"]])
+                answers.append([text, answer.status, json.load(answer)[0]["score"]])
         except urllib.error.HTTPError as error:
-            said.append([text, error.code, json.load(error)["error"]])
+            answers.append([text, error.code, json.load(error)["error"]])
         except OSError as error:
-            said.append([text, 0, str(error)])
+            answers.append([text, 0, str(error)])
 threads = [threading.Thread(target=client, args=[n]) for n in range(32)]
 [thread.start() for thread in threads]
 sys.stdin.read()
 ended.set()
 [thread.join() for thread in threads]
-print(json.dumps(said))
+print(json.dumps(answers))
 """
 
 
-def started(name: str, **options: Any) -> Server:
+def start_server(name: str, **options: Any) -> Server:
     """Start a server of the classifier, and warm its worker up."""
     server = serve(loader=classifier, port=0, name=name, timeout=60.0, **options)
     server.wait_ready(120)
@@ -119,10 +119,10 @@ def load(server: Server, seconds: float, spins: bool = False) -> float:
     return float(throughput)
 
 
-def both() -> tuple[ExitStack, dict[str, Server]]:
+def start_both() -> tuple[ExitStack, dict[str, Server]]:
     """Start a server with a thread and one with a process; only one is loaded at a time."""
     stack = ExitStack()
-    servers = {kind: started(kind, worker=kind) for kind in ("thread", "process")}
+    servers = {kind: start_server(kind, worker=kind) for kind in ("thread", "process")}
     for server in servers.values():
         stack.callback(server.stop)
     return stack, servers
@@ -164,7 +164,7 @@ def idle(servers: dict[str, Server], seconds: float) -> dict[str, Any]:
 def killed(seconds: float) -> dict[str, Any]:
     """Kill the worker process ten times under load."""
     right = dict(zip(texts := inputs_of("mixed", 200), scores(texts), strict=True))
-    server = started("killed", worker="process", refuse_late=False)
+    server = start_server("killed", worker="process", refuse_late=False)
     before = dict(server.stats().outcomes)
     code = ASK.format(url=server.url)
     command = [sys.executable, "-c", code]
@@ -176,29 +176,29 @@ def killed(seconds: float) -> dict[str, Any]:
         for number in range(KILLS):
             # The worker has run a batch since the last kill.
             ran = server.stats().workers[0].batches
-            until(partial(has_run, server, ran + 1))
+            wait_until(partial(has_run, server, ran + 1))
             time.sleep(max(0.0, begun + number * seconds / KILLS - time.monotonic()))
             pid = server.stats().workers[0].pid
             if pid is not None:
                 os.kill(pid, signal.SIGKILL)
             memory.append(psutil.Process().memory_info().rss)
         ran = server.stats().workers[0].batches
-        until(partial(has_run, server, ran + 5))
+        wait_until(partial(has_run, server, ran + 5))
         memory.append(psutil.Process().memory_info().rss)
         lasted = time.monotonic() - begun
         printed, _ = asking.communicate()
-    said = json.loads(printed)
+    answers = json.loads(printed)
     stats = server.stats()
     server.stop()
     wrong = [
         (status, answer)
-        for text, status, answer in said
+        for text, status, answer in answers
         if status != 200 or abs(answer - right[text]) > 1e-4
     ]
     return {
         "seconds": round(lasted, 1),
-        "sent": len(said),
-        "status": dict(Counter(str(status) for _, status, _ in said)),
+        "sent": len(answers),
+        "status": dict(Counter(str(status) for _, status, _ in answers)),
         "wrong": wrong[:5],
         "recorded": sum(stats.outcomes.values()) - sum(before.values()),
         "restarts": dict(stats.restarts),
@@ -218,7 +218,7 @@ def has_run(server: Server, batches: int) -> bool:
     return server.stats().workers[0].batches > batches
 
 
-def until(condition: Callable[[], bool]) -> None:
+def wait_until(condition: Callable[[], bool]) -> None:
     """Wait until a condition is true."""
     while not condition():
         time.sleep(0.02)
@@ -228,7 +228,7 @@ def two(seconds: float, worker: str) -> dict[str, Any]:
     """Compare two workers with one on long texts, and with the simulation."""
     texts = inputs_of("long")
     with ExitStack() as stack:
-        servers = [started(f"{n}", worker=worker, workers=n) for n in (1, 2)]
+        servers = [start_server(f"{n}", worker=worker, workers=n) for n in (1, 2)]
         for server in servers:
             stack.callback(server.stop)
         ask = partial(
@@ -266,7 +266,7 @@ def main() -> None:
         "seconds": seconds,
     }
     if {"busy", "idle"} & set(parts):
-        stack, servers = both()
+        stack, servers = start_both()
         with stack:
             if "idle" in parts:
                 result["idle"] = idle(servers, seconds)

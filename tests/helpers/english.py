@@ -27,7 +27,7 @@ CLOSED_CLASSES = {
     "auxiliary verb": "is are was were has had does did can could may might must shall should will "
     "would",
     "conjunction": "if unless until while once because since although as than so and or but nor",
-    "preposition": "of by in on at to from for with without into onto out over under beside "
+    "preposition": "of by in on at to from for with without into onto over under beside "
     "besides between among after before about against during through per upon within",
 }
 NO_START = {word: kind for kind, words in CLOSED_CLASSES.items() for word in words.split()}

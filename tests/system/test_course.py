@@ -102,7 +102,7 @@ def executions(request: pytest.FixtureRequest) -> Iterator[Executions]:
 @each
 @pytest.mark.timeout(300)
 def test_a_notebook_runs_from_top_to_bottom(path: Path, executions: Executions) -> None:
-    """It runs offline in a fresh kernel without a warning, and nothing is left running."""
+    """The notebook runs offline in a fresh kernel, without a warning or a left-over server."""
     assert executions.wait(path.stem)["error"] == ""
 
 
@@ -129,7 +129,7 @@ def test_the_course_is_complete() -> None:
 
 @each
 def test_the_file_is_plain(path: Path) -> None:
-    """It has the newest format, a kernel that every Jupyter has, and no other metadata."""
+    """The file has the newest format, a kernel that every Jupyter has, and no other metadata."""
     notebook = read(path)
     nbformat.validate(notebook)
 
@@ -212,7 +212,7 @@ def test_it_ends_with_exercises(path: Path) -> None:
 
 @each
 def test_its_links_are_valid(path: Path) -> None:
-    """It links to the previous and the next notebook, and only to files that exist."""
+    """Links lead to the previous and the next notebook, and only to files that exist."""
     targets = re.findall(r"\]\(([^)\s]+)\)", prose(path))
     files = {target.partition("#")[0] for target in targets if "://" not in target} - {""}
     place = FILES.index(path)
@@ -233,7 +233,7 @@ def test_its_cells_have_names(path: Path) -> None:
 
 @each
 def test_it_uses_the_public_interface_only(path: Path) -> None:
-    """It imports only exported names of the package, and uses only public attributes."""
+    """A notebook imports only exported names of the package and uses only public attributes."""
     for node in parsed(path):
         if isinstance(node, ast.Import):
             used = {alias.name for alias in node.names if alias.name.startswith("notebook_serve")}

@@ -537,7 +537,7 @@ def rests(live: str) -> Iterator[Callable[..., None]]:
 def test_a_dashboard_out_of_sight_rests_and_a_closed_notebook_leaves_nothing(
     open_notebook: Open, lab: Lab, live: str, rests: Callable[..., None]
 ) -> None:
-    """Its thread ends when it is invisible, cleared or closed; the rest ends with the kernel."""
+    """Its thread ends if it is hidden, cleared or closed; all else ends with the kernel."""
     enough = lab.folder / "enough"
     enough.touch()
     notebook = open_notebook("live.ipynb")

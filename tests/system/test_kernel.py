@@ -182,7 +182,7 @@ def test_an_interrupted_cell_leaves_the_server_running(shared: Notebook) -> None
 
 
 def test_run_sync_in_cells(shared: Notebook) -> None:
-    """It works in plain cells and in cells that await; an interrupted call returns its result."""
+    """Plain cells and cells that await can call it; an interrupted call returns its result."""
     printed, _ = shared.run(
         "import asyncio\n"
         "from notebook_serve.lab.run_sync import run_sync\n"
@@ -266,7 +266,7 @@ print(server.url.rpartition(":")[2], len(servers()))
 
 
 def test_a_kernel_restarts_by_itself_in_the_middle_of_a_forward(notebook: Notebook) -> None:
-    """It exits without being killed and without output, and the next one gets the default port."""
+    """The kernel exits without being killed or output, and the next one gets the default port."""
     port = str(free_port())
     busy = BUSY.replace("FREE", port)
     assert notebook.run(busy)[0].split() == [port, "1"]

@@ -128,7 +128,7 @@ def test_cells_behind_any_other_call_run_in_their_order(notebook: Notebook) -> N
 
 
 def test_an_interrupted_load_test_lets_the_queued_cells_run(notebook: Notebook) -> None:
-    """It returns its report, so the next cells run, and the next load test is complete."""
+    """The load test returns its report, so the next cells run, and the next one is complete."""
     assert printed(
         notebook,
         "threading.Thread(target=tell).start()\n"
