@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from ..errors import LoaderFailed, StartError
 from ..models.base import Model, Prepared
-from ..models.bisection import Failure, run_isolated
+from ..models.bisection import Failure, run_with_bisection
 from ..queueing.jobs import Batch, Job
 from ..records import BatchRecord
 from ..workers.executors import Executor
@@ -153,7 +153,8 @@ class BatchRunner:
             requests=tuple([entry.id for entry in entries]),
         )
         self._record(record)
-        if self.memory.limit >= memory:  # a lack of memory has a warning of its own
+        # A lack of memory has a warning of its own.
+        if len(items) > 1 and self.memory.limit >= memory:
             failures = sum([isinstance(output, Failure) for output in outputs])
             self._health.batches.ran(len(items), retries, failures)
         if self.memory.limit < math.inf and not retries:
@@ -179,7 +180,7 @@ class BatchRunner:
     ) -> tuple[list[Any], int]:
         """Return an output or a `Failure` for each item, and the number of extra runs."""
         wanted = {id(item): entry.id for item, entry in zip(items, entries, strict=True)}
-        return run_isolated(
+        return run_with_bisection(
             partial(self._run_wanted, executor, wanted), items, partial(self._run_failed, executor)
         )
 

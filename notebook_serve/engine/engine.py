@@ -15,7 +15,7 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
 from typing import Any
@@ -31,14 +31,13 @@ from ..errors import (
 )
 from ..models.base import Model
 from ..models.generation import Prompt
-from ..models.text import as_model
 from ..progress import TICK, work_bar
 from ..queueing.policies import Policy, label
 from ..queueing.scheduler import PolicyFault, Scheduler
 from ..queueing.stats import LastError, News, Queue, Recorder, Stats
 from ..queueing.wait_estimate import WaitEstimate
 from ..records import BatchRecord, ErrorRecord, PolicyChange, RequestRecord
-from ..workers.executors import Executor, ThreadExecutor
+from ..workers.executors import Executor
 from ..workers.runtime_tuning import COLLECTING
 from .admission import MOST_RETRY_AFTER, Admission
 from .batch_runner import BatchRunner, Tracer
@@ -60,29 +59,26 @@ KEEP_CHANGES = 1000
 class Engine:
     """A model, a queue and the threads between them; knows nothing of HTTP.
 
-    `model` is a pipeline or a batch function, or None if the `executors` load it. There is a worker
-    for each executor. `timeout` is in seconds. A batch that runs for `overtime` times as long as
-    its requests had time for it is ended, if its executor can do that.
+    There is a worker for each of `executors`, which load the `model` if it is None. `timeout` is in
+    seconds. A batch that runs for `overtime` times as long as its requests had time for it is
+    ended, if its executor can do that.
     """
 
     def __init__(
         self,
-        model: Any,
-        loader: Callable[[], Any] | None,
+        model: Model | None,
         policy: Policy,
+        executors: Sequence[Executor],
         *,
         max_queue_size: int,
         timeout: float,
         name: str,
         refuse_late: bool = True,
-        executors: Sequence[Executor] = (),
         overtime: float = math.inf,
     ) -> None:
         self.name = name
         self.timeout = timeout
         self._given = model is not None
-        made = None if model is None else as_model(model)
-        executors = executors or [ThreadExecutor(made, lambda: as_model(loader and loader()))]
         self._status = Status()
         self._requests = OpenRequests(self._status)
         self._admission = Admission(
@@ -95,7 +91,7 @@ class Engine:
         self._health = Health(name, self._status)
         self._runner = BatchRunner(
             name,
-            made,
+            model,
             executors,
             self._status,
             self._requests,

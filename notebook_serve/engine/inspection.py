@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from ..models.base import FunctionModel
+from ..models.functions.function_model import FunctionModel
 from ..queueing.stats import Recorder, WorkerStats
 from ..workers.executors import Executor
 from .batch_runner import BatchRunner

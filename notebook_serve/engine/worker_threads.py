@@ -165,11 +165,13 @@ class WorkerThreads:
                 self._read_messages(wait)
                 if self._closed:
                     return None
-                batch = self._poll(time.monotonic())
-                if batch is not None:
-                    return batch
-                wake_at = math.inf if self._status.paused else self._scheduler.wake_at
-                wait = None if wake_at == math.inf else wake_at - time.monotonic()
+                wait = None
+                if self._scheduler.waiting:
+                    batch = self._poll(time.monotonic())
+                    if batch is not None:
+                        return batch
+                    wake_at = math.inf if self._status.paused else self._scheduler.wake_at
+                    wait = None if wake_at == math.inf else wake_at - time.monotonic()
 
     def _poll(self, now: float) -> Batch | None:
         """Ask the scheduler for a batch, and answer the jobs that leave without having run."""

@@ -51,7 +51,7 @@ class CostLearner:
 
     def observe(self, batch: BatchRecord) -> None:
         """Learn from a batch that ran, unless the queue has a cost model to trust."""
-        if self.online_cost is self._own:
+        if self._used is None or self._used.trusted is None:
             self._own.learn(batch)
 
     def _cost_of(self, waiting: Sequence[Job]) -> CostModel | None:

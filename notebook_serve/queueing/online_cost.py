@@ -57,7 +57,7 @@ class OnlineCost:
         """Learn from a batch that ran, unless it had to be run again in parts."""
         if batch.retries:
             return
-        size, longest, seconds = batch.size, max(batch.lengths), batch.seconds
+        size, longest, seconds = len(batch.lengths), max(batch.lengths), batch.seconds
         cost = self.trusted or self.latest
         if cost is not None:
             self._compare(cost, size, longest, seconds)

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from ..display import safe_repr
 from ..errors import FrozenPolicy, OptionError, UnknownAttribute, WrongCall
-from ..validation.option_hints import POLICY, instead, nearest
+from ..validation.option_hints import POLICY, suggest, suggest_spelling
 
 T = TypeVar("T")
 
@@ -71,7 +71,7 @@ def unknown_option(kind: Any, name: str, value: Any) -> str:
     """Return the sentence for an option that the policy `kind` does not have."""
     known = options_of(kind)
     # Of other policies one may have it, by this name or by another.
-    written = instead({**{own: f"{own}={{value}}" for own in _all()}, **POLICY}, name, value)
+    written = suggest({**{own: f"{own}={{value}}" for own in _all()}, **POLICY}, name, value)
     right = written.partition("=")[0]
     if right in known:
         hint = f"write {kind.__name__}({written})"
@@ -80,7 +80,7 @@ def unknown_option(kind: Any, name: str, value: Any) -> str:
         hint = f"{' and '.join(others)} have it, such as {others[-1]}({written})"
         hint = hint.replace(" have it", " has it") if len(others) == 1 else hint
     else:
-        hint = nearest(name, known)
+        hint = suggest_spelling(name, known)
     return f"{kind.__name__} has no option `{name}`; {hint}"
 
 
@@ -173,7 +173,7 @@ def parse_policy(text: str) -> Any:
 def _no_policy(text: str) -> OptionError:
     """Return the error for a text that is no policy."""
     name = text.strip().partition("(")[0]
-    hint = "" if name in KINDS else nearest(name, KINDS)
+    hint = "" if name in KINDS else suggest_spelling(name, KINDS)
     near = f"{hint} Or " if hint.startswith("did") else ""
     known = ", ".join(sorted(KINDS))
     return OptionError(

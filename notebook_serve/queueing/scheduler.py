@@ -74,7 +74,8 @@ class Scheduler:
 
         It can be set from any thread, also while another thread is in `poll`.
         """
-        return self._policy if self.fault is None else FALLBACK
+        # Asked for each batch: without a fault there is nothing to compare.
+        return self._policy if self._fault is None or self.fault is None else FALLBACK
 
     @policy.setter
     def policy(self, policy: Policy) -> None:
@@ -97,7 +98,7 @@ class Scheduler:
         self.waiting.add(job)
         if job.deadline < math.inf:
             heapq.heappush(self._deadlines, (job.deadline, job.id))
-            if len(self._deadlines) > 2 * len(self.waiting) + 64:
+            if len(self._deadlines) > 64 and len(self._deadlines) > 2 * len(self.waiting) + 64:
                 self._forget_stale_deadlines()
 
     def withdraw(self, job_id: int) -> Job | None:

@@ -17,7 +17,7 @@ from ..queueing.policies import PolicyLike, label
 from ..queueing.policy_kinds import as_policy
 from ..queueing.stats import Distribution
 from ..traffic import Lengths, Poisson
-from ..validation.option_hints import check_further
+from ..validation.option_hints import check_forwarded
 from ..validation.tracebacks import entry_point
 from .report import Report
 from .simulator import Dispatch, simulate
@@ -159,7 +159,7 @@ def capacity(
     """
     check_objective(objective, quantile)
     _check_requests(requests)
-    check_further(capacity, simulate, options, SEARCHED)
+    check_forwarded(capacity, simulate, options, SEARCHED)
     check_cost(cost)
     chosen = as_policy(policy)
     runs: dict[float, tuple[float, tuple[str, ...], str]] = {}
@@ -287,7 +287,7 @@ def plan(
     """
     check_objective(objective, quantile)
     _check_requests(requests)
-    check_further(plan, simulate, options, PLANNED)
+    check_forwarded(plan, simulate, options, PLANNED)
     check_cost(cost)
     chosen = as_policy(policy)
     traffic = Poisson(rate, seed=seed, n=requests)

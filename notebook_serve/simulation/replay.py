@@ -16,7 +16,7 @@ from ..queueing.policies import PolicyLike
 from ..queueing.policy_history import policies_between, policies_in_words
 from ..records import PolicyChange, RequestRecord
 from ..traffic import Trace
-from ..validation.option_hints import check_further
+from ..validation.option_hints import check_forwarded
 from ..validation.tracebacks import entry_point
 from .report import Report
 from .simulator import simulate
@@ -52,7 +52,7 @@ def replay(
     what its fit says of that unless given; `options` are those of `simulate`. Raises `OptionError`
     if there is nothing to replay.
     """
-    check_further(replay, simulate, options, RECORDED)
+    check_forwarded(replay, simulate, options, RECORDED)
     check_cost(cost)
     if isinstance(records, Report):
         changes = [PolicyChange(-math.inf, records.policy, "start"), *records.changes]

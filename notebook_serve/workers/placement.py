@@ -12,8 +12,8 @@ from typing import Any, Literal, get_args
 
 from ..errors import OptionError
 from ..models.base import Model
-from ..models.devices import moved, placed, takes_device
-from ..models.text import as_model, is_own_pipeline
+from ..models.devices import call_loader, move_to_device, takes_device
+from ..models.factory import as_model, is_own_pipeline
 from ..validation.checks import shown
 from .executors import Executor, ThreadExecutor
 
@@ -150,11 +150,11 @@ class Shared:
             if made is None:
                 assert self._loader is not None
                 told = bool(device) and takes_device(self._loader)
-                made = placed(self._loader, device) if told else self._loader()
+                made = call_loader(self._loader, device) if told else self._loader()
                 if is_own_pipeline(made) and not told:
                     self._pipe = made
             if not told:
-                made = moved(made, device, own=False)
+                made = move_to_device(made, device, own=False)
         return as_model(made)
 
 

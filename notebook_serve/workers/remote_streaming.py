@@ -60,9 +60,9 @@ class Hearing:
         """How a prompt is sent: without who listens, by its number."""
         number = len(self._prompts)
         self._prompts.append(prompt)
-        prompt.told = partial(self._over, number)
+        prompt.on_end = partial(self._over, number)
         if prompt.over:
-            prompt.told()
+            prompt.on_end()
         return DistantPrompt, (prompt.inputs, prompt.stops, number, prompt.emit is not None)
 
     def hear(self, said: Said) -> None:
@@ -80,7 +80,7 @@ class Hearing:
         """The batch is through."""
         with self._lock:
             for number, prompt in enumerate(self._prompts):
-                prompt.told = None
+                prompt.on_end = None
                 self._flags[number] = False
             self._prompts = []
 

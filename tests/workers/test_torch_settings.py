@@ -15,8 +15,8 @@ import torch
 import torch._dynamo.utils as dynamo
 
 from notebook_serve import OptionError, Server
-from notebook_serve.models.base import FunctionModel
-from notebook_serve.models.text import as_model
+from notebook_serve.models.factory import as_model
+from notebook_serve.models.functions.function_model import FunctionModel
 from notebook_serve.testing import Faulty
 from notebook_serve.workers import torch_settings as settings
 from notebook_serve.workers.torch_settings import (

@@ -32,7 +32,7 @@ from notebook_serve import (
     serve,
     servers,
 )
-from notebook_serve.models.generation import Piece, Prompt, Written
+from notebook_serve.models.generation import GeneratedSequence, Piece, Prompt
 from notebook_serve.testing import Faulty
 from notebook_serve.workers.supervisor import LONGEST_PAUSE, pause
 
@@ -152,7 +152,7 @@ def test_one_poisoned_item_costs_nobody_else_an_answer_there(make: Make) -> None
     server = make(model, worker="process", policy=Greedy(16))
     inputs: list[Any] = [*range(9), "odd", *range(6)]
     server.pause()
-    futures, _ = server._first._submit(inputs, {}, None)
+    futures, _ = server._submit(inputs, {}, None)
     server.resume()
 
     for value, future in zip(inputs, futures, strict=True):
@@ -212,10 +212,10 @@ def assert_it_is_heard(server: Server) -> None:
     pieces: list[Piece] = []
     settings = {"max_new_tokens": 40, "min_new_tokens": 40, "do_sample": False}
 
-    def answer(prompt: Prompt) -> Written:
+    def answer(prompt: Prompt) -> GeneratedSequence:
         (future,) = server._engine.submit([prompt], settings)
         (written,) = future.result(60).value
-        assert isinstance(written, Written)
+        assert isinstance(written, GeneratedSequence)
         return written
 
     whole = answer(Prompt("the queue"))
@@ -382,8 +382,8 @@ def test_a_process_that_dies_while_it_loads_is_said(make: Make) -> None:
         ({"devices": ["cpu"], "workers": 2}, "2 workers cannot be on 1 devices"),
         ({"devices": ["cpu"]}, "devices are for pipelines"),
         ({"workers": 2}, "two threads may not run one function at once"),
-        ({"overtime": 2.0}, "a thread cannot be ended"),
-        ({"worker": "process", "overtime": 0.5}, "overtime is a factor from 1"),
+        ({"overtime": 2.0}, "a thread cannot be killed"),
+        ({"worker": "process", "overtime": 0.5}, "overtime must be a number >= 1"),
     ],
 )
 def test_an_option_that_makes_no_sense_is_said_in_the_cell(
@@ -404,7 +404,7 @@ def test_only_the_request_that_kills_the_process_fails(make: Make, word: str, en
     server = make(model, worker="process", policy=Greedy(4))
     inputs: list[Any] = [1, 2, word, 3, 4, 5]
     server.pause()
-    futures, _ = server._first._submit(inputs, {}, None)
+    futures, _ = server._submit(inputs, {}, None)
     server.resume()
 
     for value, future in zip(inputs, futures, strict=True):
@@ -438,7 +438,7 @@ def test_a_process_that_is_killed_from_outside_costs_nobody_his_answer(
 ) -> None:
     """One alone in its batch is run once more; an idle process is replaced before it is wanted."""
     server = make(partial(waiting, tmp_path), worker="process")
-    (future,), _ = server._first._submit("x", {}, None)
+    (future,), _ = server._submit("x", {}, None)
     eventually((tmp_path / "runs").exists, "it runs")
     before = int((tmp_path / "pid").read_text())
     os.kill(before, signal.SIGKILL)
@@ -498,7 +498,7 @@ def test_a_forward_far_beyond_its_time_is_ended(make: Make) -> None:
 def test_a_stop_does_not_wait_for_a_forward(make: Make) -> None:
     """What a thread could not: the process ends in the middle of it; and it can start again."""
     server = make(never, worker="process")
-    (future,), _ = server._first._submit("x", {}, None)
+    (future,), _ = server._submit("x", {}, None)
     eventually(lambda: server.stats().queue_depth == 0, "it runs")
     server.stop(drain=False)
     assert future.done()
