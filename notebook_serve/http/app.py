@@ -164,7 +164,9 @@ class Handlers:
     def _failing(self) -> dict[str, Any]:
         """Return the error of each failing model, by the model's name."""
         errors = [engine.failing for engine in self._engines.values()]
-        public = {error.model: asdict(error.told(self._public_error)) for error in errors if error}
+        public = {
+            error.model: asdict(error.redact(self._public_error)) for error in errors if error
+        }
         return {"failing": public} if public else {}
 
     async def stats(self, request: Request) -> Response:
@@ -172,7 +174,7 @@ class Handlers:
         engine = chosen(request, self._engines)
         # Sorting thousands of records would block the event loop.
         stats = await asyncio.to_thread(self._engines.stats if engine is None else engine.stats)
-        return json_response(stats.told(self._public_error).to_dict())
+        return json_response(stats.redact(self._public_error).to_dict())
 
     async def metrics(self, request: Request) -> Response:
         """Return the metrics of all models for Prometheus."""

@@ -56,34 +56,34 @@ CELLS = {
     "server['other']": "other",
     "server.add('a/b', echo)": "a model's name",
     "server.remove('nothing')": "nothing",
-    "server.policy = 3": "a policy is an object",
+    "server.policy = 3": "a policy must be an object",
     "server.policy = 'Gredy'": "did you mean `Greedy`",
     "server.polcy = Greedy()": "did you mean `policy`",
     "endpoint.max_batch_size = 4": "endpoint.policy = Greedy(max_batch_size=4)",
     "server.what_if()": "missing 1 required positional argument",
     "server.what_if(Greedy(), cost=cost, workers=2)": "replicas=2",
     "Greedy(max_wait=1)": "Window",
-    "Window(max_batch_size=0)": "max_batch_size is a whole number",
+    "Window(max_batch_size=0)": "max_batch_size must be a whole number",
     "Greedy(8).max_batch_size = 9": "server.policy = Greedy(max_batch_size=9)",
-    "parse_policy('Greedy(')": "is no policy",
+    "parse_policy('Greedy(')": "is not a policy",
     "simulate(Greedy(), Poisson(10), cost, workers=3)": "replicas=3",
-    "simulate(print, Poisson(10), cost)": "a policy is an object",
+    "simulate(print, Poisson(10), cost)": "a policy must be an object",
     "compare(Greedy(), cost=cost)": "policies must be a list",
-    "capacity(Greedy(), cost, -1)": "objective is a number",
-    "plan(Greedy(), cost, 10, -1)": "objective is a number",
+    "capacity(Greedy(), cost, -1)": "objective must be a positive number",
+    "plan(Greedy(), cost, 10, -1)": "objective must be a positive number",
     "load_test(server, ['a'], users=3)": "write concurrency=3",
     "load_test(server, [], concurrency=1)": "inputs",
     "each(3)": "each takes a function",
-    "CostModel.from_json('3')": "a cost model is a JSON object",
-    "CostModel.from_json('x')": "a cost model is kept as JSON",
-    "Report.from_json('{}')": "this JSON is not of a report",
-    "Greedy('8')": "max_batch_size is a whole number",
-    "CoDel(5)": "a policy is an object",
-    "Window(max_wait=-1)": "max_wait is a number",
-    "CostModel(fixed=-1)": "fixed is a number",
-    "Poisson(-1)": "rate is a number",
-    "traffic.ClosedLoop(0)": "clients is a whole number",
-    "traffic.LogNormal(0, -1)": "median is a number",
+    "CostModel.from_json('3')": "a saved cost model must be a JSON object",
+    "CostModel.from_json('x')": "a saved cost model must be valid JSON",
+    "Report.from_json('{}')": "a saved report must be the JSON of report.to_json",
+    "Greedy('8')": "max_batch_size must be a whole number",
+    "CoDel(5)": "a policy must be an object",
+    "Window(max_wait=-1)": "max_wait must be a number",
+    "CostModel(fixed=-1)": "fixed must be a number",
+    "Poisson(-1)": "rate must be a positive number",
+    "traffic.ClosedLoop(0)": "clients must be a whole number",
+    "traffic.LogNormal(0, -1)": "median must be a number",
     "Decision(take=5)": "`take` must be a tuple of jobs",
     "server.policy = Policy": "is the protocol of all policies",
     "server.httpx(foo=3)": "`Client` has no option `foo`",
@@ -173,7 +173,9 @@ def test_the_log_keeps_every_frame(caplog: pytest.LogCaptureFixture, make: Make)
     with caplog.at_level("DEBUG", "notebook_serve"), pytest.raises(OptionError) as caught:
         server.policy = 3  # type: ignore[assignment]
 
-    (record,) = [item for item in caplog.records if "a policy is an object" in item.message][:1]
+    (record,) = [item for item in caplog.records if "a policy must be an object" in item.message][
+        :1
+    ]
     assert "policy_kinds.py" in str(record.exc_text)
     assert callers_frames(caught.value.__traceback__) is not None
 

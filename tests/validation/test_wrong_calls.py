@@ -301,7 +301,7 @@ def test_a_policy_cannot_be_changed_in_place(kind: Any) -> None:
 
 def test_a_wrong_value_raises_when_it_is_set() -> None:
     """The error is about the value, and not about setting it."""
-    with pytest.raises(OptionError, match="whole number from 1 up, not 0"):
+    with pytest.raises(OptionError, match="whole number >= 1, got 0"):
         Greedy().max_batch_size = 0  # type: ignore[misc]
 
 
@@ -404,10 +404,10 @@ def test_a_value_that_is_no_policy_raises_with_a_hint(way: str) -> None:
         (Needs, r"needs arguments; write Needs\(size=...\)"),
         ("Gredy(8)", "did you mean `Greedy`"),
         ("Greedy(batch_size=8)", r"write Greedy\(max_batch_size=8\)"),
-        (echo, "a policy is an object with decide"),
-        (object, "a policy is an object with decide"),
-        (3, r"not 3; write one such as Greedy\(max_batch_size=8\)"),
-        (object(), "not <object>"),
+        (echo, "a policy must be an object with decide"),
+        (object, "a policy must be an object with decide"),
+        (3, r"got 3; write one such as Greedy\(max_batch_size=8\)"),
+        (object(), "got <object>"),
     ]:
         with pytest.raises(OptionError, match=said):
             take(given)
@@ -881,7 +881,9 @@ def test_an_option_that_a_function_sets_itself_raises(call: Any, said: str) -> N
 @pytest.mark.parametrize("options", [{"lengths": 5}, {"traffic": Poisson(5)}, {"rate": 5}])
 def test_what_if_keeps_the_requests_as_they_were(make: Make, options: dict[str, Any]) -> None:
     """Its arrivals and lengths are those of the recorded requests."""
-    with pytest.raises(WrongCall, match="`what_if` has no option .* of the recorded requests"):
+    with pytest.raises(
+        WrongCall, match="`what_if` has no option .* the recorded requests determine"
+    ):
         make(echo).what_if(Greedy(), cost=COST, **options)
 
 
@@ -898,8 +900,8 @@ WRONG_COSTS: dict[str, tuple[Any, str]] = {
     "number": (0.01, r"got 0.01; write CostModel\(fixed=0.01\)"),
     "list": ([1], "cost must be a CostModel or a function"),
     "class": (CostModel, "cost must be a CostModel or a function"),
-    "text": (lambda lengths: "x", "a cost is a number of seconds from 0 up, not 'x'"),
-    "nothing": (lambda lengths: None, "a cost is a number of seconds from 0 up, not None"),
+    "text": (lambda lengths: "x", "a cost must be a number of seconds >= 0, got 'x'"),
+    "nothing": (lambda lengths: None, "a cost must be a number of seconds >= 0, got None"),
 }
 
 
@@ -942,7 +944,7 @@ def test_a_server_is_no_cost(make: Make) -> None:
         ({"policies": None}, "policies must be a list"),
         ({"policies": 5}, "policies must be a list"),
         ({"duration": 0}, "duration must be a number of seconds > 0, got 0"),
-        ({"lengths": ["a b"]}, r"lengths\[0\] is a whole number"),
+        ({"lengths": ["a b"]}, r"lengths\[0\] must be a whole number"),
     ],
 )
 def test_an_invalid_comparison_raises(options: dict[str, Any], said: str) -> None:
@@ -956,7 +958,7 @@ def test_rates_may_be_any_iterable() -> None:
     """A generator is read once; a text as an objective raises."""
     found = compare([Greedy()], cost=COST, rates=(rate for rate in (5, 10)), duration=2)
     assert [rate for rate, _ in found.reports] == [5, 10]
-    with pytest.raises(OptionError, match="objective is a number"):
+    with pytest.raises(OptionError, match="objective must be a positive number"):
         found.recommendation("0.1")  # type: ignore[arg-type]
 
 
