@@ -1,8 +1,4 @@
-<<<<<<< HEAD
 """CPU time of a visible dashboard: ``python -m tests.benchmarks.dashboard_cost [SECONDS]``.
-=======
-"""The cost of a dashboard while it is open: ``python -m tests.benchmarks.dashboard_cost [SECONDS]``.
->>>>>>> b0cf569
 
 Serves a function that answers at once to 200 requests per second. The widget is visible in a new
 kernel meanwhile; its cost is the CPU time of its thread, which makes snapshots and sends them to

@@ -1,8 +1,4 @@
-<<<<<<< HEAD
 """The server against upper bounds: ``python -m tests.benchmarks.upper_bounds [ROUNDS] [WORD]``.
-=======
-"""Our server against the upper bounds: ``python -m tests.benchmarks.upper_bounds [ROUNDS]``.
->>>>>>> b0cf569
 
 With a word, only measures with this word in their name are measured; the others keep the figures of
 the last result.
