@@ -1,4 +1,4 @@
-"""What every test gets: no network, one torch thread, and a check that nothing is left behind."""
+"""Fixtures of all tests: no network, a check for leaked threads and sockets, and servers."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ os.environ["TRANSFORMERS_VERBOSITY"] = "error"
 
 from notebook_serve import Server, serve, stop_all
 
-# How long an example takes says nothing but what else the machine does.
+# The time of an example depends on the load of the machine.
 settings.register_profile("notebook_serve", deadline=None)
 settings.load_profile("notebook_serve")
 
 
 def listening() -> set[int]:
-    """The ports that this process listens on."""
+    """Return the ports that this process listens on."""
     connections = psutil.Process().net_connections(kind="tcp")
     return {item.laddr.port for item in connections if item.status == psutil.CONN_LISTEN}
 
@@ -39,10 +39,10 @@ def no_leaks() -> Iterator[None]:
     yield
     stop_all(drain=False)
     left = [item for item in threading.enumerate() if item not in threads and item.is_alive()]
-    # A thread that was told to end may need a moment; one that was not never will.
-    give_up = time.monotonic() + 10
+    # A thread that is about to end may need a moment.
+    deadline = time.monotonic() + 10
     for item in left:
-        item.join(max(0.0, give_up - time.monotonic()))
+        item.join(max(0.0, deadline - time.monotonic()))
     left = [item for item in left if item.is_alive()]
     stacks = [
         f"{item.name}:\n" + "".join(traceback.format_stack(sys._current_frames()[item.ident]))
@@ -51,7 +51,7 @@ def no_leaks() -> Iterator[None]:
     ]
     assert not left, "threads left behind:\n" + "\n".join(stacks)
     assert listening() <= ports, f"sockets left listening: {listening() - ports}"
-    # It changes asyncio for every later test: what applies it belongs into a process of its own.
+    # It changes asyncio for every later test: apply it in a separate process.
     assert not hasattr(asyncio, "_nest_patched"), "nest_asyncio was applied in this process"
 
 
@@ -64,7 +64,7 @@ def client() -> Iterator[httpx.Client]:
 
 @pytest.fixture
 def one_torch_thread() -> Iterator[None]:
-    """Figures and speed must not depend on how many cores are free; more threads are far slower."""
+    """Set one torch thread: results must not depend on free cores, and more threads are slower."""
     import torch
 
     before = torch.get_num_threads()
@@ -75,7 +75,7 @@ def one_torch_thread() -> Iterator[None]:
 
 @pytest.fixture
 def make() -> Iterator[Callable[..., Server]]:
-    """`serve` on any free port; what it made is stopped at the end."""
+    """Return `serve` on any free port; its servers are stopped at the end."""
     made: list[Server] = []
 
     def make(*arguments: object, **options: object) -> Server:

@@ -1,4 +1,4 @@
-"""The examples in docstrings are true."""
+"""Examples in docstrings give the results that they show."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ FILES = sorted(
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_the_examples_of(name: str) -> None:
-    """Each example in the file's docstrings gives what is written under it."""
+def test_examples(name: str) -> None:
+    """Each example in a module's docstrings gives the result written below it."""
     module = importlib.import_module(f"notebook_serve.{name}".removesuffix(".__init__"))
 
     assert doctest.testmod(module).failed == 0
 
 
 def test_there_are_examples() -> None:
-    """At least those of traffic are found, so the test above does test something."""
+    """The examples of `traffic` are found, so the test above can fail."""
     assert doctest.testmod(importlib.import_module("notebook_serve.traffic")).attempted > 5

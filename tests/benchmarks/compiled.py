@@ -1,10 +1,10 @@
-"""A compiled model beside the same as it is: ``python -m tests.benchmarks.compiled [ROUNDS]``.
+"""A compiled model against the plain one: ``python -m tests.benchmarks.compiled [ROUNDS]``.
 
-The classifier of the other benchmarks over HTTP, on one torch thread, with a worker thread and with
-a worker process: as it is, and compiled by ``torch.compile`` for inputs of any size, its weights
-frozen. Needs a C++ compiler. First the scores that both give the same texts are compared. Nothing
-else should run meanwhile. The result, of which the summary has medians of the rounds, those of the
-throughput over that of the model as it is too, goes to ``results/compiled.json``.
+Serves the classifier of the other benchmarks over HTTP on one torch thread, with a worker thread
+and with a worker process: plain, and compiled by ``torch.compile`` for any input size with frozen
+weights. Needs a C++ compiler. Compares the scores of both models first. Run nothing else meanwhile.
+The result goes to ``results/compiled.json``; its summary has medians of the rounds, and of the
+ratio of throughput to the plain model.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ CELLS = (("mixed", 32), ("mixed", 128), ("mixed", 1), ("short", 32), ("long", 32
 
 
 def difference() -> float:
-    """The most that a score of the compiled model is off."""
+    """Return the largest error of a score of the compiled model."""
     texts = inputs_of("mixed")[:100]
     scores: list[list[dict[str, float]]] = []
     for wanted in (False, True):
@@ -41,7 +41,7 @@ def difference() -> float:
 
 
 def main() -> None:
-    """Measure, print and keep."""
+    """Measure; print and keep the result."""
     ways: dict[str, Peer] = {}
     beside: dict[str, str] = {}
     for worker, name in WORKERS.items():

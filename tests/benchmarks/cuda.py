@@ -1,16 +1,16 @@
-"""On a GPU: ``python -m tests.benchmarks.cuda [--seconds S] [--parts ...]``.
+"""Benchmarks on a GPU: ``python -m tests.benchmarks.cuda [--seconds S] [--parts ...]``.
 
-What `peers` and `limits` measure on a CPU, as far as one CUDA device needs it; each in fp16 and in
-bf16 with a BERT of 12 layers, 768 wide, on mixed texts:
+Measures on one CUDA device, in fp16 and in bf16, a BERT of 12 layers and 768 units on mixed texts:
 
-- the forward alone on texts tokenised and sorted before, by batch size, and bare ``pipe(x)``;
+- the forward pass alone on texts that are tokenised and sorted in advance, by batch size, and
+  ``pipe(x)`` in a loop;
 - this package over HTTP under several policies, swapped live on one server, with 1 to 512 clients;
 - the tutorial's server and its batching loop with the same clients;
-- what it takes to bring a batch to the device and its answers back, pageable and pinned;
+- the transfer of a batch to the device and of its logits back, from pageable and pinned memory.
 
-and, in bf16, a decoder of 7 billion parameters made from its config, that writes 32 tokens for each
-prompt: one prompt at a time, and in batches. The clients run in a program of their own. Weights are
-random: the compute is the same. The result goes to ``results/cuda.json``.
+In bf16 it also measures a decoder with 7 billion parameters that generates 32 tokens per prompt,
+one prompt at a time and in batches. The clients run in a separate process. Weights are random,
+which does not change the compute. The result goes to ``results/cuda.json``.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ SIZES = (16, 32, 64, 128, 256)
 DTYPES = ("float16", "bfloat16")
 
 
-def asked(url: str, clients: int, seconds: float, process: int) -> dict[str, Any]:
-    """What a client in a program of its own finds."""
+def ask_in_process(url: str, clients: int, seconds: float, process: int) -> dict[str, Any]:
+    """Run a client in a separate process; return its figures."""
     words = ("ask", url, str(clients), str(seconds), str(process))
     done = subprocess.run(
         [sys.executable, "-m", "tests.benchmarks.cuda", *words],
@@ -54,7 +54,7 @@ def asked(url: str, clients: int, seconds: float, process: int) -> dict[str, Any
 
 
 def ask(url: str, clients: str, seconds: str, process: str) -> None:
-    """Be that client."""
+    """Run the client, and print its figures."""
     bodies = [PEERS["notebook_serve"].body(text) for text in inputs_of("mixed")]
     client = Client(int(process), url, bodies)
     load = asyncio.run(client.closed(int(clients), float(seconds)))
@@ -62,7 +62,7 @@ def ask(url: str, clients: str, seconds: str, process: str) -> None:
 
 
 def ours(seconds: float) -> list[dict[str, Any]]:
-    """This package under each policy, with each number of clients."""
+    """Measure this package under each policy, with each number of clients."""
     rows = []
     with serve(loader=lambda: classifier("base"), port=0, timeout=120.0, name="cuda") as server:
         server.wait_ready()
@@ -70,44 +70,50 @@ def ours(seconds: float) -> list[dict[str, Any]]:
             server.predict(text)
         for text in POLICIES:
             server.policy = parse_policy(text)
-            asked(server.url, 32, seconds / 2, os.getpid())  # a policy learns
+            # An adaptive policy learns during the warm-up.
+            ask_in_process(server.url, 32, seconds / 2, os.getpid())
             for clients in CLIENTS:
                 row = {"policy": text, "clients": clients}
-                rows.append({**row, **asked(server.url, clients, seconds, os.getpid())})
+                found = ask_in_process(server.url, clients, seconds, os.getpid())
+                rows.append({**row, **found})
     return rows
 
 
 def tutorial(name: str, seconds: float) -> list[dict[str, Any]]:
-    """One of the tutorial's servers, with each number of clients."""
+    """Measure one of the tutorial's servers, with each number of clients."""
     port = free_port()
     process = replace(PEERS[name], environment="").start(port, (1, 0.0), 1, "base")
     url = f"http://127.0.0.1:{port}/"
     try:
         asyncio.run(Client(process.pid, url, [(b"hello", "text/plain")]).ready())
         return [
-            {"server": name, "clients": clients, **asked(url, clients, seconds, process.pid)}
+            {
+                "server": name,
+                "clients": clients,
+                **ask_in_process(url, clients, seconds, process.pid),
+            }
             for clients in CLIENTS[:-1]
         ]
     finally:
         end(process)
 
 
-def seconds_of(what: Callable[[], object], times: int = 50) -> float:
-    """The median of what something takes on the device, waited for."""
+def seconds_of(call: Callable[[], object], times: int = 50) -> float:
+    """Measure the median seconds of a call, until the device is idle."""
     import torch
 
     found = []
     for _ in range(times):
         torch.cuda.synchronize()
         begun = time.perf_counter()
-        what()
+        call()
         torch.cuda.synchronize()
         found.append(time.perf_counter() - begun)
     return median(found[5:])
 
 
 def transfers() -> dict[str, float]:
-    """Seconds to bring 32 rows of 64 tokens over, to run them, and to bring the logits back."""
+    """Measure the seconds to transfer 32 rows of 64 tokens, to run them, and to return logits."""
     import torch
 
     pipe = classifier("base")
@@ -135,23 +141,23 @@ def transfers() -> dict[str, float]:
 
 
 def alone(seconds: float) -> float:
-    """Seconds of ``pipe(x)``, the median."""
+    """Measure the median seconds of ``pipe(x)``."""
     pipe = classifier("base")
     texts, times = inputs_of("mixed"), []
     for text in texts[:10]:
         pipe(text)
-    give_up = time.perf_counter() + seconds
+    deadline = time.perf_counter() + seconds
     for text in texts:
         begun = time.perf_counter()
         pipe(text)
         times.append(time.perf_counter() - begun)
-        if begun > give_up:
+        if begun > deadline:
             break
     return median(times)
 
 
 def decoder() -> Any:
-    """A text-generation pipeline of 7 billion random weights in bf16."""
+    """Make a text-generation pipeline of 7 billion random weights in bf16."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM, TextGenerationPipeline
 
@@ -174,7 +180,7 @@ def decoder() -> Any:
 
 
 def generation(seconds: float) -> list[dict[str, Any]]:
-    """Prompts a second of the decoder, one at a time and in batches."""
+    """Measure prompts per second of the decoder, one at a time and in batches."""
     rows = []
     parameters = {"max_new_tokens": 32, "do_sample": False, "return_full_text": False}
     texts = inputs_of("mixed", 200)
@@ -188,7 +194,7 @@ def generation(seconds: float) -> list[dict[str, Any]]:
             ("LengthAware(64)", 64),
         ):
             server.policy = parse_policy(text)
-            report = load_test(
+            loaded = load_test(
                 server,
                 texts,
                 parameters=parameters,
@@ -200,24 +206,24 @@ def generation(seconds: float) -> list[dict[str, Any]]:
                 {
                     "policy": text,
                     "clients": clients,
-                    "prompts per second": report.throughput,
-                    "p50": report.latency.p50,
-                    "p99": report.latency.p99,
+                    "prompts per second": loaded.throughput,
+                    "p50": loaded.latency.p50,
+                    "p99": loaded.latency.p99,
                 }
             )
     return rows
 
 
-def said(name: str, found: object) -> object:
-    """Tell it at once: a borrowed machine may end before the last of it."""
+def report(name: str, found: object) -> object:
+    """Print a result at once, in case the machine ends before the last one, and return it."""
     print(name, json.dumps(found), flush=True)  # noqa: T201
     return found
 
 
 def main() -> None:
-    """Measure what is asked for, print and keep."""
+    """Measure the parts of the command line; print and keep the result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=4.0, help="of each measurement")
+    parser.add_argument("--seconds", type=float, default=4.0, help="seconds of each measurement")
     parser.add_argument("--dtypes", nargs="+", default=DTYPES)
     parser.add_argument("--parts", nargs="+", default=["encoder", "tutorial", "decoder"])
     parser.add_argument("--file", type=Path, default=RESULT)
@@ -236,16 +242,16 @@ def main() -> None:
         found: dict[str, Any] = {}
         result[dtype] = found
         if "encoder" in options.parts:
-            found["transfers"] = said("transfers", transfers())
-            found["forward"] = said("forward", forward("mixed", "base", SIZES, options.seconds))
-            found["alone"] = said("alone", alone(options.seconds / 2))
-            found["ours"] = said("ours", ours(options.seconds))
+            found["transfers"] = report("transfers", transfers())
+            found["forward"] = report("forward", forward("mixed", "base", SIZES, options.seconds))
+            found["alone"] = report("alone", alone(options.seconds / 2))
+            found["ours"] = report("ours", ours(options.seconds))
         if "tutorial" in options.parts:
             for name in ("tutorial", "tutorial_batching"):
                 rows = tutorial(name, options.seconds)
-                found[name] = said(name, rows)
+                found[name] = report(name, rows)
     if "decoder" in options.parts:
-        result["decoder"] = said("decoder", generation(options.seconds))
+        result["decoder"] = report("decoder", generation(options.seconds))
     options.file.parent.mkdir(exist_ok=True)
     options.file.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
 

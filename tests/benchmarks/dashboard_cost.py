@@ -1,10 +1,10 @@
-"""The cost of an open dashboard: ``python -m tests.benchmarks.dashboard_cost [SECONDS]``.
+"""CPU time of a visible dashboard: ``python -m tests.benchmarks.dashboard_cost [SECONDS]``.
 
-A function that answers at once is served and asked 200 times a second. In a kernel of its own the
-widget is shown meanwhile: the processor time of its thread, which makes the pictures and sends them
-to the kernel's client, as a share of one core. Then the page is asked for its figures once a second
-by another process, with nobody else asking and a full minute of records to show: the processor time
-of the whole server, as a share of one core, beside that of the same seconds with nobody looking.
+Serves a function that answers at once to 200 requests per second. The widget is visible in a new
+kernel meanwhile; its cost is the CPU time of its thread, which makes snapshots and sends them to
+the kernel's client, as a share of one core. Then another process requests the page's data once a
+second, with a full minute of records and no other requests; its cost is the CPU time of the whole
+server as a share of one core, with and without that process.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from notebook_serve.traffic import Poisson
 
 server = serve(lambda inputs: inputs, port=0)
 dashboard = server.dashboard()
-dashboard._heard(dashboard, {"do": "look"}, [])  # what the browser sends
+dashboard._heard(dashboard, {"do": "look"}, [])  # as the browser does
 thread = next(item for item in threading.enumerate() if item.name.endswith("dashboard"))
 clock = time.pthread_getcpuclockid(thread.ident)
 begun, used = time.monotonic(), time.clock_gettime(clock)
@@ -46,17 +46,17 @@ for _ in range(int(sys.argv[2])):
 
 
 def widget(seconds: float) -> dict[str, Any]:
-    """The share of a core that the widget's thread uses."""
+    """Measure the share of a core that the widget's thread uses."""
     manager, client = start_new_kernel()
     printed: list[str] = []
 
-    def hear(message: dict[str, Any]) -> None:
+    def collect(message: dict[str, Any]) -> None:
         if message["msg_type"] == "stream":
             printed.append(message["content"]["text"])
 
     try:
         cell = CELL.replace("SECONDS", str(seconds))
-        reply = client.execute_interactive(cell, output_hook=hear, timeout=seconds + 60)
+        reply = client.execute_interactive(cell, output_hook=collect, timeout=seconds + 60)
         assert reply["content"]["status"] == "ok", reply["content"]
     finally:
         client.stop_channels()
@@ -66,8 +66,8 @@ def widget(seconds: float) -> dict[str, Any]:
 
 
 def page(seconds: float) -> dict[str, float]:
-    """The share of a core that the server uses while the page is looked at, and while not."""
-    with serve(lambda inputs: inputs, port=0, name="watching") as server:
+    """Measure the share of a core that the server uses with the page visible, and without."""
+    with serve(lambda inputs: inputs, port=0, name="dashboard cost") as server:
         load_test(server, ["x"], traffic=Poisson(200), duration=60, progress=False)
         shares = {}
         for name, looks in (("watched", int(seconds)), ("unwatched", 0)):
@@ -81,7 +81,7 @@ def page(seconds: float) -> dict[str, float]:
 
 
 def main() -> None:
-    """Run both and print what they say."""
+    """Measure both and print the shares."""
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 30.0
     print(json.dumps({"widget": widget(seconds), "page": page(seconds)}, indent=1))  # noqa: T201
 

@@ -1,10 +1,10 @@
-"""Clients that connect, ask and leave: ``python -m tests.benchmarks.disconnects [CLIENTS]``.
+"""Clients that disconnect at once: ``python -m tests.benchmarks.disconnects [CLIENTS]``.
 
-While one forward runs, thousands of clients each send a complete request and hang up at once: one
-after the other, or some hundred together; every other one in good order, the rest with a reset.
-Those who find the queue full are refused, the others leave it. They must cost no forward, no
-thread, no open file, and no memory but for their records, of which a server keeps the newest
-10,000; so many are there before. The exit status is 1 if anything of that is not so.
+While one forward pass runs, thousands of clients each send a complete request and disconnect: one
+after the other or 200 together, half of them with a reset. If the queue is full, the request is
+rejected; otherwise it is cancelled. None may cost a forward pass, a thread, an open file or memory
+other than its record. A server keeps the newest 10,000 records, and has as many at the start. The
+exit status is 1 if one of these rules does not hold.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from notebook_serve.queueing.stats import KEEP_REQUESTS
 
 from ..helpers.blocking_model import Gate, eventually
 
-#: how many may wait; fewer than a burst, so that some are refused and not cancelled
+#: queue size; smaller than a burst, so that some requests are rejected instead of cancelled
 QUEUE = 100
-#: how many clients come before the server is let catch up
+#: clients until the server gets time to catch up
 BURST = 200
-#: what a record of one who left may hold that one of those before does not: a time of arrival that
-#: it shares with nobody, and the client's address
+#: blocks of a record that an earlier record does not have: its own time of arrival, and the
+#: client's address
 BLOCKS_EACH = 2
-#: blocks, of some hundred thousand, that may be there by chance at one moment and not at another
+#: random difference of two samples, of some hundred thousand blocks
 BLOCKS_SLACK = 2000
-#: MB for that, and for the allocator's own ways
+#: MB of that difference, and of the allocator
 MEMORY_SLACK = 4.0
 REQUEST = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n\r\nleft"
 #: on close, discard what is unsent and send a reset
@@ -45,19 +45,19 @@ RESET = struct.pack("ii", 1, 0)
 
 
 class Sample(NamedTuple):
-    """What this process holds once so many clients have left."""
+    """Resources of this process after a number of clients."""
 
     left: int
     #: resident, in MB
     memory: float
-    #: of memory, that Python has allocated for objects
+    #: blocks of memory that Python has allocated for objects
     blocks: int
     threads: int
     files: int
 
     @classmethod
     def now(cls, left: int) -> Sample:
-        """Look."""
+        """Take a sample."""
         gc.collect()
         me = psutil.Process()
         memory = me.memory_info().rss / 1e6
@@ -65,7 +65,7 @@ class Sample(NamedTuple):
 
 
 def cost(early: Sample, late: Sample) -> list[str]:
-    """What those who left between two samples have cost, in words; nothing if all is well."""
+    """Return messages about growth between two samples; none if all is well."""
     found = []
     if late.memory > early.memory + MEMORY_SLACK:
         found.append(f"{late.memory - early.memory:.1f} MB")
@@ -81,18 +81,18 @@ def cost(early: Sample, late: Sample) -> list[str]:
 
 @dataclass
 class Departures:
-    """What became of clients that left while a forward ran, and what they cost."""
+    """Results and cost of clients that disconnected during a forward pass."""
 
     clients: int
     samples: list[Sample]
-    #: how the requests ended in the server
+    #: outcomes of the requests in the server
     outcomes: Counter[str]
-    #: what the model was called with
+    #: batches of the model
     calls: list[list[Any]]
     seconds: float
 
     def faults(self) -> list[str]:
-        """All that is not as it must be: the first fifth is for warming up."""
+        """Return the rules that do not hold; the first fifth is the warm-up."""
         first, *rest = self.samples
         found = [
             f"{self.clients - first.left} clients cost {what}" for what in cost(first, rest[-1])
@@ -113,21 +113,21 @@ def ask(address: tuple[str, int], sent: bytes = REQUEST) -> socket.socket:
 
 
 def hang_up(connection: socket.socket, reset: bool) -> None:
-    """Leave, in good order or with a reset."""
+    """Close a connection, normally or with a reset."""
     if reset:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
     connection.close()
 
 
 def visit(server: Server, clients: int, together: bool) -> None:
-    """Have some clients come and leave, one after the other or all together."""
+    """Connect and disconnect some clients, one after the other or all together."""
     assert server._address is not None
     if together:
         # stats() sorts 10,000 records each time
         outcomes = server._engine._requests.recorder.outcomes
-        refused = outcomes["rejected"] + clients - QUEUE
+        rejected = outcomes["rejected"] + clients - QUEUE
         connections = [ask(server._address) for _ in range(clients)]
-        eventually(lambda: outcomes["rejected"] == refused, "the others are refused")
+        eventually(lambda: outcomes["rejected"] == rejected, "the others are rejected")
         for number, connection in enumerate(connections):
             hang_up(connection, reset=number % 2 == 0)
     else:
@@ -136,7 +136,7 @@ def visit(server: Server, clients: int, together: bool) -> None:
 
 
 def fill(server: Server, gate: Gate) -> None:
-    """Leave as many records as are ever kept, and open what a first client does."""
+    """Fill the record log, and open the resources of a first client."""
     gate.opened.set()
     for _ in range(KEEP_REQUESTS // QUEUE):
         server.predict(["fill"] * QUEUE)
@@ -147,7 +147,7 @@ def fill(server: Server, gate: Gate) -> None:
 
 
 def depart(clients: int) -> Departures:
-    """Let `clients`, whole thousands, come and go at a server of its own while a forward runs."""
+    """Disconnect `clients`, whole thousands, from a new server while a forward pass runs."""
     gate = Gate()
     options: dict[str, Any] = {"max_queue_size": QUEUE, "timeout": 600.0, "port": 0}
     server = serve(gate, policy=NoBatching(), name="departures", **options)
@@ -168,7 +168,7 @@ def _depart(server: Server, gate: Gate, clients: int) -> Departures:
         visit(server, BURST, together=left % (2 * BURST) == 0)
         _catch_up(server)
         if left % (clients // 5) == 0:
-            _catch_up(server)  # once more, so that what ended just now is let go of
+            _catch_up(server)  # once more, so that the last requests are freed
             samples.append(Sample.now(left))
     seconds = time.monotonic() - began
     gate.opened.set()
@@ -180,21 +180,21 @@ def _depart(server: Server, gate: Gate, clients: int) -> Departures:
 
 
 def _catch_up(server: Server) -> None:
-    """Wait until the server has noticed that everybody has gone."""
+    """Wait until the server has noticed all disconnects."""
     # Connections are accepted in the order they were made: once this one is, all before it are.
     httpx.get(server.url + "/health").raise_for_status()
     http = server._listener._server.server_state  # type: ignore[union-attr]
     eventually(lambda: not http.connections and not http.tasks, "every connection is closed")
-    eventually(lambda: len(server._engine._requests) == 1, "only what runs is open")
+    eventually(lambda: len(server._engine._requests) == 1, "only the running request is open")
 
 
 def as_lines(samples: Sequence[Sample]) -> list[dict[str, Any]]:
-    """Samples, each as it is printed."""
+    """Return the samples in the form that is printed."""
     return [{**sample._asdict(), "memory": round(sample.memory, 2)} for sample in samples]
 
 
 def main() -> None:
-    """Let them come and go, and print what it cost as JSON."""
+    """Disconnect the clients, and print the cost as JSON."""
     made = depart(int(sys.argv[1]) if len(sys.argv) > 1 else 10_000)
     faults = made.faults()
     result = {

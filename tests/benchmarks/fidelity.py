@@ -1,24 +1,23 @@
 """Simulated against measured: ``python -m tests.benchmarks.fidelity [SECONDS] [ROUNDS] [FILE]``.
 
-A BERT classifier of 6 layers and 384 units (random weights, one torch thread) is served in this
-process and loaded into its queue, open loop: four policies, at 50, 80 and 120% of what one request
-at a time can do, on texts of log-normal length. The same arrivals are simulated, with a cost model
-that was fitted to *other* traffic, just before and just after each run, of other lengths and under
-``LengthAware(16)``: a swing from next to nothing to twice too much and back, which tells the terms
-apart, and a steady part of about the run's load, whose batches are about as large as the run's.
+Serves a BERT classifier of 6 layers and 384 units (random weights, one torch thread) in this
+process and loads its queue, open loop: four policies, at 50, 80 and 120% of the capacity without
+batching, on texts of log-normal length. Simulates the same arrivals with a cost model that is
+fitted to *other* traffic, just before and just after each run, with other lengths and under
+``LengthAware(16)``. That traffic has a swing from almost idle to twice the capacity and back, which
+separates the terms, and a steady part at about the run's load, with batches of a similar size.
 
-The speed of a shared machine wanders, by 10% and more from one 20 seconds to the next, and a queue
-at 80% of its capacity magnifies that five times. So a few probes (other traffic too: short texts of
-one length, four a second, in batches of their own) go through the same queue during the run, and
-how much longer or shorter they took than their like in the traffic around it is how slow or fast
-the simulated machine is then. The simulation has them too; only the rest is compared.
-A simulated figure is the median of several simulations, because how slow spells fall is chance, and
-every row is the median of several rounds. Where a policy's capacity (what it answers when swamped,
-simulated) is below the load, its latencies say how long the run was, and only the throughput is
-compared.
+The speed of a shared machine changes by 10% and more within 20 seconds, and a queue at 80% of its
+capacity magnifies that five times. Probes measure the speed: short texts of one length, four per
+second, in separate batches through the same queue. Their time during the run, divided by the time
+of probes in the traffic around it, is the slowdown of the simulated machine. The simulation has
+probes too; they are left out of the comparison. A simulated figure is the median of several
+simulations, because noise is random; every row is the median of several rounds. If the simulated
+capacity of a policy is below the load, its latencies depend on the length of the run, and only the
+throughput is compared.
 
-At the end of each round, twice, a server that has served nothing else serves the traffic of
-120% under ``LengthAware``, is asked ``what_if(NoBatching())``, and then really serves it so. The
+At the end of each round a new server serves the traffic of 120% under ``LengthAware``, predicts
+``what_if(NoBatching())``, and then serves the same traffic without batching; this runs twice. The
 table goes to FILE, as JSON.
 """
 
@@ -60,18 +59,18 @@ from tests.benchmarks.workload import classifier, machine
 
 LOADS = (0.5, 0.8, 1.2)
 SIMULATIONS = 9
-#: how often each round asks what if
+#: comparisons with `what_if` in each round
 QUESTIONS = 2
-#: probes a second, in a run and in the other traffic, and their words
+#: probes per second, in a run and in the other traffic, and their number of words
 PROBES, MORE_PROBES, PROBE = 4.0, 10.0, 14
 #: seconds over which probes are averaged
 SMOOTH = 0.5
-#: fewer probes than this tell nothing; where batches are large, they often ride together
+#: fewest probes that measure the speed; with large batches several often share one
 FEW = 40
-#: the swing and the steady part before a run, and again after it, as shares of its seconds
+#: lengths of the swing and of the steady part on each side of a run, as shares of its seconds
 SWING, STEADY = 0.1, 0.2
 POLICIES: tuple[Policy, ...] = (NoBatching(), Window(), Greedy(), LengthAware())
-#: in words; a tokenizer adds two
+#: lengths in words; a tokenizer adds two
 LENGTHS = LogNormal(12, 0.8, 4, 120)
 OTHER = LogNormal(20, 1.0, 4, 110, seed=2)
 RESULT = Path(__file__).parent / "results" / "fidelity.json"
@@ -79,12 +78,12 @@ RESULT = Path(__file__).parent / "results" / "fidelity.json"
 
 @dataclass
 class Other:
-    """What ran of other traffic."""
+    """Records of other traffic."""
 
     batches: list[BatchRecord]
     requests: list[RequestRecord]
     probes: Report
-    #: how late the generator was, of which a server knows nothing and a latency tells
+    #: lateness of the load generator, which is part of latencies and not of the server's records
     lateness: float
 
     def __add__(self, more: Other) -> Other:
@@ -93,23 +92,23 @@ class Other:
         return Other(batches, requests, self.probes, late)
 
     def cost(self) -> CostModel:
-        """As `Server.fit_cost`, of these, and what the generator adds."""
+        """Fit a cost model as `Server.fit_cost` does, and add the lateness of the generator."""
         cost = with_overheads(CostModel.fit(self.batches), self.requests, self.batches)
         return replace(cost, handling=cost.handling + self.lateness)
 
 
 @dataclass
 class Speed:
-    """How much slower the machine was, by the probes of a run beside those around it."""
+    """Slowdown of the machine, by the probes of a run and those around it."""
 
-    #: seconds from the start of the run, in order, and logarithms
+    #: seconds from the start of the run, in order, and logarithms of the slowdown
     seen: list[tuple[float, float]]
 
     def __call__(self, now: float) -> float:
-        """The mean of the probes, each weighted by how near it is; 1 where too few can tell."""
+        """Return the mean of the probes, weighted by nearness in time; 1 if there are too few."""
         if len(self.seen) < FEW:
             return 1.0
-        # Further off than that, none counts beside one that is near.
+        # The weight of a probe beyond six times `SMOOTH` is negligible.
         first, last = (bisect(self.seen, (now + side * 6 * SMOOTH,)) for side in (-1, 1))
         near = self.seen[first:last] or self.seen
         weights = [math.exp(-(((now - at) / SMOOTH) ** 2) / 2) + 1e-9 for at, _ in near]
@@ -119,7 +118,7 @@ class Speed:
 
 @dataclass
 class Run:
-    """One policy under one load: what it did, to the traffic and to the probes."""
+    """A run of one policy under one load, with the reports of the traffic and of the probes."""
 
     policy: Policy
     load: float
@@ -128,31 +127,31 @@ class Run:
     probes: Report
     speed: Speed
     limits: dict[str, Any]
-    #: fitted to the other traffic around it
+    #: cost model of the other traffic around the run
     cost: CostModel
-    #: the seconds that its batches took beside those that `cost` and `speed` say; nothing uses it
-    #: but the table, where it tells a law that is off from a simulator that is
+    #: ratio of the seconds of its batches to the prediction by `cost` and `speed`; in the table it
+    #: separates errors of the cost model from errors of the simulator
     level: float
 
 
 def swing(server: Server, seconds: float) -> Other:
-    """From 5 requests a second to 100 and back, and probes."""
+    """Send traffic from 5 requests per second to 100 and back, with probes."""
     return other_traffic(server, Ramp(5, 100, period=seconds, seed=1), seconds)
 
 
 def steady(server: Server, cost: CostModel, load: float, seconds: float, seed: int) -> Other:
-    """As much as keeps the worker busy for a share `load` of the time, were each alone."""
+    """Send traffic that would keep the worker busy for a share `load` without batching."""
     rate = (load - MORE_PROBES * cost((PROBE + 2,))) / alone(cost, OTHER)
     return other_traffic(server, Poisson(max(1.0, rate), seed=seed), seconds)
 
 
 def alone(cost: CostModel, lengths: LogNormal) -> float:
-    """The mean seconds of a text of these lengths."""
+    """Return the mean seconds of a text of these lengths in a batch of one."""
     return fmean(cost((length + 2,)) for length in lengths.sample(1000))
 
 
 def other_traffic(server: Server, traffic: Traffic, seconds: float) -> Other:
-    """Texts of other lengths, and probes."""
+    """Send texts of other lengths, with probes; return their records."""
     server.policy = LengthAware(16)
     batches = {batch.id for batch in server.batches()}
     requests = {request.id for request in server.records()}
@@ -170,7 +169,7 @@ def other_traffic(server: Server, traffic: Traffic, seconds: float) -> Other:
 async def with_probes(
     server: Server, inputs: Sequence[str], traffic: Traffic, probes: float, seconds: float
 ) -> tuple[Report, Report]:
-    """What becomes of the traffic, and of so many probes a second in the same queue."""
+    """Send traffic, and a number of probes per second to the same queue; return both reports."""
     return await asyncio.gather(
         aload_test(server, inputs, traffic=traffic, duration=seconds, progress=False),
         aload_test(
@@ -187,9 +186,9 @@ async def with_probes(
 def seconds_of(
     probes: Report, batches: Sequence[BatchRecord], arrivals: Sequence[float], cost: CostModel
 ) -> list[tuple[float, float]]:
-    """When each probe that rode alone ran, and the logarithm of its seconds.
+    """Return the start of each probe in a batch of one, and the logarithm of its seconds.
 
-    Without what others took from it that came meanwhile: that is for the cost model to say.
+    The cost of arrivals during the batch is subtracted: it is a term of the cost model.
     """
     ids = set(probes.records.batch_id)
     found = []
@@ -202,7 +201,7 @@ def seconds_of(
 
 
 def one_round(server: Server, seconds: float, seed: int) -> list[Run]:
-    """Each policy under each load, with other traffic before and after."""
+    """Run each policy under each load, with other traffic before and after."""
     inputs = texts(LENGTHS, 1000, seed=3)
     runs: list[Run] = []
     for load, policy in product(LOADS, POLICIES):
@@ -231,7 +230,7 @@ def one_round(server: Server, seconds: float, seed: int) -> list[Run]:
 
 
 def simulated(run: Run, seconds: float, seed: int) -> Report:
-    """The same arrivals, probes among them, through the simulator; of the traffic alone."""
+    """Simulate the same arrivals, including the probes; return the report of the traffic alone."""
     came = sorted(
         (arrived, length, group)
         for group, report in (("", run.report), ("probe", run.probes))
@@ -254,13 +253,13 @@ def simulated(run: Run, seconds: float, seed: int) -> Report:
     return replace(report, records=traffic)
 
 
-def beside(run: Run, seconds: float) -> dict[str, Any]:
-    """The run and its simulations, and how far the one is from the others."""
+def compare_run(run: Run, seconds: float) -> dict[str, Any]:
+    """Compare a run with its simulations."""
     cost, ran = run.cost, run.report
     simulations = [simulated(run, seconds, seed) for seed in range(SIMULATIONS)]
     lengths = ran.records.length
     swamped = simulate(run.policy, Poisson(5 * run.rate), cost, lengths=lengths, duration=60.0)
-    said: dict[str, Any] = {
+    row: dict[str, Any] = {
         "policy": repr(run.policy),
         "load": run.load,
         "rate": run.rate,
@@ -278,12 +277,12 @@ def beside(run: Run, seconds: float) -> dict[str, Any]:
         ],
     }
     for name, value in MEASURES.items():
-        said[name] = [value(ran), median(map(value, simulations))]
-        said[f"{name}_off"] = said[name][1] / said[name][0] - 1
-    return said
+        row[name] = [value(ran), median(map(value, simulations))]
+        row[f"{name}_off"] = row[name][1] / row[name][0] - 1
+    return row
 
 
-#: what is compared
+#: figures that are compared
 MEASURES: dict[str, Callable[[Report], float]] = {
     "throughput": lambda report: report.throughput,
     "p50_ms": lambda report: report.latency.p50 * 1e3,
@@ -292,7 +291,7 @@ MEASURES: dict[str, Callable[[Report], float]] = {
 
 
 def middle(values: Sequence[Any]) -> Any:
-    """The median, of each place where the values are lists; texts are all the same."""
+    """Return the median of numbers, or of each place of lists; texts are all the same."""
     if isinstance(values[0], str):
         return values[0]
     if isinstance(values[0], list):
@@ -301,35 +300,35 @@ def middle(values: Sequence[Any]) -> Any:
 
 
 def fits(row: dict[str, Any]) -> bool:
-    """Throughput within 10%; the latencies within 20%, where the policy can take the load."""
+    """Return True if throughput is within 10% and, below saturation, latencies within 20%."""
     if abs(row["throughput_off"]) > 0.1:
         return False
     beyond = row["rate"] > row["capacity"]
     return bool(beyond) or max(abs(row["p50_ms_off"]), abs(row["p95_ms_off"])) <= 0.2
 
 
-def asked(server: Server, rate: float, seconds: float, seed: int) -> dict[str, float]:
-    """What ``what_if(NoBatching())`` says of what LengthAware served, and what then runs."""
+def compare_what_if(server: Server, rate: float, seconds: float, seed: int) -> dict[str, float]:
+    """Compare ``what_if(NoBatching())`` after a run under `LengthAware` with a real run."""
     server.stop()
-    server.start()  # only what is served from here on is asked about
+    server.start()  # so that `what_if` sees only the records of this run
     inputs, traffic = texts(LENGTHS, 1000, seed=3), Poisson(rate, seed=seed)
     server.policy = LengthAware()
     load_test(server, inputs, traffic=traffic, duration=seconds, progress=False)
-    said = server.what_if(NoBatching()).throughput
+    predicted = server.what_if(NoBatching()).throughput
     server.policy = NoBatching()
     ran = load_test(server, inputs, traffic=traffic, duration=seconds, progress=False).throughput
-    return {"measured": ran, "predicted": said, "off": said / ran - 1}
+    return {"measured": ran, "predicted": predicted, "off": predicted / ran - 1}
 
 
 def measure(server: Server, seconds: float, rounds: int) -> dict[str, Any]:
-    """Everything that the module says: the medians of the rounds, and the rounds."""
+    """Measure all rounds; return their medians, and each round."""
     tables, questions = [], []
     for number in range(rounds):
         runs = one_round(server, seconds, seed=4 + number)
-        tables.append([beside(run, seconds) for run in runs])
+        tables.append([compare_run(run, seconds) for run in runs])
         print([(row["p50_ms_off"], row["p95_ms_off"]) for row in tables[-1]], file=sys.stderr)  # noqa: T201
         for _ in range(QUESTIONS):
-            questions.append(asked(server, runs[-1].rate, seconds, seed=4 + number))
+            questions.append(compare_what_if(server, runs[-1].rate, seconds, seed=4 + number))
             print(f"round {number + 1} of {rounds}", questions[-1], file=sys.stderr)  # noqa: T201
     rows = [
         {name: middle([each[name] for each in same]) for name in same[0]}
@@ -349,12 +348,12 @@ def measure(server: Server, seconds: float, rounds: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Run it, print the table and keep it."""
+    """Measure; print and keep the table."""
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 20.0
     rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 3
     with serve(loader=classifier, port=0, name="fidelity") as server:
         server.wait_ready()
-        swing(server, 3.0)  # the first forwards are slow
+        swing(server, 3.0)  # the first forward passes are slow
         result: dict[str, Any] = {
             "machine": machine(),
             "seconds": seconds,

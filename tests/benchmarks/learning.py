@@ -1,8 +1,8 @@
-"""Policies that learn, against fixed ones, simulated: ``python -m tests.benchmarks.learning``.
+"""Adaptive policies against fixed ones, simulated: ``python -m tests.benchmarks.learning``.
 
-For two laws of what a batch costs, mixed and short inputs, and loads from idle to far too many:
-the figures of each policy, and wherever one that learns is behind the best of the fixed ones.
-Takes some minutes. ``python -m tests.benchmarks.learning first-mixed`` is one case only.
+Simulates each policy with two cost models, mixed and short inputs, and loads from idle to far above
+saturation. Prints the figures, and every case in which an adaptive policy is behind the best of the
+fixed ones. Takes some minutes; ``python -m tests.benchmarks.learning first-mixed`` is one case.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from notebook_serve import (
 )
 from notebook_serve.traffic import LogNormal, Poisson, Uniform
 
-#: seconds in which an answer is good, and after which nobody waits any more
+#: latency objective and timeout, in seconds
 OBJECTIVE, TIMEOUT = 0.2, 5.0
-#: how much batches vary around the law
+#: noise of the seconds of a batch
 NOISE = 0.1
-#: a policy that learns is behind if its answers, its p99 or its answers in time are, by more
+#: an adaptive policy is behind if its throughput or goodput, or its p99, is beyond these ratios
 RATE, LATENCY = 0.99, 1.03
 
 FIXED: tuple[Policy, ...] = (
@@ -50,7 +50,7 @@ LEARNING: tuple[Policy, ...] = (CostAware(), Adaptive(OBJECTIVE))
 
 @dataclass(frozen=True)
 class Case:
-    """A law, what comes, and how much of it."""
+    """A cost model, the lengths of inputs, and arrival rates."""
 
     cost: CostModel
     lengths: LogNormal | Uniform
@@ -58,11 +58,11 @@ class Case:
     rates: tuple[float, ...]
 
     def seeded(self, seed: int) -> LogNormal | Uniform:
-        """Other lengths of the same distribution."""
+        """Return the same distribution of lengths with another seed."""
         return replace(self.lengths, seed=seed)
 
 
-#: of a small model, which the length costs most; and of one with much to do for each call
+#: cost of a small model, dominated by length; and of one with a large cost per call
 SMALL, LARGE = CostModel(0.0065, 0.0004, 0.00017), CostModel(0.03, 0.0002, 0.00002)
 MIXED, SHORT = LogNormal(22, 0.9, 4, 128), Uniform(4, 12)
 CASES = {
@@ -75,19 +75,19 @@ CASES = {
 
 @dataclass(frozen=True)
 class Figures:
-    """What a policy made of some traffic, over several runs; rates per second, times in seconds."""
+    """Figures of a policy over several runs; rates per second, times in seconds."""
 
     policy: str
     throughput: float
     goodput: float
     p50: float
     p99: float
-    #: the share that ran out of time
+    #: share of requests that timed out
     lost: float
 
     @classmethod
     def of(cls, reports: Sequence[Report]) -> Figures:
-        """The means of the rates, and the percentiles of all answers after the warm-ups."""
+        """Return the means of the rates, and the percentiles of all answers after the warm-up."""
         count = len(reports)
         latency = Distribution.of(chain.from_iterable(map(latencies, reports)))
         return cls(
@@ -101,7 +101,7 @@ class Figures:
 
 
 def latencies(report: Report) -> Iterator[float]:
-    """Of each answer to what arrived after the warm-up."""
+    """Yield the latency of each answer to a request that arrived after the warm-up."""
     log = report.records
     for arrived, finished, outcome in zip(log.arrived, log.finished, log.outcome, strict=True):
         if outcome == "ok" and arrived >= report.start:
@@ -109,7 +109,7 @@ def latencies(report: Report) -> Iterator[float]:
 
 
 def figures(policy: Policy, case: Case, rate: float, seeds: int, seconds: float) -> Figures:
-    """A policy at one load, in `seeds` runs of `seconds` each."""
+    """Simulate a policy at one load, in `seeds` runs of `seconds` each."""
     return Figures.of(
         [
             simulate(
@@ -129,34 +129,35 @@ def figures(policy: Policy, case: Case, rate: float, seeds: int, seconds: float)
 
 
 def behind(learned: Figures, fixed: Sequence[Figures]) -> list[str]:
-    """In what a policy that learns is behind the best of the fixed ones.
+    """Return the figures in which an adaptive policy is behind the best of the fixed ones.
 
-    `CostAware` claims the answers, and the p99 where one loses nobody; `Adaptive` those in time.
+    `CostAware` is compared by throughput, and by p99 if the best policy times out no request;
+    `Adaptive` by goodput.
     """
     if learned.policy.startswith("Adaptive"):
         best = max(fixed, key=lambda one: one.goodput)
         late = learned.goodput < RATE * best.goodput
         return [f"goodput {learned.goodput:.4g}, {best.goodput:.4g} {best.policy}"] if late else []
-    said = []
+    messages = []
     most = max(fixed, key=lambda one: one.throughput)
     if learned.throughput < RATE * most.throughput:
-        said.append(f"throughput {learned.throughput:.4g}, {most.throughput:.4g} {most.policy}")
+        messages.append(f"throughput {learned.throughput:.4g}, {most.throughput:.4g} {most.policy}")
     least = min(fixed, key=lambda one: math.inf if one.lost else one.p99)
     if not least.lost and (learned.lost or learned.p99 > LATENCY * least.p99):
-        said.append(f"p99 {learned.p99:.4g}, {least.p99:.4g} {least.policy}")
-    return said
+        messages.append(f"p99 {learned.p99:.4g}, {least.p99:.4g} {least.policy}")
+    return messages
 
 
 def race(case: Case, rate: float, seeds: int, seconds: float) -> tuple[list[Figures], list[str]]:
-    """Every policy at one load; and in what those that learn are behind."""
+    """Simulate every policy at one load; return its figures, and the gaps of adaptive policies."""
     fixed = [figures(policy, case, rate, seeds, seconds) for policy in FIXED]
     learned = [figures(policy, case, rate, seeds, seconds) for policy in LEARNING]
-    said = [f"{one.policy} at {rate}/s: {word}" for one in learned for word in behind(one, fixed)]
-    return [*fixed, *learned], said
+    late = [f"{one.policy} at {rate}/s: {word}" for one in learned for word in behind(one, fixed)]
+    return [*fixed, *learned], late
 
 
 def plain(one: Figures) -> dict[str, Any]:
-    """As JSON knows it, to four digits."""
+    """Return the figures for JSON, with four digits."""
     numbers = {name: value for name, value in vars(one).items() if name != "policy"}
     return {
         "policy": one.policy,
@@ -165,7 +166,7 @@ def plain(one: Figures) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Race them all, and print the result as JSON."""
+    """Simulate all cases, and print the result as JSON."""
     chosen = sys.argv[1:] or list(CASES)
     result: dict[str, Any] = {"objective": OBJECTIVE, "timeout": TIMEOUT, "behind": []}
     for name in chosen:
@@ -174,9 +175,9 @@ def main() -> None:
         for rate in case.rates:
             # As many answers at every load: some ten thousand.
             seconds = min(600.0, max(60.0, 3000 / rate))
-            found, said = race(case, rate, 4, seconds)
+            found, late = race(case, rate, 4, seconds)
             loads[rate] = [plain(one) for one in found]
-            result["behind"] += [f"{name}: {word}" for word in said]
+            result["behind"] += [f"{name}: {word}" for word in late]
     print(json.dumps(result, indent=1))  # noqa: T201
 
 

@@ -1,14 +1,14 @@
-"""Threads of torch beside busy programs: ``python -m tests.benchmarks.neighbours [ROUNDS]``.
+"""Torch threads and busy programs: ``python -m tests.benchmarks.neighbours [ROUNDS]``.
 
-The classifier of the other benchmarks over HTTP, on a worker thread and in a worker process: with
-one thread of torch, with all, and as it comes, which adapts the number. A process with all is
-measured twice: with threads that wait passively, as worker processes do, and with threads that
-spin as usual. Each way is measured on an idle machine, beside one busy program, and beside as many
-as there are cores. All are measured in turn, round by round; nothing else should run meanwhile.
+Serves the classifier of the other benchmarks over HTTP, on a worker thread and in a worker process:
+with one torch thread, with all, and with the default, which adapts the number. A process with all
+threads is measured twice: with threads that wait passively, as worker processes do, and with
+threads that spin, as torch does by default. Each way is measured on an idle machine, with one busy
+program, and with one per core, in turn, round by round. Run nothing else meanwhile.
 
-The summary has medians of the rounds, and those of the throughput over that with one thread in the
-same round as ``beside``. The result goes to ``results/neighbours.json``. Other options:
-``--cells short,16 mixed,16`` and ``--busy 0 1 2``.
+The summary has medians of the rounds; ``beside`` is the ratio of throughput to one thread in the
+same round. The result goes to ``results/neighbours.json``. Other options: ``--cells short,16
+mixed,16`` and ``--busy 0 1 2``.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from pathlib import Path
 
 from notebook_serve.workers.torch_settings import cores
 from tests.benchmarks.peers.setups import PEERS, Peer
-from tests.benchmarks.side_by_side import Cell, Found, measured, summary
+from tests.benchmarks.side_by_side import Cell, Found, measure, summary
 from tests.benchmarks.workload import machine
 
 RESULT = Path(__file__).parent / "results" / "neighbours.json"
 WORKERS = {"thread": "notebook_serve", "process": "notebook_serve_process"}
 CELLS = ("mixed,16", "short,16")
-#: a usual number of turns that GNU's runtime spins for
+#: number of turns that GNU's runtime spins for by default
 SPINNING = {"GOMP_SPINCOUNT": "300000"}
 
 
 def ways(all_cores: int) -> tuple[dict[str, Peer], dict[str, str]]:
-    """What is measured, and for each what it is compared with."""
+    """Return the ways to measure, and for each the one that it is compared with."""
     made: dict[str, Peer] = {}
     beside: dict[str, str] = {}
     for worker, name in WORKERS.items():
@@ -57,7 +57,7 @@ def ways(all_cores: int) -> tuple[dict[str, Peer], dict[str, str]]:
 
 @contextmanager
 def busy(programs: int) -> Iterator[None]:
-    """So many programs that compute without end."""
+    """Run a number of programs that compute without end."""
     command = [sys.executable, "-c", "while True: pass"]
     running = [subprocess.Popen(command) for _ in range(programs)]
     try:
@@ -71,18 +71,18 @@ def busy(programs: int) -> Iterator[None]:
 def one_round(
     made: dict[str, Peer], order: Sequence[str], cells: Sequence[Cell], programs: int
 ) -> dict[str, Found]:
-    """Measure each way in turn beside so many busy programs."""
+    """Measure each way in turn, with a number of busy programs."""
     found = {}
     for way in order:
         with busy(programs):
-            found[way] = measured(made[way], cells)
+            found[way] = measure(made[way], cells)
         load = os.getloadavg()[0]
         print(f"beside {programs}, {way}, load {load:.1f}: {found[way]}", file=sys.stderr)  # noqa: T201
     return found
 
 
 def main() -> None:
-    """Measure, print and keep."""
+    """Measure; print and keep the result."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("rounds", type=int, nargs="?", default=3)
     parser.add_argument("--cells", nargs="+", default=CELLS)
@@ -93,7 +93,7 @@ def main() -> None:
     made, beside = ways(len(cores()))
     rounds: dict[str, list[dict[str, Found]]] = {}
     for number in range(options.rounds):
-        # There and back, so that no way always has the machine as another left it.
+        # In alternating order, so that no way always runs after the same one.
         order = list(made) if number % 2 == 0 else list(made)[::-1]
         for programs in options.busy:
             found = one_round(made, order, cells, programs)

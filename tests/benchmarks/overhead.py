@@ -1,8 +1,8 @@
-"""What the server costs where the model costs nothing: ``python -m tests.benchmarks.overhead``.
+"""Cost of the server with a model that costs nothing: ``python -m tests.benchmarks.overhead``.
 
-Requests a second on one keep-alive connection, against the same Starlette answer under plain
-uvicorn; the two in turn, in one run, and the ratio of each pair. Also the CPU that an idle server
-uses, and the CPU time of the import. Written for Linux; nothing else should run meanwhile.
+Measures requests per second on one keep-alive connection, and on a bare Starlette handler under
+uvicorn, in turn in one run, with the ratio of each pair; the CPU time of an idle server; and the
+CPU time of the import. Needs Linux. Run nothing else meanwhile.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ REQUESTS = 2000
 
 
 def bare() -> tuple[str, Callable[[], None]]:
-    """The same answer from Starlette alone; its URL, and how to stop it."""
+    """Serve the same answer by Starlette alone; return its address, and a function to stop it."""
 
     async def answer(request: Request) -> JSONResponse:
         return JSONResponse((await request.body()).decode())
@@ -52,7 +52,7 @@ def bare() -> tuple[str, Callable[[], None]]:
 
 
 def per_second(address: str, requests: int = REQUESTS) -> float:
-    """Requests a second, one after the other on one connection."""
+    """Measure requests per second, one after the other on one connection."""
     connection = http.client.HTTPConnection(address)
     started = time.perf_counter()
     for _ in range(requests):
@@ -64,7 +64,7 @@ def per_second(address: str, requests: int = REQUESTS) -> float:
 
 
 def child(code: str) -> float:
-    """The number that a fresh interpreter prints."""
+    """Run code in a fresh interpreter; return the number that it prints."""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return float(done.stdout)
 

@@ -1,10 +1,10 @@
 """Policies side by side, live: ``python -m tests.benchmarks.policies [ROUNDS]``.
 
-The classifier of the other benchmarks over HTTP, on one torch thread and with a worker thread, in a
-server of its own under each policy, in turn: 32 and 128 clients who each ask again at once. This is
-what the default policy goes by on a processor. Nothing else should run meanwhile. The result, of
-which the summary has medians of the rounds, those of each policy's throughput over the default's
-too, goes to ``results/policies.json``.
+Serves the classifier of the other benchmarks over HTTP on one torch thread, with a worker thread,
+under each policy in turn, each in a new server: closed loops of 32 and 128 clients. The default
+policy for a CPU is chosen by this benchmark. Run nothing else meanwhile. The result goes to
+``results/policies.json``; its summary has medians of the rounds, and of the ratio of throughput to
+the default policy.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tests.benchmarks.peers.setups import PEERS
 from tests.benchmarks.side_by_side import side_by_side
 
 RESULT = Path(__file__).parent / "results" / "policies.json"
-#: the default last
+#: policies, the default last
 POLICIES = (
     "NoBatching()",
     "Greedy(16)",
@@ -31,7 +31,7 @@ CELLS = (("mixed", 32), ("mixed", 128), ("short", 32), ("short", 128), ("long", 
 
 
 def main() -> None:
-    """Measure, print and keep."""
+    """Measure; print and keep the result."""
     ours = PEERS["notebook_serve"]
     side_by_side(
         {policy: replace(ours, more={"PEER_POLICY": policy}) for policy in POLICIES},

@@ -1,19 +1,19 @@
-"""A worker process beside a worker thread: ``python -m tests.benchmarks.processes [SECONDS]``.
+"""A worker process against a worker thread: ``python -m tests.benchmarks.processes [SECONDS]``.
 
-The 6-layer classifier on one torch thread per worker. Load comes over HTTP from another process:
-32 clients, each with one request at a time. Four questions, each with its own pass mark:
+Serves the 6-layer classifier on one torch thread per worker. Load comes over HTTP from another
+process: 32 clients in a closed loop. Four parts, each with a goal:
 
-- `busy`: a cell that spins in pure Python beside the server. Throughput as a share of that with an
-  idle kernel; 0.85 is wanted of the process.
-- `idle`: with an idle kernel, a process's throughput as a share of a thread's (0.95 is wanted), and
-  how much longer it takes to answer one client at a time (1.5 ms at most).
-- `killed`: the worker's process is killed ten times within a minute or more. Every request sent is
-  answered once, and rightly.
-- `two`: two workers on long texts against one (1.6 is wanted), and what the simulator says they do,
-  from a cost fitted to the one (15% apart at most).
+- `busy`: a cell runs pure Python meanwhile. Ratio of throughput to that with an idle kernel; the
+  goal for the process is 0.85.
+- `idle`: with an idle kernel, ratio of a process's throughput to a thread's (goal 0.95), and the
+  latency that it adds for one client (goal 1.5 ms).
+- `killed`: the worker process is killed ten times within a minute or more. Every request must get
+  one right answer.
+- `two`: ratio of two workers to one on long texts (goal 1.6), and the error of the simulator with a
+  cost model fitted to one worker (goal 15%).
 
-Servers that are compared run in turn, several times; medians of the rounds' ratios. The result is
-kept in ``results/processes.json``. Nothing else should run meanwhile.
+Compared servers run in turn, several times; the figures are medians of the rounds. The result goes
+to ``results/processes.json``. Run nothing else meanwhile.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ ROUNDS = 3
 KILLS = 10
 RESULT = Path(__file__).parent / "results" / "processes.json"
 
-#: what another process runs: load over HTTP, and what came of it
+#: program of the load over HTTP, which prints its figures
 LOAD = """
 import json
 from notebook_serve import load_test
@@ -54,7 +54,7 @@ report = load_test({url!r}, inputs_of("mixed"), concurrency={clients}, duration=
                    progress=False)
 print(json.dumps([report.throughput, dict(report.outcomes)]))
 """
-#: asks both in turn, one request at a time; the median seconds of each
+#: program that loads both servers in turn with one client, and prints their median seconds
 ONE = """
 import json, statistics, time, httpx
 from tests.benchmarks.workload import inputs_of
@@ -70,12 +70,12 @@ with httpx.Client(timeout=60, trust_env=False) as client:
             break
 print(json.dumps([statistics.median(taken) for taken in times]))
 """
-#: asks, each client one request at a time, until its standard input is closed; says what each
-#: request was answered with, and whether that was the right answer
+#: program of clients in a closed loop until its standard input is closed; prints text, status and
+#: answer of each request
 ASK = """
 import json, sys, threading, urllib.request
 from tests.benchmarks.workload import inputs_of
-texts, ended, said = inputs_of("mixed", 200), threading.Event(), []
+texts, ended, answers = inputs_of("mixed", 200), threading.Event(), []
 def client(number):
     at = number
     while not ended.is_set():
@@ -84,22 +84,22 @@ def client(number):
         request = urllib.request.Request({url!r}, text.encode(), {{"X-Request-ID": f"r{{at}}"}})
         try:
             with urllib.request.urlopen(request, timeout=120) as answer:
-                said.append([text, answer.status, json.load(answer)[0]["score"]])
+                answers.append([text, answer.status, json.load(answer)[0]["score"]])
         except urllib.error.HTTPError as error:
-            said.append([text, error.code, json.load(error)["error"]])
+            answers.append([text, error.code, json.load(error)["error"]])
         except OSError as error:
-            said.append([text, 0, str(error)])
+            answers.append([text, 0, str(error)])
 threads = [threading.Thread(target=client, args=[n]) for n in range(32)]
 [thread.start() for thread in threads]
 sys.stdin.read()
 ended.set()
 [thread.join() for thread in threads]
-print(json.dumps(said))
+print(json.dumps(answers))
 """
 
 
-def started(name: str, **options: Any) -> Server:
-    """A server of the classifier whose worker is warm."""
+def start_server(name: str, **options: Any) -> Server:
+    """Start a server of the classifier, and warm its worker up."""
     server = serve(loader=classifier, port=0, name=name, timeout=60.0, **options)
     server.wait_ready(120)
     server.predict(inputs_of("mixed", 64))
@@ -107,29 +107,29 @@ def started(name: str, **options: Any) -> Server:
 
 
 def load(server: Server, seconds: float, spins: bool = False) -> float:
-    """Answers per second under load from another process, beside a cell that may spin."""
+    """Measure answers per second under load from another process; `spins` runs Python meanwhile."""
     code = LOAD.format(url=server.url, seconds=seconds, clients=CLIENTS)
     command = [sys.executable, "-c", code]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         while spins and process.poll() is None:
-            sum(n * n for n in range(20_000))  # what a busy cell may do
+            sum(n * n for n in range(20_000))  # as in a busy cell
         assert process.stdout is not None
         throughput, outcomes = json.loads(process.stdout.read())
     assert sum(outcomes.values()) == outcomes["ok"], outcomes
     return float(throughput)
 
 
-def both() -> tuple[ExitStack, dict[str, Server]]:
-    """A server with a thread and one with a process; only one is asked at a time."""
+def start_both() -> tuple[ExitStack, dict[str, Server]]:
+    """Start a server with a thread and one with a process; only one is loaded at a time."""
     stack = ExitStack()
-    servers = {kind: started(kind, worker=kind) for kind in ("thread", "process")}
+    servers = {kind: start_server(kind, worker=kind) for kind in ("thread", "process")}
     for server in servers.values():
         stack.callback(server.stop)
     return stack, servers
 
 
 def busy(servers: dict[str, Server], seconds: float) -> dict[str, Any]:
-    """A spinning cell beside each kind of worker."""
+    """Measure each kind of worker with a busy cell."""
     result: dict[str, Any] = {}
     for kind, server in servers.items():
         rounds = [
@@ -145,7 +145,7 @@ def busy(servers: dict[str, Server], seconds: float) -> dict[str, Any]:
 
 
 def idle(servers: dict[str, Server], seconds: float) -> dict[str, Any]:
-    """Thread and process in turn, with many clients and with one."""
+    """Measure thread and process in turn, with many clients and with one."""
     many = [
         {kind: load(server, seconds) for kind, server in servers.items()} for _ in range(ROUNDS)
     ]
@@ -162,9 +162,9 @@ def idle(servers: dict[str, Server], seconds: float) -> dict[str, Any]:
 
 
 def killed(seconds: float) -> dict[str, Any]:
-    """The worker's process dies ten times under load."""
+    """Kill the worker process ten times under load."""
     right = dict(zip(texts := inputs_of("mixed", 200), scores(texts), strict=True))
-    server = started("killed", worker="process", refuse_late=False)
+    server = start_server("killed", worker="process", refuse_late=False)
     before = dict(server.stats().outcomes)
     code = ASK.format(url=server.url)
     command = [sys.executable, "-c", code]
@@ -174,31 +174,31 @@ def killed(seconds: float) -> dict[str, Any]:
     ) as asking:
         begun = time.monotonic()
         for number in range(KILLS):
-            # A worker that has answered since the last kill.
+            # The worker has run a batch since the last kill.
             ran = server.stats().workers[0].batches
-            until(partial(has_run, server, ran + 1))
+            wait_until(partial(has_run, server, ran + 1))
             time.sleep(max(0.0, begun + number * seconds / KILLS - time.monotonic()))
             pid = server.stats().workers[0].pid
             if pid is not None:
                 os.kill(pid, signal.SIGKILL)
             memory.append(psutil.Process().memory_info().rss)
         ran = server.stats().workers[0].batches
-        until(partial(has_run, server, ran + 5))
+        wait_until(partial(has_run, server, ran + 5))
         memory.append(psutil.Process().memory_info().rss)
         lasted = time.monotonic() - begun
         printed, _ = asking.communicate()
-    said = json.loads(printed)
+    answers = json.loads(printed)
     stats = server.stats()
     server.stop()
     wrong = [
         (status, answer)
-        for text, status, answer in said
+        for text, status, answer in answers
         if status != 200 or abs(answer - right[text]) > 1e-4
     ]
     return {
         "seconds": round(lasted, 1),
-        "sent": len(said),
-        "status": dict(Counter(str(status) for _, status, _ in said)),
+        "sent": len(answers),
+        "status": dict(Counter(str(status) for _, status, _ in answers)),
         "wrong": wrong[:5],
         "recorded": sum(stats.outcomes.values()) - sum(before.values()),
         "restarts": dict(stats.restarts),
@@ -208,27 +208,27 @@ def killed(seconds: float) -> dict[str, Any]:
 
 
 def scores(texts: list[str]) -> list[float]:
-    """The right answers, as the pipeline gives them."""
+    """Return the right answers, by the pipeline itself."""
     pipe = classifier()
     return [pipe(text)[0]["score"] for text in texts]
 
 
 def has_run(server: Server, batches: int) -> bool:
-    """Whether the first worker has run more batches than so many."""
+    """Return True if the first worker has run more than a number of batches."""
     return server.stats().workers[0].batches > batches
 
 
-def until(condition: Callable[[], bool]) -> None:
-    """Wait for a condition."""
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Wait until a condition is true."""
     while not condition():
         time.sleep(0.02)
 
 
 def two(seconds: float, worker: str) -> dict[str, Any]:
-    """Two workers beside one, on long texts, and the simulator's word for it."""
+    """Compare two workers with one on long texts, and with the simulation."""
     texts = inputs_of("long")
     with ExitStack() as stack:
-        servers = [started(f"{n}", worker=worker, workers=n) for n in (1, 2)]
+        servers = [start_server(f"{n}", worker=worker, workers=n) for n in (1, 2)]
         for server in servers:
             stack.callback(server.stop)
         ask = partial(
@@ -258,7 +258,7 @@ def two(seconds: float, worker: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure, print the result and keep it."""
+    """Measure; print and keep the result."""
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 8.0
     parts = sys.argv[2].split(",") if len(sys.argv) > 2 else ["busy", "idle", "killed", "two"]
     result: dict[str, Any] = {
@@ -266,7 +266,7 @@ def main() -> None:
         "seconds": seconds,
     }
     if {"busy", "idle"} & set(parts):
-        stack, servers = both()
+        stack, servers = start_both()
         with stack:
             if "idle" in parts:
                 result["idle"] = idle(servers, seconds)

@@ -1,13 +1,14 @@
-"""What grows with what: ``python -m tests.benchmarks.scaling [ROUNDS]``.
+"""Cost per request at growing sizes: ``python -m tests.benchmarks.scaling [ROUNDS]``.
 
-- CPU seconds of the scheduler for each request, where 10 to 10,000 wait, under each policy; beside
-  that at 10 waiting;
-- CPU seconds of the whole server for each answer of a function that does nothing, for 1 to 1,000
-  clients straight into the queue; beside that at 10 clients;
-- CPU seconds of the simulator for each request, for 10^4 to 10^6 of them; beside that at 10^4.
+Measures CPU seconds per request, and their ratio to the first size:
 
-A cost that does not grow has a ratio near one. Nothing else should run meanwhile. The result, the
-medians of several rounds, goes to ``results/scaling.json``.
+- of the scheduler, with 10 to 10,000 waiting jobs, under each policy;
+- of the whole server with a function that does nothing, for 10, 1, 100 and 1,000 clients that
+  bypass HTTP;
+- of the simulator, for 10^4 to 10^6 requests.
+
+A cost that does not grow has a ratio near one. Run nothing else meanwhile. The result, medians of
+several rounds, goes to ``results/scaling.json``.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ POLICIES: dict[str, Callable[[], Policy]] = {
 
 
 def scheduling(make: Callable[[], Policy], waiting: int, requests: int = 5000) -> float:
-    """CPU seconds of the scheduler for each request, where so many wait all the time."""
+    """Measure the CPU seconds per request of a scheduler with a constant number of waiting jobs."""
     lengths = LENGTHS.sample(waiting + requests + 1000)
     scheduler = Scheduler(make())
     number, now = 0, 0.0
@@ -62,7 +63,7 @@ def scheduling(make: Callable[[], Policy], waiting: int, requests: int = 5000) -
             number += 1
 
     offer(waiting)
-    spent, done = 0.0, -1000  # the first teach a policy that learns
+    spent, done = 0.0, -1000  # warm-up of an adaptive policy
     while done < requests:
         begun = time.thread_time()
         batch = scheduler.poll(now)
@@ -78,7 +79,7 @@ def scheduling(make: Callable[[], Policy], waiting: int, requests: int = 5000) -
     return spent / done
 
 
-async def _asked(server: Any, clients: int, requests: int) -> None:
+async def _predict(server: Any, clients: int, requests: int) -> None:
     left = iter(range(requests))
 
     async def client() -> None:
@@ -89,16 +90,16 @@ async def _asked(server: Any, clients: int, requests: int) -> None:
 
 
 def serving(clients: int, requests: int = 5000) -> float:
-    """CPU seconds of everything for each answer of a function that does nothing."""
+    """Measure the CPU seconds per answer of a server whose function does nothing."""
     with serve(lambda xs: xs, port=0, name="scale", max_queue_size=2000) as server:
-        asyncio.run(_asked(server, clients, 1000))
+        asyncio.run(_predict(server, clients, 1000))
         begun = time.process_time()
-        asyncio.run(_asked(server, clients, requests))
+        asyncio.run(_predict(server, clients, requests))
         return (time.process_time() - begun) / requests
 
 
 def simulating(make: Callable[[], Policy], requests: int) -> float:
-    """CPU seconds of the simulator for each request, at a load that it can take."""
+    """Measure the CPU seconds per request of the simulator, below saturation."""
     traffic = Poisson(60.0, n=requests)
     gc.collect()
     begun = time.process_time()
@@ -107,7 +108,7 @@ def simulating(make: Callable[[], Policy], requests: int) -> float:
 
 
 def measures() -> dict[str, dict[int, Callable[[], float]]]:
-    """What is measured, by name and by size, the one to compare with first."""
+    """Return the measurements by name and size; the first size is the base of the ratios."""
     found: dict[str, dict[int, Callable[[], float]]] = {}
     for name, make in POLICIES.items():
         found[f"scheduling under {name}, by waiting"] = {
@@ -125,7 +126,7 @@ def measures() -> dict[str, dict[int, Callable[[], float]]]:
 
 
 def main() -> None:
-    """Measure, print and keep."""
+    """Measure; print and keep the result."""
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 3
     raw: dict[str, dict[int, list[float]]] = {}
     for _ in range(rounds):

@@ -1,4 +1,4 @@
-"""Ways to run this package, side by side: each in a server of its own, in turn, round by round."""
+"""Ways to run this package, compared: each in a new server, in turn, round by round."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from tests.benchmarks.workload import machine
 
 SECONDS = 5.0
 
-#: what a server did, by cell and measure
+#: figures of a server, by cell and measure
 Found = dict[str, dict[str, float]]
-#: a kind of texts, and a number of clients who each ask again at once
+#: a kind of texts, and a number of clients in a closed loop
 Cell = tuple[str, int]
 
 
-def measured(way: Peer, cells: Sequence[Cell]) -> Found:
-    """What a server does, cell by cell."""
+def measure(way: Peer, cells: Sequence[Cell]) -> Found:
+    """Measure one way, cell by cell."""
     found = {}
-    with running(way) as asker:
-        asker.closed(*cells[0], 1.0)  # what comes with first requests only, such as compiling
+    with running(way) as peer:
+        peer.closed(*cells[0], 1.0)  # warm-up, such as compiling
         for kind, clients in cells:
-            # A policy that learns does so meanwhile, and all have as long to warm up.
-            load = asker.closed(kind, clients, SECONDS, warmup=2.0)
+            # During the warm-up an adaptive policy learns; all ways have the same warm-up.
+            load = peer.closed(kind, clients, SECONDS, warmup=2.0)
             found[f"{kind}, {clients}"] = load.to_dict()
     return found
 
 
 def summary(rounds: Sequence[Mapping[str, Found]], beside: Mapping[str, str]) -> dict[str, Found]:
-    """By way and cell: medians of the rounds, those of the throughput over another way's too."""
+    """Return, by way and cell, medians of the rounds, and of the ratio to another way."""
     found: dict[str, Found] = {}
     for way, other in beside.items():
         for cell in rounds[0][way]:
@@ -58,17 +58,17 @@ def side_by_side(
     result: Path,
     about: Mapping[str, float] | None = None,
 ) -> None:
-    """Measure each of `ways`, print, and keep, with what else is known about them.
+    """Measure each of `ways`; print and keep the result, with the figures of `about`.
 
-    `beside` says for each which one it is compared with.
+    `beside` maps each way to the one that it is compared with.
     """
     made = []
     for number in range(rounds):
-        # There and back, so that no way always has the machine as another left it.
+        # In alternating order, so that no way always runs after the same one.
         order = list(ways) if number % 2 == 0 else list(ways)[::-1]
         found = {}
         for way in order:
-            found[way] = measured(ways[way], cells)
+            found[way] = measure(ways[way], cells)
             print(number, way, found[way], file=sys.stderr, flush=True)  # noqa: T201
         made.append(found)
     kept: dict[str, Any] = {

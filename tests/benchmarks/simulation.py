@@ -1,12 +1,12 @@
-"""What simulated requests cost: ``python -m tests.benchmarks.simulation [REQUESTS]``.
+"""Cost of a simulated request: ``python -m tests.benchmarks.simulation [REQUESTS]``.
 
-First the CPU seconds for so many requests (a million unless told) of log-normal length under two
-policies, each at 80% of what it can take. Then the same queue here, in simpy and in ciw: Poisson
-arrivals, one server, one request at a time, service that is always as long or exponential. A
-quarter as many requests, all in turn in each of some rounds, until the mean latency is known; and
-that must be the theory's. Here it is run twice, the second time with a limit to the queue that is
-never reached, because without any the simulator can leave events out. Needs the extra ``bench``;
-nothing else should run meanwhile.
+Measures the CPU seconds for a number of requests (a million by default) of log-normal length under
+two policies, each at 80% of its capacity. Then simulates the same queue here, in simpy and in ciw:
+Poisson arrivals, one server, one request at a time, constant or exponential service times. A
+quarter as many requests run in turn in each of several rounds, and the mean latency must agree with
+queueing theory. This package runs twice, the second time with a queue limit that is never reached:
+without a limit the simulator leaves some events out. Needs the extra ``bench``. Run nothing else
+meanwhile.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from notebook_serve import CostModel, Greedy, LengthAware, NoBatching, Policy, s
 from notebook_serve.traffic import LogNormal, Poisson
 
 ROUNDS = 3
-#: of one request at a time, whose mean service time is a second
+#: utilisation with one request at a time and a mean service time of one second
 LOAD = 0.8
 COST = CostModel(fixed=0.008, per_token=0.0002)
 LENGTHS = LogNormal(20, 0.8, high=128)
@@ -41,20 +41,20 @@ Latencies = Sequence[float]
 
 
 def capacity(policy: Policy) -> float:
-    """Answers per second, where there is always more to do."""
+    """Return the answers per second of a policy at saturation."""
     return simulate(policy, [0.0] * 20_000, COST, lengths=LENGTHS, warmup=0.0, duration=60).goodput
 
 
 def timed(run: Callable[[], Any]) -> tuple[float, Any]:
-    """CPU seconds, and what was returned."""
-    gc.collect()  # what others left behind is not this one's to clear
+    """Return the CPU seconds of a call, and its result."""
+    gc.collect()  # garbage of earlier calls does not count
     started = time.process_time()
     result = run()
     return time.process_time() - started, result
 
 
 def policies(requests: int) -> dict[str, Any]:
-    """Seconds for so many requests under each policy."""
+    """Measure the seconds for a number of requests under each policy."""
     found = {}
     for policy in (Greedy(16), LengthAware(16)):
         rate = 0.8 * capacity(policy)
@@ -71,7 +71,7 @@ def policies(requests: int) -> dict[str, Any]:
 
 
 def here(requests: int, exponential: bool, seed: int, **options: Any) -> Latencies:
-    """The queue as this package has it."""
+    """Simulate the queue in this package; return the latencies."""
     draw = random.Random(seed)
 
     def cost(lengths: Sequence[int]) -> float:
@@ -82,7 +82,7 @@ def here(requests: int, exponential: bool, seed: int, **options: Any) -> Latenci
 
 
 def in_simpy(requests: int, exponential: bool, seed: int) -> Latencies:
-    """A process for each customer, and a resource that they share."""
+    """Simulate the queue in simpy: a process for each customer, and one resource."""
     draw = random.Random(seed)
     environment = simpy.Environment()
     server = simpy.Resource(environment)
@@ -106,7 +106,7 @@ def in_simpy(requests: int, exponential: bool, seed: int) -> Latencies:
 
 
 def in_ciw(requests: int, exponential: bool, seed: int) -> Latencies:
-    """A network of one node with one server."""
+    """Simulate the queue in ciw: a network of one node with one server."""
     service = ciw.dists.Exponential(1.0) if exponential else ciw.dists.Deterministic(1.0)
     network = ciw.create_network(
         arrival_distributions=[ciw.dists.Exponential(LOAD)],
@@ -127,8 +127,8 @@ CANDIDATES: dict[str, Callable[[int, bool, int], Latencies]] = {
 }
 
 
-def beside(requests: int, exponential: bool) -> dict[str, Any]:
-    """Microseconds per request of the three, and how many times ours the others are."""
+def compare(requests: int, exponential: bool) -> dict[str, Any]:
+    """Measure microseconds per request of each simulator, and their ratio to this package."""
     theory = 1 + LOAD / (1 - LOAD) * (1.0 if exponential else 0.5)
     seconds: dict[str, list[float]] = {name: [] for name in CANDIDATES}
     means: dict[str, list[float]] = {name: [] for name in CANDIDATES}
@@ -138,7 +138,7 @@ def beside(requests: int, exponential: bool) -> dict[str, Any]:
         for name, candidate in CANDIDATES.items():
             took, latencies = timed(partial(candidate, requests, exponential, number))
             seconds[name].append(took)
-            means[name].append(checked(name, latencies, theory))
+            means[name].append(check_mean(name, latencies, theory))
     each = {name: statistics.median(took) / requests * 1e6 for name, took in seconds.items()}
     ours = seconds["notebook_serve"]
     return {
@@ -153,15 +153,15 @@ def beside(requests: int, exponential: bool) -> dict[str, Any]:
     }
 
 
-def checked(name: str, latencies: Latencies, theory: float) -> float:
-    """The mean after a warm-up of a tenth; five standard errors from the theory is too far."""
+def check_mean(name: str, latencies: Latencies, theory: float) -> float:
+    """Return the mean after a warm-up of a tenth; fail at five standard errors from the theory."""
     kept = latencies[len(latencies) // 10 :]
     size = len(kept) // 20
     means = [statistics.fmean(kept[n * size : (n + 1) * size]) for n in range(20)]
     error = statistics.stdev(means) / math.sqrt(len(means))
     mean = statistics.fmean(kept)
     if abs(mean - theory) > 5 * error:
-        raise SystemExit(f"{name} says {mean:.4f} ± {error:.4f}, and theory {theory:.4f}")
+        raise SystemExit(f"{name}: the mean is {mean:.4f} ± {error:.4f}, by theory {theory:.4f}")
     return mean
 
 
@@ -175,8 +175,8 @@ def main() -> None:
         "requests": requests,
         "policies": policies(requests),
         "requests_beside_others": few,
-        "deterministic_service": beside(few, exponential=False),
-        "exponential_service": beside(few, exponential=True),
+        "deterministic_service": compare(few, exponential=False),
+        "exponential_service": compare(few, exponential=True),
     }
     print(json.dumps(result, indent=2))  # noqa: T201
 

@@ -1,9 +1,9 @@
-"""Every fault at random, for as long as you like: ``python -m tests.benchmarks.soak [SECONDS]``.
+"""Soak test with every fault at random: ``python -m tests.benchmarks.soak [SECONDS] [SEED]``.
 
 64 clients send good, poisoned, slow, large, deadly, malformed and abandoned requests over HTTP,
-while the policy is swapped every second and a dead worker is started again. Every request must be
-answered, and rightly; and memory, threads and open files must not grow (`growth` says what that
-means). The exit status is 1 if anything of that is not so.
+while the policy is swapped every second and a dead worker is restarted. Every request must get a
+right answer, and memory, threads and open files must not grow (`growth` defines that). The exit
+status is 1 if one of these rules does not hold.
 """
 
 from __future__ import annotations
@@ -32,27 +32,27 @@ from ..helpers.blocking_model import eventually
 CLIENTS = 64
 QUEUE = 200
 POLICIES = (NoBatching(), Greedy(4), Greedy(16), Window(8, 0.002), LengthAware(16))
-REFUSED = {503, 504}
-#: what each kind of request may be answered with
+REJECTED = {503, 504}
+#: right statuses of each kind of request
 RIGHT = {
-    "good": {200} | REFUSED,
-    "list": {200} | REFUSED,
-    "poison": {500} | REFUSED,
-    "miscount": {500} | REFUSED,
-    "slow": {200} | REFUSED,
-    "large": {500} | REFUSED,
-    "death": REFUSED,
-    "hasty": {200} | REFUSED,
-    "malformed": {400} | REFUSED,
+    "good": {200} | REJECTED,
+    "list": {200} | REJECTED,
+    "poison": {500} | REJECTED,
+    "miscount": {500} | REJECTED,
+    "slow": {200} | REJECTED,
+    "large": {500} | REJECTED,
+    "death": REJECTED,
+    "hasty": {200} | REJECTED,
+    "malformed": {400} | REJECTED,
 }
-#: one of these is drawn at random; a "death" is rarer still
+#: kinds of request to draw from; a "death" is rarer still
 KINDS = ["good"] * 20 + ["list"] * 3 + sorted(set(RIGHT) - {"good", "list", "death"})
-#: MB that the allocator may still take between two thirds of a run, with every record kept
+#: MB that memory may grow between two thirds of a run, with a full record log
 SLACK = 2.0
 
 
 class Sample(NamedTuple):
-    """What this process, server and clients together, holds at one moment."""
+    """Resources of this process, which is server and clients, at one moment."""
 
     #: resident, in MB
     memory: float
@@ -62,22 +62,22 @@ class Sample(NamedTuple):
 
     @classmethod
     def now(cls) -> Sample:
-        """Look."""
+        """Take a sample."""
         me = psutil.Process()
         return cls(me.memory_info().rss / 1e6, me.num_threads(), me.num_fds())
 
 
 def growth(before: Sample, samples: Sequence[Sample], after: Sample) -> list[str]:
-    """What has grown, in words; nothing if all is well.
+    """Return messages about growth; none if all is well.
 
     `before` and `after` are taken at rest, without clients; `samples`, nine or more, under load.
-    The first third of those is for warming up. The typical memory of the last third must not be
-    above that of the second by more than `SLACK`. In the last third there must be no thread more
-    than ever before. Files may be both ends of every client's connection, and as many again: a
-    server closes its end of an abandoned one a moment later. At rest again, all of both are gone.
+    The first third of the samples is the warm-up. The typical memory of the last third may exceed
+    that of the second by `SLACK`. The last third may not have more threads than before. Files may
+    be three for each client: both ends of its connection, and the server's end of an abandoned one,
+    which is closed a moment later. At rest again, threads and files must be as before.
     """
     third = len(samples) // 3
-    assert third >= 3, "too few samples to say"
+    assert third >= 3, "too few samples: nine are needed"
     earlier, second, last = samples[:-third], samples[-2 * third : -third], samples[-third:]
     found = []
     grown = typical_memory(last) - typical_memory(second)
@@ -97,13 +97,13 @@ def growth(before: Sample, samples: Sequence[Sample], after: Sample) -> list[str
 
 
 def typical_memory(samples: Sequence[Sample]) -> float:
-    """The median, in MB."""
+    """Return the median of the memory, in MB."""
     return statistics.median(sample.memory for sample in samples)
 
 
 @dataclass
 class Soak:
-    """What was sent, what came back, and what the process held."""
+    """Requests, answers and resources of one soak test."""
 
     seed: int
     before: Sample
@@ -114,14 +114,14 @@ class Soak:
     after: Sample = field(default=Sample(0.0, 0, 0))
 
     def faults(self) -> list[str]:
-        """All that is not as it must be."""
+        """Return the rules that do not hold."""
         sent, answered = self.sent.total(), self.answered.total()
         unanswered = [f"{sent} requests had {answered} answers"] if sent != answered else []
         grown = growth(self.before, self.samples, self.after)
         return unanswered + self.wrong + [f"grown: {what}" for what in grown]
 
 
-class Ask(NamedTuple):
+class RandomRequest(NamedTuple):
     """One request of a random kind."""
 
     kind: str
@@ -130,8 +130,8 @@ class Ask(NamedTuple):
     headers: dict[str, str]
 
     @classmethod
-    def drawn(cls, rng: random.Random) -> Ask:
-        """Draw one."""
+    def draw(cls, rng: random.Random) -> RandomRequest:
+        """Draw a request."""
         kind = "death" if rng.random() < 0.001 else rng.choice(KINDS)
         length = rng.randrange(100 if kind == "list" else 300)
         text = f"{kind} {rng.randrange(10**6)} " + "x" * length
@@ -145,7 +145,7 @@ class Ask(NamedTuple):
         return cls(kind, text, text, {"X-Request-Timeout": "0.001"} if kind == "hasty" else {})
 
     def is_right(self, response: httpx.Response) -> bool:
-        """Whether it is answered, or refused, as it should be."""
+        """Return True if the answer or the rejection is right."""
         if response.status_code != 200:
             return response.status_code in RIGHT[self.kind]
         expected = [self.text.upper()] * 3 if self.kind == "list" else self.text.upper()
@@ -153,7 +153,7 @@ class Ask(NamedTuple):
 
 
 def shout(texts: list[str]) -> list[str]:
-    """What the model does."""
+    """Return the texts in capitals; the model of the test."""
     return [text.upper() for text in texts]
 
 
@@ -161,39 +161,39 @@ shout.length = len  # type: ignore[attr-defined]
 
 
 async def one_request(client: httpx.AsyncClient, url: str, rng: random.Random, soak: Soak) -> None:
-    """Send a request of a random kind and check what comes back; leave some of them at once."""
-    ask = Ask.drawn(rng)
-    soak.sent[ask.kind] += 1
-    # By httpx's own timeout: a task that is cancelled while httpx closes the connections which the
-    # server has hung up loses the rest of them, open.
-    leaves = rng.random() < 0.05
-    patience = httpx.Timeout(60, read=0.001) if leaves else client.timeout
+    """Send a random request and check its answer; abandon some requests at once."""
+    request = RandomRequest.draw(rng)
+    soak.sent[request.kind] += 1
+    # By httpx's timeout: if a task is cancelled while httpx closes connections that the server has
+    # closed, httpx leaks the rest of them.
+    abandons = rng.random() < 0.05
+    patience = httpx.Timeout(60, read=0.001) if abandons else client.timeout
     try:
         response = await client.post(
-            url, content=ask.content, headers=ask.headers, timeout=patience
+            url, content=request.content, headers=request.headers, timeout=patience
         )
     except httpx.ReadTimeout:
-        if not leaves:
+        if not abandons:
             raise
         soak.answered["abandoned"] += 1
         return
-    soak.answered[f"{ask.kind} {response.status_code}"] += 1
-    if not ask.is_right(response):
-        soak.wrong.append(f"{ask.kind}: {response.status_code} {response.text[:200]}")
+    soak.answered[f"{request.kind} {response.status_code}"] += 1
+    if not request.is_right(response):
+        soak.wrong.append(f"{request.kind}: {response.status_code} {response.text[:200]}")
 
 
 async def disturb(server: Server, rng: random.Random, seconds: float, soak: Soak) -> None:
-    """For some seconds swap the policy, start a dead worker again, and take samples."""
+    """Swap the policy, restart dead workers and take samples, for some seconds."""
     rounds = max(12, round(seconds))
     for _ in range(rounds):
         await asyncio.sleep(seconds / rounds)
         server.policy = rng.choice(POLICIES)
-        await asyncio.to_thread(server.start)  # does nothing if the worker lives
+        await asyncio.to_thread(server.start)  # no effect while the worker is alive
         soak.samples.append(Sample.now())
 
 
 async def load(server: Server, seconds: float, soak: Soak) -> None:
-    """Load `server` for some seconds."""
+    """Load a server for some seconds."""
     over = asyncio.Event()
     first, *rngs = [random.Random(soak.seed + n) for n in range(CLIENTS + 1)]
 
@@ -211,26 +211,27 @@ async def load(server: Server, seconds: float, soak: Soak) -> None:
 
 
 def run(server: Server, seconds: float, seed: int) -> Soak:
-    """Soak a server that has just been started."""
-    # As many records as are ever kept, so that their filling up is not taken for growth; and
-    # what a process opens with its first client and then keeps.
+    """Soak a new server."""
+    # Fill the record log, and open the resources of a first client, so that neither is growth.
     server.policy = NoBatching()
     for _ in range(KEEP_REQUESTS // QUEUE):
         server.predict(["fill"] * QUEUE)
     assert httpx.post(server.url, content="first").json() == "FIRST"
     soak = Soak(seed, before=Sample.now())
     asyncio.run(load(server, seconds, soak))
-    server.start()  # if the last of it was the worker's death
+    server.start()  # the worker may have died last
     assert server.predict("still there") == "STILL THERE"
     gc.collect()
     with contextlib.suppress(AssertionError):  # `growth` judges
-        eventually(lambda: Sample.now().files <= soak.before.files, "all are hung up", 10.0)
+        eventually(
+            lambda: Sample.now().files <= soak.before.files, "all connections are closed", 10.0
+        )
     soak.after = Sample.now()
     return soak
 
 
 def soak(seconds: float, seed: int) -> tuple[Soak, Stats]:
-    """Soak a server of its own; what came of it, and the server's last statistics."""
+    """Soak a new server; return the results and the last statistics."""
     model = Faulty(
         shout,
         fail_on="poison",
@@ -249,7 +250,7 @@ def soak(seconds: float, seed: int) -> tuple[Soak, Stats]:
 
 
 def main() -> None:
-    """Soak, and print what came of it as JSON."""
+    """Soak, and print the results as JSON."""
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 300.0
     seed = int(sys.argv[2]) if len(sys.argv) > 2 else random.randrange(2**32)
     made, stats = soak(seconds, seed)

@@ -1,7 +1,7 @@
-"""The tables of figures in this folder's README: ``python -m tests.benchmarks.tables``.
+"""Tables of figures in this folder's README: ``python -m tests.benchmarks.tables``.
 
-Made from the results that the benchmarks left, so that no figure is copied by hand; a test holds
-the page to them.
+Makes them from the results of the benchmarks, so that no figure is copied by hand. A test compares
+the page with the results.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ from typing import Any
 HERE = Path(__file__).parent
 PAGE = HERE / "README.md"
 RESULTS = HERE / "results"
-#: what is measured of this package, and how it is headed
+#: setups of this package, and their headings
 OURS = {"notebook_serve": "a thread", "notebook_serve_process": "a process"}
 
 Row = Sequence[object]
 
 
 def result(name: str) -> dict[str, Any]:
-    """What a benchmark left."""
+    """Read the result of a benchmark."""
     found: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text("utf-8"))
     return found
 
 
 def table(head: Row, rows: Iterable[Row]) -> str:
-    """A table in Markdown."""
+    """Return a table in Markdown."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
 
 
 def peers_table(name: str) -> str:
-    """Answers per second of each server, by the texts and the number of clients."""
+    """Make the table of answers per second, by server, texts and number of clients."""
     closed = result(name)["closed"]
     servers = list(dict.fromkeys([*OURS, *(row["peer"] for row in closed)]))
     by = {(row["kind"], row["clients"], row["peer"]): row["throughput"] for row in closed}
@@ -54,8 +54,8 @@ def peers_table(name: str) -> str:
     )
 
 
-def tried_table() -> str:
-    """What each peer does at the best of its settings that were tried, and which that is."""
+def settings_table() -> str:
+    """Make the table of each peer's best settings, and of its throughput with them."""
     best = result("peers")["best"]
     servers = list(
         dict.fromkeys(name for cell in best.values() for at in cell.values() for name in at)
@@ -78,7 +78,7 @@ def tried_table() -> str:
 
 
 def ways_table(name: str, head: str, label: str = "{}") -> str:
-    """Answers per second, what they are of another way's, and p99, each way and cell."""
+    """Make the table of throughput, its ratio to another way, and p99, by way and cell."""
     found = result(name)["summary"]
     cells = list(next(iter(found.values())))
     return table(
@@ -97,13 +97,13 @@ def ways_table(name: str, head: str, label: str = "{}") -> str:
 
 
 class Ratios:
-    """This package over its peers."""
+    """Ratios of this package to its peers."""
 
     def __init__(self, found: dict[str, Any]) -> None:
         self._ratios = found["ratios"]
 
     def best(self, cell: str, measure: str) -> list[float]:
-        """Over the peer that answered most there; one for each of `OURS`."""
+        """Return the ratio to the peer with the highest throughput, for each of `OURS`."""
         found = []
         for ours in OURS:
             peers = {
@@ -116,11 +116,11 @@ class Ratios:
         return found
 
     def over(self, peer: str, cell: str) -> list[float]:
-        """Throughput over that of one peer."""
+        """Return the ratio of throughput to one peer, for each of `OURS`."""
         return [self._ratios[ours][f"{cell}: throughput"][peer] for ours in OURS]
 
     def opened(self, share: str, measure: str) -> list[float]:
-        """Latency in the open loop, over the one peer that was asked so."""
+        """Return the ratio of latency in the open loop to the one peer measured there."""
         found = []
         for ours in OURS:
             peers = self._ratios[ours][f"mixed, {share} of the best peer: {measure}"]
@@ -131,7 +131,7 @@ class Ratios:
 
 @dataclass(frozen=True)
 class Goal:
-    """One thing that was aimed at, and what was found with a thread and with a process."""
+    """A goal, and the figures with a thread and with a process."""
 
     measure: str
     bound: float
@@ -139,7 +139,7 @@ class Goal:
     least: bool = True
 
     def row(self) -> Row:
-        """Bold where it holds."""
+        """Return a row of the table; a figure that reaches the goal is bold."""
         aim = f"{'at least' if self.least else 'at most'} {self.bound:.3g}"
         cells = [
             f"**{value:.4g}**" if (value >= self.bound) == self.least else f"{value:.4g}"
@@ -149,7 +149,7 @@ class Goal:
 
 
 def goals() -> str:
-    """What was aimed at, and what was found."""
+    """Make the table of goals and figures."""
     ratios, limits = Ratios(result("peers")), result("upper_bounds")["medians"]
     mixed, short, long = (f"{kind}, 32 clients" for kind in ("mixed", "short", "long"))
     many = "mixed, 128 clients"
@@ -192,8 +192,8 @@ def goals() -> str:
     return table(head, (goal.row() for goal in found))
 
 
-def most_table() -> str:
-    """What is served beside what the model allows, with a thread."""
+def bounds_table() -> str:
+    """Make the table of throughput with a thread, and its upper bounds."""
     medians = result("upper_bounds")["medians"]
     limits = {"forward": "the forward alone, all texts sorted before", "simulated": "simulated"}
     return table(
@@ -202,43 +202,43 @@ def most_table() -> str:
             [
                 measure.partition(" / ")[0],
                 f"{found['served']:.1f}",
-                said,
+                limit,
                 f"{found[name]:.1f}",
                 f"{found['ratio']:.3f}",
             ]
             for measure, found in medians.items()
             if isinstance(found, dict)
-            for name, said in limits.items()
+            for name, limit in limits.items()
             if name in found
         ],
     )
 
 
-def scale_table() -> str:
-    """What a request costs as things grow, in microseconds and beside the first size."""
+def scaling_table() -> str:
+    """Make the table of CPU per request, in microseconds, by size."""
     rows = []
     for name, sizes in result("scaling")["table"].items():
         ordered = sorted(sizes.items(), key=lambda item: int(item[0]))
-        said = [f"{int(size):,}: {at['microseconds']:g} µs" for size, at in ordered]
-        rows.append([name, ", ".join(said)])
+        cells = [f"{int(size):,}: {at['microseconds']:g} µs" for size, at in ordered]
+        rows.append([name, ", ".join(cells)])
     return table(["CPU of a request", "by size"], rows)
 
 
 TABLES: dict[str, Callable[[], str]] = {
     "goals": goals,
     "peers": lambda: peers_table("peers"),
-    "peers-tried": tried_table,
+    "peers-tried": settings_table,
     "peers-two-threads": lambda: peers_table("peers-two-threads"),
     "peers-base": lambda: peers_table("peers-base"),
-    "most": most_table,
-    "scale": scale_table,
+    "most": bounds_table,
+    "scale": scaling_table,
     "policies": lambda: ways_table("policies", "policy", "`{}`"),
     "compiled": lambda: ways_table("compiled", "worker"),
 }
 
 
 def filled(page: str) -> str:
-    """The page with each table between its marks made anew."""
+    """Return the page with each table between its marks made anew."""
     for name, make in TABLES.items():
         start, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
         before, _, rest = page.partition(start)

@@ -1,22 +1,23 @@
-"""Our server against the upper bounds: ``python -m tests.benchmarks.upper_bounds [ROUNDS]``.
+"""The server against upper bounds: ``python -m tests.benchmarks.upper_bounds [ROUNDS] [WORD]``.
 
-With a word after the rounds, only the measures that have it in their name; the others stay as the
-last result has them.
+With a word, only measures with this word in their name are measured; the others keep the figures of
+the last result.
 
-Each figure is a ratio of two things, or one added to the other, measured in turn in programs of
-their own, and the median of several rounds:
+Each figure is the ratio or the difference of two measurements, taken in turn in separate processes,
+and the median of several rounds:
 
-- throughput: 128 clients over HTTP, beside the forward alone on the same texts, tokenised and
-  sorted by length before, at the best batch size; and 32 and 128, beside what the default policy
-  would do for them, simulated, if nothing but the forward took any time;
-- latency: one client over HTTP, beside ``pipe(x)`` in a loop;
-- a function that does nothing, asked over 32 connections by wrk (Debian's package), beside a bare
-  Starlette handler;
-- memory that the server adds to a loaded pipeline, seconds from ``serve(pipe)`` until the first
-  answer, CPU of an idle server, and the seconds of a decision of ``LengthAware`` at 10,000 waiting.
+- throughput of 128 clients over HTTP, against the forward pass alone on the same texts, tokenised
+  and sorted by length in advance, at the best batch size; and of 32 and 128 clients, against the
+  default policy in a simulation in which only the forward pass takes time;
+- latency of one client over HTTP, against ``pipe(x)`` in a loop;
+- throughput of a function that does nothing, over 32 connections of wrk (Debian's package), against
+  a bare Starlette handler;
+- memory that the server adds to a loaded pipeline, seconds from ``serve(pipe)`` to the first
+  answer, CPU of an idle server, and seconds of a decision of ``LengthAware`` with 10,000 waiting
+  jobs.
 
-The model is that of the peers, on one torch thread. Nothing else should run meanwhile. The result
-goes to ``results/upper_bounds.json``.
+The model is that of the peers, on one torch thread. Run nothing else meanwhile. The result goes to
+``results/upper_bounds.json``.
 """
 
 from __future__ import annotations
@@ -41,17 +42,17 @@ from tests.benchmarks.workload import classifier, inputs_of, machine
 
 RESULT = Path(__file__).parent / "results" / "upper_bounds.json"
 SIZES = (8, 16, 32, 64)
-#: of each measurement
+#: seconds of each measurement
 SECONDS = 5.0
 
 
-# -- what runs in a program of its own ----------------------------------------------------
+# -- measurements in a separate process ----------------------------------------------------
 
 
 def forward(
     kind: str, size: str = "small", sizes: Sequence[int] = SIZES, seconds: float = SECONDS
 ) -> dict[str, float]:
-    """Texts per second by batch size: the forward alone, on texts tokenised and sorted before."""
+    """Measure texts per second of the forward pass alone, on sorted token ids, by batch size."""
     import torch
 
     pipe = classifier(size)
@@ -68,7 +69,7 @@ def forward(
             ]
             pipe.model(**batches[0])
             done, begun, turn = 0, time.perf_counter(), 0
-            # From both ends and the middle in turn, so that a part of a pass is like the whole.
+            # Every third batch at a time, so that a part of a pass is like the whole.
             order = [
                 batch for part in (batches[::3], batches[1::3], batches[2::3]) for batch in part
             ]
@@ -82,10 +83,10 @@ def forward(
 
 
 def simulated(kind: str, clients: int) -> float:
-    """Answers per second that the default policy gives if nothing but the forward takes time.
+    """Simulate the answers per second of the default policy if only the forward pass takes time.
 
-    The forward's cost is measured on batches of the kind's own lengths, and put into the simulator
-    with neither noise nor any of a server's costs.
+    The cost of the forward pass is measured on batches with lengths of this kind. The simulation
+    has no noise and none of the server's costs.
     """
     from notebook_serve import CostAware, CostModel, calibrate, simulate
     from notebook_serve.queueing.cost_model import TERMS
@@ -101,7 +102,7 @@ def simulated(kind: str, clients: int) -> float:
 
 
 def alone() -> float:
-    """Seconds of ``pipe(x)``, the median over short texts."""
+    """Measure the median seconds of ``pipe(x)`` over short texts."""
     pipe = classifier()
     texts = inputs_of("short")
     times = []
@@ -113,7 +114,7 @@ def alone() -> float:
 
 
 def memory() -> float:
-    """Megabytes that serving a thousand requests adds to a loaded pipeline that has run."""
+    """Measure the megabytes that a server and its requests add to a pipeline that has run."""
     import psutil
 
     from notebook_serve import serve
@@ -124,18 +125,18 @@ def memory() -> float:
     process = psutil.Process()
     before = process.memory_full_info().uss
     with serve(pipe, port=0, name="memory") as server:
-        child("ask", process.pid, server.url)  # who asks has memory of its own
+        child("ask", process.pid, server.url)  # the memory of the client does not count
         return float(process.memory_full_info().uss - before) / 1e6
 
 
 def ask(process: int, url: str) -> float:
-    """Ask for mixed texts with 32 clients; answers per second."""
+    """Send mixed texts with 32 clients; return answers per second."""
     bodies = [(text.encode(), "text/plain") for text in inputs_of("mixed")]
     return asyncio.run(Client(process, url, bodies).closed(32, SECONDS)).throughput
 
 
 def first_answer() -> float:
-    """Seconds from ``serve(pipe)`` of a loaded pipeline until the first answer over HTTP."""
+    """Measure the seconds from ``serve(pipe)`` to the first answer over HTTP."""
     import httpx
 
     from notebook_serve import serve
@@ -152,7 +153,7 @@ def first_answer() -> float:
 
 
 def idle() -> float:
-    """The share of a core that a server uses which nobody asks."""
+    """Measure the share of a core that an idle server uses."""
     from notebook_serve import serve
 
     server = serve(lambda xs: xs, port=0, name="idle")
@@ -165,7 +166,7 @@ def idle() -> float:
 
 
 def decision() -> float:
-    """Seconds of a decision of ``LengthAware`` where 10,000 wait; the median."""
+    """Measure the median seconds of a decision of ``LengthAware`` with 10,000 waiting jobs."""
     from notebook_serve import LengthAware, Scheduler
     from notebook_serve.queueing.jobs import Job
     from notebook_serve.traffic import LogNormal
@@ -180,13 +181,13 @@ def decision() -> float:
         batch = scheduler.poll(1.0)
         times.append(time.perf_counter() - begun)
         assert batch is not None
-        for i, job in enumerate(batch.jobs):  # as many wait at each decision
+        for i, job in enumerate(batch.jobs):  # the number of waiting jobs stays the same
             scheduler.offer(Job(number * 100 + i, 0.0, job.length))
     return median(times)
 
 
 def noop(port: int) -> None:
-    """Serve a function that does nothing, for ever."""
+    """Serve a function that does nothing, without end."""
     from notebook_serve import serve
 
     serve(lambda xs: xs, port=port, name="noop")
@@ -194,7 +195,7 @@ def noop(port: int) -> None:
 
 
 def bare(port: int) -> None:
-    """A Starlette handler that answers with the body, under uvicorn as it comes, for ever."""
+    """Serve a Starlette handler that returns the body, under uvicorn's defaults, without end."""
     import uvicorn
     from starlette.applications import Starlette
     from starlette.requests import Request
@@ -214,11 +215,11 @@ CHILDREN: dict[str, Callable[..., Any]] = {
 }
 
 
-# -- who asks -----------------------------------------------------------------------------
+# -- comparisons --------------------------------------------------------------------------
 
 
 def child(name: str, *arguments: object) -> Any:
-    """What a child says."""
+    """Run one measurement in a separate process; return its result."""
     done = subprocess.run(
         [
             sys.executable,
@@ -237,35 +238,35 @@ def child(name: str, *arguments: object) -> Any:
 
 
 def throughput(kind: str, clients: int, name: str, limit: Callable[[], float]) -> dict[str, float]:
-    """Answers per second, beside a limit that is measured before and after."""
+    """Compare answers per second with a limit that is measured before and after."""
     before = limit()
-    with running(PEERS["notebook_serve"]) as asker:
-        served = asker.closed(kind, clients, 2 * SECONDS, warmup=2.0).throughput
+    with running(PEERS["notebook_serve"]) as peer:
+        served = peer.closed(kind, clients, 2 * SECONDS, warmup=2.0).throughput
     most = (before + limit()) / 2
     return {"served": served, name: most, "ratio": served / most}
 
 
 def beside_forward(kind: str) -> dict[str, float]:
-    """128 clients, beside the forward alone."""
+    """Compare 128 clients with the forward pass alone."""
     return throughput(kind, 128, "forward", lambda: max(child("forward", kind).values()))
 
 
 def beside_simulated(kind: str, clients: int) -> dict[str, float]:
-    """Beside what the same policy could do if only the forward took time."""
+    """Compare with the same policy in a simulation in which only the forward pass takes time."""
     return throughput(kind, clients, "simulated", lambda: float(child("simulated", kind, clients)))
 
 
 def latency() -> dict[str, float]:
-    """One client, beside ``pipe(x)``."""
+    """Compare one client with ``pipe(x)``."""
     before = child("alone")
-    with running(PEERS["notebook_serve"]) as asker:
-        served = asker.closed("short", 1, SECONDS).p50
+    with running(PEERS["notebook_serve"]) as peer:
+        served = peer.closed("short", 1, SECONDS).p50
     pipe = (before + child("alone")) / 2
     return {"served": served, "pipe": pipe, "added": served - pipe, "allowed": 0.05 * pipe + 1e-3}
 
 
 def per_second(name: str, connections: int) -> float:
-    """Requests per second that wrk gets from a child."""
+    """Measure requests per second of a server in a separate process, by wrk."""
     port = free_port()
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.benchmarks.upper_bounds", "--child", name, str(port)]
@@ -274,44 +275,44 @@ def per_second(name: str, connections: int) -> float:
     url = f"http://127.0.0.1:{port}/"
     try:
         asyncio.run(Client(process.pid, url, [(b"x", "text/plain")]).ready())
-        said = ""
+        output = ""
         for seconds in (1, SECONDS):  # the first to warm up
-            said = subprocess.run(
+            output = subprocess.run(
                 ["wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "-s", str(script), url],
                 capture_output=True,
                 text=True,
                 check=True,
             ).stdout
-        if "Non-2xx" in said or "Socket errors" in said:
-            raise RuntimeError(f"{name} did not answer everything:\n{said}")
-        return float(said.split("Requests/sec:")[1].split()[0])
+        if "Non-2xx" in output or "Socket errors" in output:
+            raise RuntimeError(f"{name} did not answer every request:\n{output}")
+        return float(output.split("Requests/sec:")[1].split()[0])
     finally:
         end(process)
 
 
 def overhead(connections: int) -> dict[str, float]:
-    """The function that does nothing, beside Starlette alone."""
+    """Compare the function that does nothing with Starlette alone."""
     ours, theirs = per_second("noop", connections), per_second("bare", connections)
     return {"served": ours, "bare": theirs, "ratio": ours / theirs}
 
 
 def medians(rows: list[Any]) -> Any:
-    """The median, by name where there are names."""
+    """Return the median of numbers, or of each item of dicts."""
     if isinstance(rows[0], dict):
         return {name: median(row[name] for row in rows) for name in rows[0]}
     return median(rows)
 
 
 def main() -> None:
-    """Measure, print and keep; or be a child."""
+    """Measure; print and keep the result. With ``--child``, run one measurement."""
     if sys.argv[1:2] == ["--child"]:
-        said = CHILDREN[sys.argv[2]](
+        result = CHILDREN[sys.argv[2]](
             *(int(text) if text.isdecimal() else text for text in sys.argv[3:])
         )
-        print(json.dumps(said))  # noqa: T201
+        print(json.dumps(result))  # noqa: T201
         return
     if not shutil.which("wrk"):
-        raise SystemExit("wrk is not installed; it is Debian's package of that name")
+        raise SystemExit("wrk is not installed; run: apt-get install wrk")
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
     measures: dict[str, Callable[[], Any]] = {
         "mixed, 128 clients / the forward alone": lambda: beside_forward("mixed"),

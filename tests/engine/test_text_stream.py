@@ -491,4 +491,4 @@ def test_cells_stream(tmp_path: Path) -> None:
         eventually_cancelled = "print(server.records()[-1].outcome)"
         printed, _ = notebook.run(f"import asyncio\nawait asyncio.sleep(0)\n{eventually_cancelled}")
         assert printed == "cancelled\n"
-        assert notebook.said() == []
+        assert notebook.error_lines() == []

@@ -1,10 +1,10 @@
-"""Makes the outputs of the course anew: ``python -m tests.generate.course [NAME...]``.
+"""Outputs of the course, made anew: ``python -m tests.generate.course [NAME...]``.
 
-Each notebook runs from top to bottom in a fresh kernel, one after the other, with the full
-settings; what it shows is written into its file, without what differs from run to run for no
-reason. All cells are sent at once, as *Run All Cells* does, and run in their order. A notebook that
-fails keeps its file, and the exit status is 1. With ``--fast`` two notebooks run at a time with the
-fast settings, no file is written, and each tells in a line of JSON what became of it.
+Runs each notebook from top to bottom in a fresh kernel, one after the other, with the full
+settings. Writes its outputs into its file, without data that differs from run to run for no reason.
+All cells are sent at once, as *Run All Cells* does, and run in their order. If a notebook fails,
+its file stays as it is and the exit status is 1. With ``--fast`` two notebooks run at a time with
+the fast settings, no file is written, and a line of JSON reports the result of each.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any
 import nbformat
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
-#: in the order in which they are read
+#: names of the notebooks, in reading order
 COURSE = (
     "00_quickstart",
     "01_why_a_queue",
@@ -36,9 +36,9 @@ COURSE = (
     "07_capacity",
     "08_your_pipeline",
 )
-#: how many run at a time with the fast settings
+#: notebooks that run at a time with the fast settings
 TOGETHER = 2
-#: seconds that a cell may take, from the end of the one before; a lost cell is given up then
+#: seconds that a cell may take, from the end of the previous one
 TIMEOUT, FAST_TIMEOUT = 240, 120
 METADATA = {
     "kernelspec": {
@@ -48,10 +48,10 @@ METADATA = {
     },
     "language_info": {"name": "python"},
 }
-#: how a terminal is told to colour text
+#: escape sequences of coloured text
 COLOURS = re.compile(r"\x1b\[[\d;]*m")
 WIDGET = "application/vnd.jupyter.widget-view+json"
-#: a last cell, which is not kept
+#: source of a last cell, which is not kept
 NOTHING_IS_LEFT = """\
 import notebook_serve, psutil
 assert not notebook_serve.servers(), f"still running: {notebook_serve.servers()}"
@@ -60,14 +60,14 @@ assert not psutil.Process().children(), f"still running: {psutil.Process().child
 
 
 class Failed(Exception):
-    """A notebook did not run as it should."""
+    """A notebook that wrote to its error stream."""
 
 
 async def execute(path: Path, fast: bool) -> Any:
-    """Run all cells of the notebook at `path`; it has new outputs then.
+    """Run all cells of the notebook at `path`; return it with new outputs.
 
-    Raises `Failed` if it complains on its error stream or leaves a server or a process behind, and
-    what nbclient raises if a cell fails or is not answered in its turn.
+    Raises `Failed` if it writes to its error stream, and nbclient's errors if a cell fails or gets
+    no reply, or if a server or a process is left running.
     """
     from nbclient import NotebookClient
 
@@ -86,19 +86,19 @@ async def execute(path: Path, fast: bool) -> Any:
     with tempfile.TemporaryFile("w+") as errors:
         await client.async_execute(cwd=str(path.parent), env=environment(fast), stderr=errors)
         errors.seek(0)
-        said = [line for line in errors if not line.startswith("[IPKernelApp]")]
-    said += [output.text for output in shown(notebook) if output.get("name") == "stderr"]
-    if said:
-        raise Failed("on the error stream: " + "".join(said))
+        lines = [line for line in errors if not line.startswith("[IPKernelApp]")]
+    lines += [output.text for output in shown(notebook) if output.get("name") == "stderr"]
+    if lines:
+        raise Failed("on the error stream: " + "".join(lines))
     notebook.cells.remove(last)
     return notebook
 
 
 def send_all_at_once(client: Any, notebook: Any) -> None:
-    """Make `client` send all cells when it is to send the first.
+    """Make `client` send all cells when nbclient sends the first.
 
-    By itself nbclient sends each when the one before has ended, so that no cell ever waits in the
-    kernel. It then asks for them in their order, and for nothing else.
+    By default nbclient sends a cell when the previous one has ended, so that no cell ever waits in
+    the kernel. Afterwards it requests the cells in their order, and nothing else.
     """
     send = client.execute
     sources = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
@@ -111,25 +111,25 @@ def send_all_at_once(client: Any, notebook: Any) -> None:
 
 
 def environment(fast: bool) -> dict[str, str]:
-    """What a kernel has in its environment: no model hub, figures in the cells."""
+    """Return the environment of a kernel: offline, with figures in the cells."""
     offline = {"HF_HUB_OFFLINE": "1", "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
     kept = {name: value for name, value in os.environ.items() if name != "NOTEBOOK_SERVE_FAST"}
     return {**kept, **offline, **({"NOTEBOOK_SERVE_FAST": "1"} if fast else {})}
 
 
 def shown(notebook: Any) -> list[Any]:
-    """All outputs of all cells."""
+    """Return all outputs of all cells."""
     return [output for cell in notebook.cells for output in cell.get("outputs", [])]
 
 
 def tidy(notebook: Any) -> None:
-    """Keep what a reader sees, and nothing that differs from run to run for no reason."""
+    """Remove data that a reader does not see or that differs from run to run for no reason."""
     notebook.metadata = nbformat.from_dict(METADATA)  # type: ignore[no-untyped-call]
     for cell in notebook.cells:
         cell.metadata.clear()
     for cell in notebook.cells:
         if "outputs" in cell:
-            cell.outputs = [output for output in cell.outputs if not is_bar(output)]
+            cell.outputs = [output for output in cell.outputs if not is_progress_bar(output)]
     for output in shown(notebook):
         if "data" in output:
             output.data.pop(WIDGET, None)  # its state lived in the kernel
@@ -141,41 +141,41 @@ def tidy(notebook: Any) -> None:
             cell.outputs = [output for output in cell.outputs if output.get("data") != {}]
 
 
-def is_bar(output: Any) -> bool:
-    """Return True for a widget without HTML, as a progress bar: a file shows how it began."""
+def is_progress_bar(output: Any) -> bool:
+    """Return True for a widget without HTML, such as a progress bar, which a file shows at 0 %."""
     data = output.get("data", {})
     return WIDGET in data and "text/html" not in data
 
 
 async def attempt(work: Awaitable[Any]) -> tuple[Any, float, str]:
-    """What the work made, the seconds that it took, and what went wrong."""
+    """Return the result of some work, the seconds that it took, and its error message."""
     began = time.monotonic()
     try:
         return await work, time.monotonic() - began, ""
     except Exception as error:
-        said = f"{type(error).__name__}: {COLOURS.sub('', str(error))}"
-        return None, time.monotonic() - began, said
+        message = f"{type(error).__name__}: {COLOURS.sub('', str(error))}"
+        return None, time.monotonic() - began, message
 
 
 async def make_anew(paths: Sequence[Path]) -> bool:
-    """Execute and write each; whether all went well."""
-    well = True
+    """Execute and write each notebook; return True if none failed."""
+    succeeded = True
     for path in paths:
         notebook, seconds, error = await attempt(execute(path, fast=False))
         if error:
-            well = False
+            succeeded = False
         else:
             tidy(notebook)
             nbformat.write(notebook, path)  # type: ignore[no-untyped-call]
         print(f"{path.stem}: {'FAILED after ' if error else ''}{seconds:.1f} s", flush=True)  # noqa: T201
         if error:
             print(error, file=sys.stderr, flush=True)  # noqa: T201
-    return well
+    return succeeded
 
 
 async def try_fast(paths: Sequence[Path]) -> bool:
-    """Execute all, some at a time, and tell of each as it ends; whether all went well."""
-    # It may have to build its list of fonts, and says so: better here than in two kernels.
+    """Execute all, some at a time; print each result as it ends; return True if none failed."""
+    # It may have to build its list of fonts and warn: here once instead of in two kernels.
     import matplotlib.font_manager  # noqa: F401
 
     places = asyncio.Semaphore(TOGETHER)
@@ -183,18 +183,22 @@ async def try_fast(paths: Sequence[Path]) -> bool:
     async def one(path: Path) -> bool:
         async with places:
             _, seconds, error = await attempt(execute(path, fast=True))
-        told = {"name": path.stem, "seconds": round(seconds, 1), "error": error}
-        print(json.dumps(told), flush=True)  # noqa: T201
+        result = {"name": path.stem, "seconds": round(seconds, 1), "error": error}
+        print(json.dumps(result), flush=True)  # noqa: T201
         return not error
 
     return all(await asyncio.gather(*map(one, paths)))
 
 
 def main() -> int:
-    """Run the command; the exit status."""
+    """Run the command; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m tests.generate.course", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help="such as 00_quickstart; or all")
-    parser.add_argument("--fast", action="store_true", help="try them, and write nothing")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help="such as 00_quickstart; all by default"
+    )
+    parser.add_argument(
+        "--fast", action="store_true", help="run them with the fast settings, write no file"
+    )
     wanted = parser.parse_args()
     names = wanted.names or [path.stem for path in sorted(FOLDER.glob("*.ipynb"))]
     paths = [FOLDER / f"{Path(name).stem}.ipynb" for name in names]

@@ -1,4 +1,4 @@
-"""A model that runs only when it is let, so that tests need not sleep."""
+"""Models that block until a test lets them run, so that no test needs to sleep."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 class Gate:
-    """A batch function that blocks until opened, and tells when it has begun."""
+    """A batch function that sets `begun` when it is called and blocks until `opened` is set."""
 
     def __init__(self) -> None:
         self.opened = threading.Event()
@@ -16,7 +16,7 @@ class Gate:
         self.__name__ = "gate"
 
     def __call__(self, inputs: list[Any]) -> list[Any]:
-        """Wait for the gate, then answer each input with itself."""
+        """Wait for the gate, then return the inputs."""
         self.calls.append(inputs)
         self.begun.set()
         assert self.opened.wait(60)
@@ -24,7 +24,7 @@ class Gate:
 
 
 def eventually(condition: Any, what: str, seconds: float = 30.0) -> None:
-    """Wait until another thread has made `condition` true; fail after a time no run should need."""
+    """Wait until another thread makes `condition` true; fail after `seconds`."""
     tick = threading.Event()
     for _ in range(int(seconds / 0.002)):
         if condition():
@@ -34,12 +34,12 @@ def eventually(condition: Any, what: str, seconds: float = 30.0) -> None:
 
 
 class Steps:
-    """Counts the forwards of a pipeline's model, and holds or fails it from some on."""
+    """A counter of a model's forward passes, which blocks those after `free`, or fails one."""
 
     def __init__(self, pipe: Any, *, free: int = 1_000_000, fails_at: int = 0) -> None:
         self.count = 0
         self.opened = threading.Event()
-        #: set once a forward is held
+        #: set once a forward pass blocks
         self.held = threading.Event()
         self._free, self._fails_at = free, fails_at
         pipe.model.register_forward_pre_hook(self._step)

@@ -1,4 +1,4 @@
-"""A Chromium without a window, and pages in it that must have nothing to complain of."""
+"""A headless Chromium, and pages in it that must log no error."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ ARGUMENTS = [
     "--disable-sync",
 ]
 
-#: ``visit(url, prepare=..., **options)`` opens a page in a browser's context that has `options`;
-#: `prepare` gets it before it is loaded
+#: ``visit(url, prepare=..., **options)`` opens a page in a browser context with `options`;
+#: `prepare` is called with the page before it is loaded
 Visit = Callable[..., Page]
 
 
-# The browser's event loop lives in this thread, and ends with the module's last test: until then
-# nothing here may start another.
+# The browser's event loop runs in this thread until the module's last test has ended. No test may
+# start another loop here before.
 @pytest.fixture(scope="module", name="browser")
 def a_browser() -> Iterator[Browser]:
-    """A Chromium; skips the test where none is installed, and fails it on the project's checks."""
+    """Start a Chromium. If none is installed, skip the test, or fail it in the project's checks."""
     found = program(*NAMES, package="Chromium")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=found, args=ARGUMENTS)
@@ -39,7 +39,7 @@ def a_browser() -> Iterator[Browser]:
 
 @pytest.fixture(name="visit")
 def visiting(browser: Browser) -> Iterator[Visit]:
-    """Opens pages; in the end none may have had an error, or asked anybody but its own server."""
+    """Return a function that opens pages; fail if one logs an error or requests another host."""
     pages: list[Page] = []
     troubles: list[str] = []
 
@@ -49,7 +49,7 @@ def visiting(browser: Browser) -> Iterator[Visit]:
         own = (f"{home.scheme}://{home.netloc}/", "data:")
         page.on("console", lambda message: troubles.extend(_trouble(message)))
         page.on("pageerror", lambda error: troubles.append(str(error)))
-        page.on("request", lambda asked: troubles.extend(_elsewhere(asked.url, own)))
+        page.on("request", lambda request: troubles.extend(_elsewhere(request.url, own)))
         pages.append(page)
         prepare(page)
         page.goto(url)
@@ -62,14 +62,14 @@ def visiting(browser: Browser) -> Iterator[Visit]:
 
 
 def _trouble(message: ConsoleMessage) -> list[str]:
-    # The browser reports every refusal, such as that of a policy or of an input.
+    # The browser logs every rejected request, such as one with an invalid policy or input.
     path = urlsplit(message.location["url"]).path
     expected = path.endswith(("/", "/control"))
-    refused = message.text.startswith("Failed to load resource")
-    if message.type not in ("error", "warning") or (expected and refused):
+    rejected = message.text.startswith("Failed to load resource")
+    if message.type not in ("error", "warning") or (expected and rejected):
         return []
     return [message.text]
 
 
 def _elsewhere(url: str, own: tuple[str, ...]) -> list[str]:
-    return [] if url.startswith(own) else [f"asked {url}"]
+    return [] if url.startswith(own) else [f"requested {url}"]

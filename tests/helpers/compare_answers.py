@@ -1,4 +1,4 @@
-"""What is the same: two answers of one shape, types and numbers, and a value's name in a test."""
+"""Comparison of two answers: shapes, types and numbers; and the id of a value in a test."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def assert_same(expected: Any, actual: Any, tolerance: float = 1e-4, at: str = "
     if hasattr(expected, "getbands"):
         assert expected.size == actual.size, f"{at}: sizes differ"
         assert expected.mode == actual.mode, f"{at}: modes differ"
-        # A number that lies between two whole ones may become either.
+        # A number between two integers may be rounded to either.
         pairs = zip(expected.tobytes(), actual.tobytes(), strict=True)
         assert all(one == other or abs(one - other) == 1 for one, other in pairs), f"{at}: pictures"
         return

@@ -1,4 +1,4 @@
-"""Programs that pip does not install beside the package, and tests where one is missing."""
+"""Programs that pip does not install with the package; a test skips if its program is missing."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import NoReturn
 
 import pytest
 
-#: an older kernel beside the one that is installed
+#: folder of an older kernel, next to the installed one
 IPYKERNEL_6 = Path(__file__).parents[2] / "build" / "ipykernel6"
 
 
 def program(*names: str, package: str) -> str:
-    """The path of the first of `names` that there is; `package` is what to install for it.
+    """Return the path of the first of `names` that is installed; `package` provides it.
 
-    Where there is none the test is skipped, and fails on the project's checks.
+    If none is installed, skip the test, or fail it in the project's checks.
     """
     found = next(filter(None, map(shutil.which, names)), None)
     if found is None:
@@ -25,7 +25,7 @@ def program(*names: str, package: str) -> str:
 
 
 def ipykernel_6() -> Path:
-    """The folder with ipykernel 6, to go before all others; missing as a program may be."""
+    """Return the folder of ipykernel 6, for the front of the path; skip or fail as `program`."""
     if not (IPYKERNEL_6 / "ipykernel").is_dir():
         _miss(f"pip install --no-deps --target {IPYKERNEL_6} 'ipykernel<7'")
     return IPYKERNEL_6

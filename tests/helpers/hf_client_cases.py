@@ -1,4 +1,4 @@
-"""Each method of huggingface_hub's client that has a pipeline: how it asks, and for what."""
+"""Methods of huggingface_hub's client that have a pipeline: the call, and the right result."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from . import small_models
 from .compare_answers import assert_same
 from .task_cases import BY_TASK, heard, picture, recording, seen
 
-#: a chat as a text: what each says, after its role
+#: a chat as a text: each message after its role
 CHAT = "{% for m in messages %}{{ m['role'] }} {{ m['content'] }} {% endfor %}"
 GREEDY = {"do_sample": False, "max_new_tokens": 6}
 
 
 @dataclass(frozen=True)
 class Method:
-    """One way to ask, and what the pipeline itself gives."""
+    """A call of one method of the client, and the pipeline's own result."""
 
     name: str
     task: str
     ask: Callable[[Any], Any]
     expected: Callable[[Any], Any]
-    #: the answer as `expected` has it
+    #: converts the answer to the form of `expected`
     read: Callable[[Any], Any] = lambda answer: answer
     note: str = ""
 
@@ -37,13 +37,13 @@ class Method:
         return f"{self.name} {self.note}".strip()
 
     def check(self, client: Any, pipe: Any) -> None:
-        """That what the client gives is what the pipeline itself gives."""
+        """Check that the client's result equals the pipeline's."""
         answer, expected = self.read(self.ask(client)), plain(self.expected(pipe))
         assert_same(expected, known(expected, answer), 1e-3)
 
 
 def known(expected: Any, actual: Any) -> Any:
-    """What `actual` has of what `expected` has: the client's objects have more fields."""
+    """Return the part of `actual` that `expected` has; the client's objects have more fields."""
     if isinstance(expected, dict):
         return {key: known(value, actual[key]) for key, value in expected.items()}
     if isinstance(expected, list):
@@ -52,7 +52,7 @@ def known(expected: Any, actual: Any) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """Tuples as lists and numpy's numbers as Python's, which is what JSON makes of them."""
+    """Convert tuples to lists and numpy's numbers to Python's, as JSON does."""
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, dict):
@@ -61,7 +61,7 @@ def plain(value: Any) -> Any:
 
 
 def pipeline(task: str) -> Any:
-    """A small pipeline for `task`; one that writes also knows chats."""
+    """Make a small pipeline for `task`; one for text generation has a chat template."""
     if task not in small_models.TASKS:
         return BY_TASK[task].pipeline()
     pipe = small_models.pipeline(task)
@@ -72,30 +72,30 @@ def pipeline(task: str) -> Any:
 
 @cache
 def image() -> bytes:
-    """The picture that is asked about."""
+    """Return the image of the requests, as PNG."""
     return picture(random.Random(1), 40, 30)
 
 
 @cache
 def sound() -> bytes:
-    """The recording that is asked about."""
+    """Return the recording of the requests, as WAV."""
     return recording(random.Random(1), 3000)
 
 
 def mean(features: Any) -> Any:
-    """The mean of what feature-extraction gives for each token, one long."""
+    """Return the mean over the tokens of feature extraction, with length one."""
     rows = np.asarray(features)[0].mean(axis=0)
     return rows / np.linalg.norm(rows)
 
 
 def ranked(answer: Any) -> Any:
-    """Zero-shot classification as labels with scores."""
+    """Return the answer of zero-shot classification as labels with scores."""
     pairs = zip(answer["labels"], answer["scores"], strict=True)
     return [{"label": label, "score": score} for label, score in pairs]
 
 
 def masks(answer: Any) -> Any:
-    """Segments with their masks as numbers."""
+    """Return segments with their masks as numbers."""
     return [{**item, "mask": np.asarray(item["mask"])} for item in answer]
 
 
@@ -106,7 +106,7 @@ LABELS = ["red", "the blue queue"]
 
 
 def of_text(name: str, task: str, text: str, note: str = "", **options: Any) -> Method:
-    """A method that has the task's name and takes a text."""
+    """Return a method with the task's name that takes a text."""
     return Method(
         name,
         task,
@@ -117,7 +117,7 @@ def of_text(name: str, task: str, text: str, note: str = "", **options: Any) -> 
 
 
 def of_file(name: str, file: Callable[[], bytes], note: str = "", **options: Any) -> Method:
-    """A method that has the task's name and takes a picture or a recording."""
+    """Return a method with the task's name that takes an image or a recording."""
     opened = seen if file is image else heard
     return Method(
         name,
@@ -137,7 +137,7 @@ METHODS = [
         "text_classification",
         "text-classification",
         "a batch",
-        "without shares",
+        "without softmax",
         function_to_apply="none",
     ),
     of_text("token_classification", "token-classification", "alice visits paris"),
@@ -164,7 +164,7 @@ METHODS = [
         lambda pipe: ranked(
             pipe("the queue", LABELS, multi_label=True, hypothesis_template="a {} batch")
         ),
-        note="each by itself",
+        note="each label independently",
     ),
     Method(
         "feature_extraction",

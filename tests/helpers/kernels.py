@@ -14,7 +14,7 @@ from typing import Any
 
 from jupyter_client.manager import KernelManager
 
-#: seconds in which all cells that are sent at once must have run
+#: seconds within which all cells that are sent at once must end
 LIMIT = 100.0
 
 
@@ -24,12 +24,12 @@ class Output:
 
     printed: str = ""
     complaints: str = ""
-    #: by their types, of each the last
+    #: the last output of each media type
     shown: dict[str, str] = field(default_factory=dict)
 
 
 class Notebook:
-    """Runs cells in a kernel."""
+    """A kernel that runs cells."""
 
     def __init__(self, manager: Any, client: Any, errors: Path) -> None:
         self._manager = manager
@@ -37,14 +37,14 @@ class Notebook:
         self._errors = errors
 
     def run(self, cell: str, interrupt_at: str | None = None) -> tuple[str, dict[str, str]]:
-        """What a cell prints, and what it shows; fails if it raises.
+        """Run a cell; return the text that it prints and its outputs by media type.
 
-        With `interrupt_at` the kernel is interrupted once that is printed.
+        Fails if the cell raises. With `interrupt_at`, interrupt the kernel once that is printed.
         """
         printed: list[str] = []
         shown: dict[str, str] = {}
 
-        def hear(message: dict[str, Any]) -> None:
+        def collect(message: dict[str, Any]) -> None:
             content = message["content"]
             if message["msg_type"] == "stream":
                 printed.append(content["text"])
@@ -53,33 +53,33 @@ class Notebook:
             elif message["msg_type"] in ("execute_result", "display_data"):
                 shown.update(content["data"])
 
-        reply = self._client.execute_interactive(cell, output_hook=hear, timeout=120)
+        reply = self._client.execute_interactive(cell, output_hook=collect, timeout=120)
         content = reply["content"]
         assert content["status"] == "ok", "\n".join(content.get("traceback", []))
         return "".join(printed), shown
 
     def run_all(self, *cells: str, interrupt_at: str | None = None) -> list[Output]:
-        """Send all cells at once, as *Run All Cells* does; the outputs of each, once all ended.
+        """Send all cells at once, as *Run All Cells* does; return the outputs of each at the end.
 
-        Fails unless all are answered, in their order, without an error and without a complaint.
+        Fails unless all are answered in their order, without an error and without a warning.
         """
         sent = [self._client.execute(cell) for cell in cells]
         outputs = {name: Output() for name in sent}
-        self._hear_all(outputs, time.monotonic() + LIMIT, interrupt_at)
+        self._collect(outputs, time.monotonic() + LIMIT, interrupt_at)
         answers = [self._client.get_shell_msg(timeout=LIMIT) for _ in sent]
         assert [answer["parent_header"]["msg_id"] for answer in answers] == sent
         assert [answer["content"]["status"] for answer in answers] == ["ok"] * len(sent), outputs
         assert "".join(output.complaints for output in outputs.values()) == ""
         return list(outputs.values())
 
-    def _hear_all(
-        self, outputs: dict[str, Output], give_up: float, interrupt_at: str | None
+    def _collect(
+        self, outputs: dict[str, Output], deadline: float, interrupt_at: str | None
     ) -> None:
-        """Sort messages by the cells that they belong to, until each of those has ended."""
+        """Sort messages by their cells, until each cell has ended."""
         run = set(outputs)
         while run:
             try:
-                message = self._client.get_iopub_msg(timeout=give_up - time.monotonic())
+                message = self._client.get_iopub_msg(timeout=deadline - time.monotonic())
             except (Empty, ValueError):
                 raise AssertionError(f"{len(run)} of {len(outputs)} cells are lost") from None
             name, content = message["parent_header"].get("msg_id"), message["content"]
@@ -99,7 +99,7 @@ class Notebook:
                 run.discard(name)
 
     def tell(self, widget: str, **content: Any) -> None:
-        """Send a widget what its page in the browser would, to be heard in its turn."""
+        """Send a widget a message, as its page in the browser does."""
         data = {"method": "custom", "content": content}
         message = self._client.session.msg("comm_msg", {"comm_id": widget, "data": data})
         self._client.shell_channel.send(message)
@@ -109,20 +109,20 @@ class Notebook:
         os.kill(self._manager.provisioner.pid, signal.SIGINT)
 
     def restart(self) -> int:
-        """Restart the kernel as its menu does; the exit status of the process that was."""
+        """Restart the kernel as its menu does; return the exit status of the old process."""
         process = self._manager.provisioner.process
         self._manager.restart_kernel()
         self._client.wait_for_ready(timeout=120)
         return int(process.returncode)
 
     def shut_down(self) -> int:
-        """Shut the kernel down as its menu does; its exit status."""
+        """Shut the kernel down as its menu does; return its exit status."""
         process = self._manager.provisioner.process
         self._manager.shutdown_kernel()
         return int(process.returncode)
 
-    def said(self) -> list[str]:
-        """What the kernel's process has written on its error stream, but for the kernel's own."""
+    def error_lines(self) -> list[str]:
+        """Return the lines of the process's error stream, without the kernel's own."""
         lines = self._errors.read_text("utf-8").splitlines()
         return [line for line in lines if not line.startswith("[IPKernelApp]")]
 
@@ -131,12 +131,12 @@ class Notebook:
 def kernel(
     errors: Path, command: Sequence[str] = (), environment: dict[str, str] | None = None
 ) -> Iterator[Notebook]:
-    """Start a kernel, whose process writes on `errors`; `command` starts another than the usual."""
+    """Start a kernel, by `command` if there is one; its process writes its errors into `errors`."""
     manager = KernelManager()
-    manager.shutdown_wait_time = 60.0  # seconds; half of it later it is told again, by SIGTERM
+    manager.shutdown_wait_time = 60.0  # seconds; SIGTERM follows after half of it
     assert manager.kernel_spec is not None
     manager.kernel_spec.argv = list(command) or manager.kernel_spec.argv
-    with errors.open("w") as file:  # a kernel that is restarted gets it too
+    with errors.open("w") as file:  # a restarted kernel gets it too
         manager.start_kernel(stderr=file, env={**os.environ, **(environment or {})})
         client = manager.client()
         client.start_channels()

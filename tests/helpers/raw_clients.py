@@ -1,4 +1,4 @@
-"""Servers on each event loop and HTTP protocol, and clients that do not behave."""
+"""Servers on each event loop and HTTP protocol, and clients on plain sockets."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ every_variant = pytest.mark.parametrize(
 
 
 def use(monkeypatch: pytest.MonkeyPatch, http: str, loop: str = "asyncio") -> None:
-    """Let the servers that are made from now on speak by `http` and run on `loop`."""
+    """Make new servers use the protocol `http` and the event loop `loop`."""
     monkeypatch.setattr("notebook_serve.http.transport.uvicorn_thread.fastest", PROTOCOLS[http])
     monkeypatch.setattr("notebook_serve.http.transport.uvicorn_thread._new_loop", LOOPS[loop])
 
 
 @contextlib.contextmanager
 def connected(server: Server) -> Iterator[socket.socket]:
-    """A connection with a small buffer, so that the server soon feels what is not read."""
+    """Open a connection with a small buffer, which is soon full if the client does not read."""
     address = server._address
     assert address is not None
     with socket.socket() as connection:
@@ -48,7 +48,7 @@ def connected(server: Server) -> Iterator[socket.socket]:
 
 
 def everything(connection: socket.socket) -> bytes:
-    """What comes until the server hangs up, in whatever way."""
+    """Read until the server closes or resets the connection."""
     parts = []
     with contextlib.suppress(ConnectionError):
         while part := connection.recv(1 << 20):
@@ -66,11 +66,11 @@ def exchange(server: Server, data: bytes) -> bytes:
 
 
 def uvicorn_of(server: Server) -> Any:
-    """The web server inside."""
+    """Return the web server inside."""
     assert server._listener is not None
     return server._listener._server
 
 
 def connections(server: Server) -> list[Any]:
-    """uvicorn's protocol objects, one for each open connection."""
+    """Return uvicorn's protocol objects, one for each open connection."""
     return list(uvicorn_of(server).server_state.connections)

@@ -26,7 +26,7 @@ TASKS = (
 
 @cache
 def tokenizer() -> Any:
-    """A word-level BERT-like tokenizer; copy it before use in a pipeline of your own."""
+    """Make a word-level tokenizer like BERT's; copy it before use in another pipeline."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
@@ -52,7 +52,7 @@ def tokenizer() -> Any:
 
 
 def pipeline(task: str, seed: int = 0, **options: Any) -> Any:
-    """A new pipeline for `task`, the same weights for the same seed."""
+    """Make a pipeline for `task`; the same seed gives the same weights."""
     import copy
 
     import torch
@@ -112,7 +112,7 @@ def _decoder(words: Any) -> Any:
 
 
 def inputs(task: str, count: int, seed: int, *, most: int = 30) -> list[str]:
-    """`count` texts of 1 to `most` words that the task accepts."""
+    """Draw `count` texts of 1 to `most` words that the task accepts."""
     rng = random.Random(seed)
     texts = []
     for _ in range(count):
@@ -123,7 +123,7 @@ def inputs(task: str, count: int, seed: int, *, most: int = 30) -> list[str]:
     return texts
 
 
-#: parameters that a request may send, by task: some that share a batch, some that must not
+#: parameters of requests, by task: some may share a batch, some must not
 PARAMETERS: dict[str, list[dict[str, Any]]] = {
     "fill-mask": [{}, {"top_k": 2}, {"targets": ["red", "blue"]}],
     "text-classification": [{}, {"top_k": None}, {"top_k": 1}, {"function_to_apply": "sigmoid"}],

@@ -1,4 +1,4 @@
-"""The course: every notebook runs from top to bottom, and its file is as a reader should find it.
+"""The course: every notebook runs from top to bottom, and its file is fit for a reader.
 
 ``python -m tests.generate.course`` makes the outputs anew.
 """
@@ -26,9 +26,9 @@ from ..helpers.browser import a_browser  # noqa: F401 (a fixture)
 from .test_jupyterlab import Open, lab, opening  # noqa: F401 (two are fixtures)
 
 FILES = sorted(FOLDER.glob("*.ipynb"))
-#: modules of the package that have a public face
+#: public modules of the package
 PUBLIC = {f"notebook_serve{name}" for name in ("", ".demo", ".testing", ".traffic")}
-#: places on the machine that made the outputs, and objects in its memory
+#: paths on the machine that made the outputs, and addresses in its memory
 PRIVATE = re.compile(
     r"(?<![\w.:/])/(?:home|tmp|work|root|usr|opt|var|mnt|private|Users)/\S*"
     r"|[A-Z]:\\Users|<[^<>]* object at|\bat 0x[0-9a-f]+"
@@ -51,13 +51,13 @@ def prose(path: Path) -> str:
 
 
 def parsed(path: Path) -> list[ast.AST]:
-    """Every node of the code of a notebook."""
+    """Return every node of the code of a notebook."""
     plain = TransformerManager().transform_cell  # type: ignore[no-untyped-call]  # magics as calls
     return [node for cell in code(path) for node in ast.walk(ast.parse(plain(cell.source)))]
 
 
 def texts(output: Any) -> Iterator[str]:
-    """What an output says, as text and as HTML; of a figure what its vector form says."""
+    """Yield the texts of an output: plain, HTML, and the vector form of a figure."""
     if "text" in output:
         yield output.text
     for kind, value in output.get("data", {}).items():
@@ -69,32 +69,32 @@ def texts(output: Any) -> Iterator[str]:
 
 
 class Executions:
-    """Notebooks that run in a process of their own, and tell as they end."""
+    """Notebooks that run in a separate process, which reports each as it ends."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
         self._ended: dict[str, dict[str, Any]] = {}
 
     def wait(self, name: str) -> dict[str, Any]:
-        """What became of one notebook."""
+        """Wait for one notebook; return its result."""
         assert self._process.stdout is not None
         while name not in self._ended:
             line = self._process.stdout.readline()
             assert line, f"the process that runs the notebooks ended before {name} did"
-            told = json.loads(line)
-            self._ended[told["name"]] = told
+            result = json.loads(line)
+            self._ended[result["name"]] = result
         return self._ended[name]
 
 
 @pytest.fixture(scope="session")
 def executions(request: pytest.FixtureRequest) -> Iterator[Executions]:
-    """All notebooks that this session asks for, two at a time, in a process of their own."""
-    asked = [item for item in request.session.items if "executions" in item.fixturenames]  # type: ignore[attr-defined]
-    names = [item.callspec.params["path"].stem for item in asked]  # type: ignore[attr-defined]
+    """Run the notebooks of this session's tests, two at a time, in a separate process."""
+    wanted = [item for item in request.session.items if "executions" in item.fixturenames]  # type: ignore[attr-defined]
+    names = [item.callspec.params["path"].stem for item in wanted]  # type: ignore[attr-defined]
     command = [sys.executable, "-m", "tests.generate.course", "--fast", *names]
     with subprocess.Popen(command, cwd=FOLDER.parent, stdout=subprocess.PIPE, text=True) as process:
         yield Executions(process)
-        if process.poll() is None:  # a test was given up
+        if process.poll() is None:  # a test timed out
             for left in [*psutil.Process(process.pid).children(recursive=True), process]:
                 left.kill()
 
@@ -102,14 +102,14 @@ def executions(request: pytest.FixtureRequest) -> Iterator[Executions]:
 @each
 @pytest.mark.timeout(300)
 def test_a_notebook_runs_from_top_to_bottom(path: Path, executions: Executions) -> None:
-    """Offline, in a fresh kernel, without a complaint, and nothing is left running."""
+    """The notebook runs offline in a fresh kernel, without a warning or a left-over server."""
     assert executions.wait(path.stem)["error"] == ""
 
 
 @each
 @pytest.mark.timeout(300)
 def test_all_its_cells_run_in_jupyterlab(path: Path, open_notebook: Open) -> None:
-    """By *Run All Cells*, in a browser: each has its number, and none shows anything in red."""
+    """After *Run All Cells* in a browser each cell has its number, and no output is red."""
     notebook = open_notebook(path.name)
     notebook.menu("Run", "Run All Cells")
     notebook.ran(limit=240_000)
@@ -123,13 +123,13 @@ def test_all_its_cells_run_in_jupyterlab(path: Path, open_notebook: Open) -> Non
 
 
 def test_the_course_is_complete() -> None:
-    """The notebooks are those that the course names."""
+    """The files are the notebooks that `COURSE` names."""
     assert tuple(path.stem for path in FILES) == COURSE
 
 
 @each
 def test_the_file_is_plain(path: Path) -> None:
-    """Of the newest format, with a kernel that every Jupyter has and no other metadata."""
+    """The file has the newest format, a kernel that every Jupyter has, and no other metadata."""
     notebook = read(path)
     nbformat.validate(notebook)
 
@@ -140,7 +140,7 @@ def test_the_file_is_plain(path: Path) -> None:
 
 @each
 def test_every_cell_was_run_in_order(path: Path) -> None:
-    """The outputs are those of one run of the whole, in which nothing failed or complained."""
+    """The outputs are from one run of all cells, without an error or a warning."""
     assert [cell.execution_count for cell in code(path)] == list(range(1, len(code(path)) + 1))
 
     for output in shown(read(path)):
@@ -149,22 +149,22 @@ def test_every_cell_was_run_in_order(path: Path) -> None:
 
 
 @each
-def test_nothing_tells_of_the_machine(path: Path) -> None:
-    """Neither its paths nor addresses in its memory are in what a reader sees."""
-    said = [text for output in shown(read(path)) for text in texts(output)]
+def test_the_machine_is_not_visible(path: Path) -> None:
+    """Neither paths of the machine nor addresses in its memory are visible to a reader."""
+    outputs = [text for output in shown(read(path)) for text in texts(output)]
     sources = [cell.source for cell in read(path).cells]
 
-    assert [found.group() for text in said + sources for found in PRIVATE.finditer(text)] == []
+    assert [found.group() for text in outputs + sources for found in PRIVATE.finditer(text)] == []
 
 
 @each
-def test_what_it_says_is_held(path: Path) -> None:
-    """A notebook asserts that what its prose says was so when it ran."""
+def test_it_asserts_its_claims(path: Path) -> None:
+    """A notebook asserts claims of its prose."""
     assert any(isinstance(node, ast.Assert) for node in parsed(path))
 
 
-def test_the_first_cells_show_what_it_is_about() -> None:
-    """The quickstart has a card, the dashboard and a changed policy in its first five cells."""
+def test_the_first_cells_show_the_main_features() -> None:
+    """The quickstart shows the card, the dashboard and a changed policy in its first five cells."""
     first = "\n".join(cell.source for cell in read(FILES[0]).cells[:5])
 
     assert re.search(r"^server = serve\(", first, re.MULTILINE)
@@ -173,8 +173,8 @@ def test_the_first_cells_show_what_it_is_about() -> None:
 
 
 @each
-def test_it_says_why_torch_has_one_thread(path: Path) -> None:
-    """A notebook that sets the number of torch's threads says what that costs and gains."""
+def test_it_explains_one_torch_thread(path: Path) -> None:
+    """A notebook that sets the number of torch threads explains the cost and the gain."""
     calls = [node.attr for node in parsed(path) if isinstance(node, ast.Attribute)]
     if "set_num_threads" in calls:
         assert {"idle", "busy", "thread"} <= set(re.findall(r"\w+", prose(path)))
@@ -182,7 +182,7 @@ def test_it_says_why_torch_has_one_thread(path: Path) -> None:
 
 @each
 def test_it_draws_and_each_figure_shows_once(path: Path) -> None:
-    """A report's figure is the value of its cell; drawn before, a cell would show it elsewhere."""
+    """A report's figure is the value of its cell: drawn earlier, it would appear elsewhere."""
     drawn = 0
     for cell in code(path):
         nodes = ast.parse(TransformerManager().transform_cell(cell.source)).body  # type: ignore[no-untyped-call]
@@ -195,14 +195,14 @@ def test_it_draws_and_each_figure_shows_once(path: Path) -> None:
 
 
 def is_a_reports_figure(node: ast.AST) -> bool:
-    """Return True for ``report.plot()`` and the like, that draws on axes of its own."""
+    """Return True for ``report.plot()`` or ``report.timeline()`` without axes."""
     own = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and not node.args
     return own and node.func.attr in ("plot", "timeline")  # type: ignore[attr-defined]
 
 
 @each
 def test_it_ends_with_exercises(path: Path) -> None:
-    """The last section is for the reader to do, three or more, each with a hint to unfold."""
+    """The last section has three exercises or more, each with a hint to unfold."""
     sections = re.split(r"^## +", prose(path), flags=re.MULTILINE)
     title, _, exercises = sections[-1].partition("\n")
 
@@ -211,8 +211,8 @@ def test_it_ends_with_exercises(path: Path) -> None:
 
 
 @each
-def test_its_links_lead_somewhere(path: Path) -> None:
-    """To the notebook before and the one after, and to files that exist."""
+def test_its_links_are_valid(path: Path) -> None:
+    """Links lead to the previous and the next notebook, and only to files that exist."""
     targets = re.findall(r"\]\(([^)\s]+)\)", prose(path))
     files = {target.partition("#")[0] for target in targets if "://" not in target} - {""}
     place = FILES.index(path)
@@ -224,7 +224,7 @@ def test_its_links_lead_somewhere(path: Path) -> None:
 
 @each
 def test_its_cells_have_names(path: Path) -> None:
-    """Each id is unique and reads as words, so that a change of a notebook can be read."""
+    """Each id is unique and consists of words, so that a diff of a notebook is readable."""
     names = [cell.id for cell in read(path).cells]
 
     assert len(set(names)) == len(names)
@@ -233,7 +233,7 @@ def test_its_cells_have_names(path: Path) -> None:
 
 @each
 def test_it_uses_the_public_interface_only(path: Path) -> None:
-    """What it imports from the package is exported, and what it reaches for has a public name."""
+    """A notebook imports only exported names of the package and uses only public attributes."""
     for node in parsed(path):
         if isinstance(node, ast.Import):
             used = {alias.name for alias in node.names if alias.name.startswith("notebook_serve")}

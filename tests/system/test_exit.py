@@ -1,6 +1,6 @@
-"""Quiet ends: a script that ends with its server running, whatever it does and however it ends.
+"""Exit of a script with a running server: it ends at once, without output, in every state.
 
-Forwards here never end, so a script that waited for one would never end either.
+Forward passes here never end, so a script that waits for one never ends either.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def connect(body, length=5, receive=0):
     connection.sendall((head if body else "").encode() + body)
     connection.recv(receive) if receive else None
     httpx.get(server.url + "/health")  # so it has been accepted
-    connection.detach()  # open, and nobody's to warn of
+    connection.detach()  # open, without a ResourceWarning
 
 def run_never():
     connect(b"never")
@@ -60,19 +60,19 @@ def wait_in_queue(count):
         pass
 """
 
-#: what a server may be at when its script ends
+#: code that brings a server into a state, by the name of the state
 STATES = {
     "idle": "assert server.predict(1) == 1",
-    "nobody's": "import gc; del server; gc.collect(); assert len(ns.servers()) == 1",
+    "unreferenced": "import gc; del server; gc.collect(); assert len(ns.servers()) == 1",
     "stopped": "server.predict(1); server.stop()",
     "never started": "other = ns.serve(model, start=False, name='other'); other.app",
     "asked for statistics": "assert httpx.get(server.url + '/stats').status_code == 200",
     "connected": "connect(b'')",
     "reading half a body": "connect(b'half', length=400)",
-    "writing to who does not read": "connect(b'large', receive=1)",
-    "paused, with some waiting": "server.pause(); wait_in_queue(9)",
-    "in a forward, with some waiting": "run_never(); wait_in_queue(9)",
-    "in a forward of Python": """
+    "writing to a client that does not read": "connect(b'large', receive=1)",
+    "paused, with a queue": "server.pause(); wait_in_queue(9)",
+    "in a forward pass, with a queue": "run_never(); wait_in_queue(9)",
+    "in a forward pass of pure Python": """
 def spin(inputs):
     begun.set()
     while True:
@@ -88,7 +88,7 @@ def loader():
 server = ns.serve(loader=loader, port=0)
 begun.wait()
 """,
-    "of several models, each in a forward": """
+    "with several models, each in a forward pass": """
 def never(endpoint):
     try:
         endpoint.predict("never")
@@ -99,7 +99,7 @@ for name in "abc":
     threading.Thread(target=never, args=[server.add(name, model)], daemon=True).start()
     begun.wait()
 """,
-    "many, each in a forward": """
+    "one of many, each in a forward pass": """
 for name in "abcd":
     server = ns.serve(model, port=0, name=name)
     begun.clear()
@@ -110,15 +110,15 @@ BUSY = "run_never(); wait_in_queue(9)\n"
 
 
 class End(NamedTuple):
-    """How a script ended: exit status, and what it said on its two streams."""
+    """Result of a script: exit status, output and errors."""
 
     status: int
     printed: str
-    said: str
+    errors: str
 
 
 def run(code: str, how: signal.Signals | None = None) -> End:
-    """Run a script, warnings being errors; with `how`, signal it once it prints something."""
+    """Run a script with warnings as errors; send it the signal `how` at its first output."""
     command = [sys.executable, "-W", "error", "-c", SETUP + code]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -128,47 +128,47 @@ def run(code: str, how: signal.Signals | None = None) -> End:
                 assert process.stdout is not None
                 process.stdout.readline()
                 process.send_signal(how)
-            printed, said = process.communicate(timeout=60)
+            printed, errors = process.communicate(timeout=60)
         finally:
             process.kill()
-    return End(process.returncode, printed, said)
+    return End(process.returncode, printed, errors)
 
 
 @pytest.mark.parametrize("state", STATES)
-def test_a_script_ends_without_a_word(state: str) -> None:
-    """Whatever its server is at, a script that comes to its end is over, and that was a success."""
+def test_a_script_ends_without_output(state: str) -> None:
+    """In every state of its server, a script that reaches its end exits with status 0."""
     assert run(STATES[state] + "\nprint('end')") == End(0, "end\n", "")
 
 
 def test_sys_exit_gives_its_status() -> None:
-    """The status is the script's own, also in the middle of a forward."""
+    """The script's own status is kept, also in the middle of a forward pass."""
     assert run(BUSY + "sys.exit(3)") == End(3, "", "")
 
 
-def test_an_exception_is_all_that_is_read() -> None:
-    """The traceback of the script, and no other."""
+def test_only_the_exception_is_printed() -> None:
+    """The script's own traceback is printed, and no other."""
     end = run(BUSY + "raise ValueError('mine')")
 
     assert end.status == 1
-    assert end.said.count("Traceback") == 1
-    assert end.said.endswith("ValueError: mine\n")
-    assert "notebook_serve" not in end.said
+    assert end.errors.count("Traceback") == 1
+    assert end.errors.endswith("ValueError: mine\n")
+    assert "notebook_serve" not in end.errors
 
 
 def test_an_interrupt_while_a_script_waits_for_an_answer() -> None:
-    """Ctrl+C in a predict() that never returns ends the script as it does any other."""
+    """Ctrl+C during a predict() that never returns ends the script as usual."""
     code = "threading.Thread(target=lambda: (begun.wait(), print('asked', flush=True))).start()\n"
     end = run(code + "server.predict('never')", signal.SIGINT)
 
     assert end.status == -signal.SIGINT
-    assert end.said.count("Traceback") == 1
-    assert end.said.endswith("KeyboardInterrupt\n")
+    assert end.errors.count("Traceback") == 1
+    assert end.errors.endswith("KeyboardInterrupt\n")
 
 
 def test_an_interrupt_that_does_not_wake_the_waiting_thread() -> None:
-    """predict() ends all the same: Python misses an interrupt that comes just before a wait.
+    """predict() ends too: Python misses an interrupt that comes just before a wait.
 
-    One that another thread catches is missed likewise, and that can be had at will.
+    It also misses one that another thread catches, which a test can bring about.
     """
     code = """
 server = ns.serve(model, port=0, timeout=600)
@@ -187,29 +187,29 @@ except KeyboardInterrupt:
 
 
 def test_a_terminate_ends_a_script_at_once() -> None:
-    """Nothing of the package stands between SIGTERM and its usual effect."""
+    """The package does not change the default effect of SIGTERM."""
     end = run(BUSY + "print('on', flush=True); server.predict('more')", signal.SIGTERM)
 
     assert end == End(-signal.SIGTERM, "", "")
 
 
 def test_a_terminate_that_the_script_handles() -> None:
-    """A handler that exits, as in a container, ends as quietly as sys.exit does."""
+    """A handler that calls sys.exit, as in a container, ends the script without output."""
     handler = "signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))\n"
     end = run(handler + BUSY + "print('on', flush=True); server.predict('more')", signal.SIGTERM)
 
     assert end == End(0, "", "")
 
 
-def test_a_stop_that_a_forward_outlasts_says_so_once() -> None:
-    """Where the script itself stops the server, it is told what stop() could not do."""
+def test_a_forward_pass_that_outlasts_stop_is_logged_once() -> None:
+    """If the script stops the server, one line says that a forward pass still runs."""
     end = run("run_never(); server.stop(timeout=0.2)")
 
-    assert end == End(0, "", "default: a forward outlasts stop(); its thread ends with it\n")
+    assert end == End(0, "", "default: a forward pass outlasts stop(); its thread ends with it\n")
 
 
-def test_a_stopped_server_is_let_go_of() -> None:
-    """Nothing keeps a server, and with it its model, once it is stopped and nobody holds it."""
+def test_a_stopped_server_is_freed() -> None:
+    """A stopped server without references, and its model, are garbage-collected."""
     server = serve(lambda inputs: inputs, port=0)
     assert httpx.post(server.url, content="x").json() == "x"
     assert server.predict("y") == "y"
@@ -222,7 +222,7 @@ def test_a_stopped_server_is_let_go_of() -> None:
 
 
 def test_a_running_server_is_kept() -> None:
-    """A server that is nobody's goes on answering, and is found again among `servers()`."""
+    """A running server without references keeps answering, and `servers()` returns it."""
     url = serve(lambda inputs: inputs, port=0).url
     gc.collect()
 
@@ -258,25 +258,25 @@ print(server.state, len(ns.servers()), server.stats().outcomes["ok"])
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_wait_stops_the_server_when_it_is_interrupted(how: signal.Signals) -> None:
-    """Ctrl+C or a terminate drains the server, and the script goes on after `wait`."""
+    """SIGINT or SIGTERM drains the server, and the script continues after `wait`."""
     wait = WAIT.replace("ACTION", "lambda: print('on', flush=True)")
     assert run("server.predict(1)\n" + wait, how) == End(0, "stopped 0 1\n", "")
 
 
 def test_wait_ends_when_another_thread_stops_the_server() -> None:
-    """`stop` anywhere ends it, and it returns at once where the server is stopped already."""
+    """`stop` in another thread ends `wait`, which returns at once if the server is stopped."""
     code = WAIT.replace("ACTION", "server.stop") + "server.wait()"
     assert run(code) == End(0, "stopped 0 0\n", "")
 
 
 def test_wait_sees_an_interrupt_that_comes_just_before_it() -> None:
-    """Python misses such a one; another thread that catches it makes the same at will."""
+    """Python misses such an interrupt, as it misses one that another thread catches."""
     interrupt = "lambda: signal.pthread_kill(threading.get_ident(), signal.SIGINT)"
     assert run(WAIT.replace("ACTION", interrupt)) == End(0, "stopped 0 0\n", "")
 
 
-def test_a_second_interrupt_ends_a_stop_that_takes_long() -> None:
-    """The first one waits for the forward that runs, the second raises in the script."""
+def test_a_second_interrupt_ends_a_long_stop() -> None:
+    """The first interrupt waits for the running forward pass, the second raises in the script."""
     twice = """
 def interrupt_twice():
     for wanted in ("ready", "stopping"):
@@ -288,12 +288,12 @@ run_never()
 """
     end = run(twice + WAIT.replace("ACTION", "interrupt_twice"))
     assert end.status == -signal.SIGINT
-    assert end.said.endswith("KeyboardInterrupt\n")
+    assert end.errors.endswith("KeyboardInterrupt\n")
     assert end.printed == ""
 
 
 def test_wait_leaves_a_handler_of_the_script_alone() -> None:
-    """A script that handles SIGTERM itself is told by its own handler."""
+    """If a script handles SIGTERM itself, its handler runs."""
     handler = "signal.signal(signal.SIGTERM, lambda *_: sys.exit(5))\n"
     wait = WAIT.replace("ACTION", "lambda: print('on', flush=True)")
     assert run(handler + wait, signal.SIGTERM).status == 5

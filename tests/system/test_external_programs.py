@@ -1,4 +1,4 @@
-"""A program that a test wants and that is not there."""
+"""Tests whose external program is not installed."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from ..helpers.external_programs import ipykernel_6, program
 @pytest.mark.parametrize(
     ("on_checks", "outcome"), [(True, pytest.fail.Exception), (False, pytest.skip.Exception)]
 )
-def test_what_is_missing_is_skipped_and_fails_on_the_projects_checks(
+def test_a_missing_program_skips_a_test_and_fails_the_projects_checks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, on_checks: bool, outcome: type[BaseException]
 ) -> None:
-    """So nobody believes that a check ran which did not; the message says what to install."""
+    """A check that did not run never looks passed; the message names the package to install."""
     monkeypatch.setenv("PATH", str(tmp_path))
     if on_checks:
         monkeypatch.setenv("NOTEBOOK_SERVE_CI", "1")
@@ -29,8 +29,10 @@ def test_what_is_missing_is_skipped_and_fails_on_the_projects_checks(
         ipykernel_6()
 
 
-def test_the_first_that_there_is_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By its whole path."""
+def test_the_first_installed_program_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The result is its whole path."""
     (tmp_path / "second").write_text("")
     (tmp_path / "second").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))

@@ -1,4 +1,4 @@
-"""The package where it is meant to be used: JupyterLab in a browser, driven as a person would."""
+"""The package in JupyterLab in a browser, driven by mouse and keyboard."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from ..helpers.browser import a_browser  # noqa: F401 (a fixture)
 pytestmark = pytest.mark.timeout(300)
 
 TOKEN = "of this test"
-#: milliseconds that nothing here should need
+#: milliseconds after which a step fails
 LIMIT = 30_000
 WINDOW = ViewportSize(width=1400, height=1200)
 
-#: what else a fresh JupyterLab would do is ask the network for news
+#: settings of a JupyterLab that makes no requests to the network
 SETTINGS = {"fetchNews": "false", "checkForUpdates": False}
 OPTIONS = [
     "--no-browser",
@@ -52,12 +52,12 @@ class Lab:
     process: psutil.Popen
 
     def ask(self, method: str, path: str) -> httpx.Response:
-        """Its answer over HTTP."""
+        """Send a request over HTTP."""
         headers = {"Authorization": f"token {TOKEN}"}
         return httpx.request(method, self.url + path, headers=headers, timeout=60)
 
     def answers(self) -> bool:
-        """Whether it has started."""
+        """Return True if it has started."""
         assert self.process.poll() is None, "JupyterLab ended by itself"
         try:
             return self.ask("GET", "/api").is_success
@@ -65,17 +65,17 @@ class Lab:
             return False
 
     def kernels(self) -> list[psutil.Process]:
-        """The processes of the notebooks that are open, the newest last."""
+        """Return the processes of open notebooks, the newest last."""
         children = self.process.children(recursive=True)
         return sorted(children, key=psutil.Process.create_time)
 
     def stop_kernels(self) -> None:
-        """End those that run."""
+        """Shut all kernels down."""
         for kernel in self.ask("GET", "/api/kernels").json():
             self.ask("DELETE", f"/api/kernels/{kernel['id']}").raise_for_status()
 
     def shut_down(self) -> list[psutil.Process]:
-        """End it by its own means; the processes that it leaves behind."""
+        """Shut it down over HTTP; return the processes that are left."""
         processes = [self.process, *self.process.children(recursive=True)]
         self.ask("POST", "/api/shutdown").raise_for_status()
         _, left = psutil.wait_procs(processes, timeout=60)
@@ -83,12 +83,12 @@ class Lab:
 
 
 def environment(home: Path) -> dict[str, str]:
-    """That of a user who has never started Jupyter."""
+    """Return the environment of a user without any Jupyter settings."""
     places = ("HOME", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR")
     return {
         **os.environ,
         **{name: str(home / name) for name in places},
-        "MPLCONFIGDIR": mpl.get_cachedir(),  # its list of fonts takes long to make
+        "MPLCONFIGDIR": mpl.get_cachedir(),  # its list of fonts takes seconds to build
         "NOTEBOOK_SERVE_FAST": "1",
     }
 
@@ -101,11 +101,11 @@ def free_port() -> int:
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """A fresh JupyterLab; when it ends, no kernel and no server may outlive it."""
+    """Start a fresh JupyterLab; at its end, fail if a kernel or a server is left."""
     home = tmp_path_factory.mktemp("lab")
-    told = home / "JUPYTER_CONFIG_DIR/lab/user-settings/@jupyterlab/apputils-extension"
-    told.mkdir(parents=True)
-    (told / "notification.jupyterlab-settings").write_text(json.dumps(SETTINGS), "utf-8")
+    settings = home / "JUPYTER_CONFIG_DIR/lab/user-settings/@jupyterlab/apputils-extension"
+    settings.mkdir(parents=True)
+    (settings / "notification.jupyterlab-settings").write_text(json.dumps(SETTINGS), "utf-8")
     folder = Path(shutil.copytree(FOLDER, home / "notebooks"))
     port = free_port()
     command = [sys.executable, "-m", "jupyterlab", *OPTIONS, f"--port={port}"]
@@ -144,7 +144,7 @@ HAVE_RUN = f"""(ids) => {PANEL}.content.widgets
   .filter(({{ model }}) => ids.includes(model.id))
   .every(({{ prompt }}) => /\\d/.test(prompt))"""
 
-# Again and again: a cell that has not been in sight has no height yet.
+# Repeated by `wait`: a cell that was never visible has no height yet.
 SCROLLED_DOWN = """() => {
   document.querySelector(".jp-WindowedPanel-outer").scrollTop = 1e6;
   return document.querySelector(".notebook-serve-live").getBoundingClientRect().bottom < 0;
@@ -152,75 +152,75 @@ SCROLLED_DOWN = """() => {
 
 
 class Notebook:
-    """A notebook that is open, and the menus above it."""
+    """An open notebook, and the menus above it."""
 
     def __init__(self, page: Page) -> None:
         self.page = page
         self.wait(IS_IDLE)
 
     def wait(self, condition: str, value: object = None, limit: float = LIMIT) -> None:
-        """Until a function in the page says yes; at most `limit` milliseconds."""
+        """Wait until a function in the page returns true, at most `limit` milliseconds."""
         self.page.wait_for_function(condition, arg=value, timeout=limit, polling=100)
 
     def menu(self, *path: str) -> None:
-        """Choose with the mouse, from a menu to what is in it."""
+        """Click an item of a menu; `path` is the names from the menu bar to the item."""
         for name in path:
             self.page.locator(".lm-MenuBar, .lm-Menu").get_by_text(name, exact=True).click()
 
     def accept(self) -> None:
-        """Say yes to a dialog."""
+        """Accept a dialog."""
         self.page.locator(".jp-Dialog .jp-mod-accept").click()
 
     def cells(self) -> list[Any]:
-        """All that it holds now, as its file would."""
+        """Return all cells in their present state, as in the file."""
         return list(self.page.evaluate(CELLS))
 
     def ids(self) -> list[str]:
-        """Those of the cells with code, in order."""
+        """Return the ids of the cells with code, in order."""
         return [cell["id"] for cell in self.cells() if cell["cell_type"] == "code"]
 
     def select(self, cell: str) -> None:
-        """Make it the current one."""
+        """Select a cell."""
         self.page.evaluate(SELECT, [item["id"] for item in self.cells()].index(cell))
 
     def ran(self, *cells: str, limit: float = LIMIT) -> None:
-        """Wait until those cells are through: all if none is named."""
+        """Wait until these cells have run; all cells if none is named."""
         self.wait(HAVE_RUN, list(cells) or self.ids(), limit)
 
     def run(self, cell: str) -> str:
-        """Run one cell, and wait; what it shows, as text."""
+        """Run one cell, wait, and return its outputs as text."""
         self.select(cell)
         self.menu("Run", "Run Selected Cell and Do not Advance")
         self.ran(cell)
         return self.shown(cell)
 
     def shown(self, cell: str) -> str:
-        """What a cell shows, as text."""
+        """Return the outputs of a cell as text."""
         outputs = next(item["outputs"] for item in self.cells() if item["id"] == cell)
         return "\n".join(_text(output) for output in outputs)
 
     def complaints(self) -> list[str]:
-        """The errors of all cells, and what they write on the error stream."""
+        """Return the errors of all cells, and their outputs on the error stream."""
         outputs = [output for cell in self.cells() for output in cell.get("outputs", [])]
         bad = [item for item in outputs if "error" in item["output_type"] + item.get("name", "")]
         return [json.dumps(item) for item in bad]
 
     def scroll_down(self) -> None:
-        """To the end, so that no dashboard is in sight."""
+        """Scroll to the end, so that no dashboard is visible."""
         self.wait(SCROLLED_DOWN)
 
     @property
     def card(self) -> Locator:
-        """The server's."""
+        """The card of the server."""
         return self.page.locator(".jp-OutputArea-output", has_text="is ready").first
 
     @property
     def dashboard(self) -> Locator:
-        """Where it is drawn; the first, where a notebook shows several."""
+        """The first dashboard in the notebook."""
         return self.page.locator(".notebook-serve-live").first
 
     def tile(self, name: str) -> Locator:
-        """One of the dashboard's figures."""
+        """Return the value of a tile of the dashboard."""
         return self.dashboard.locator(".ns-tile", has_text=name).locator(":scope > :last-child")
 
 
@@ -229,31 +229,31 @@ def _text(output: Any) -> str:
     return text if isinstance(text, str) else "".join(text)
 
 
-#: opens a notebook, by name
+#: function that opens a notebook by name
 Open = Callable[[str], Notebook]
 
 
 @pytest.fixture(name="open_notebook")
 def opening(browser: Browser, lab: Lab) -> Iterator[Open]:
-    """Opens notebooks, in whose pages nothing may complain or ask anybody but JupyterLab."""
+    """Return a function that opens notebooks; fail if one logs an error or leaves JupyterLab."""
     context = browser.new_context(viewport=WINDOW)
     context.set_default_timeout(LIMIT)
     troubles: list[str] = []
 
-    def hear(message: ConsoleMessage) -> None:
-        # JupyterLab warns so of its own when a kernel restarts.
+    def collect(message: ConsoleMessage) -> None:
+        # JupyterLab itself logs this warning when a kernel restarts.
         if message.type in ("error", "warning") and "Connection lost" not in message.text:
             troubles.append(message.text)
 
-    def asked(url: str) -> None:
+    def check_url(url: str) -> None:
         if not url.removeprefix("blob:").startswith((lab.url, "data:")):
-            troubles.append(f"asked {url}")
+            troubles.append(f"requested {url}")
 
     def open_notebook(name: str) -> Notebook:
         page = context.new_page()
-        page.on("console", hear)
+        page.on("console", collect)
         page.on("pageerror", lambda error: troubles.append(str(error)))
-        page.on("request", lambda request: asked(request.url))
+        page.on("request", lambda request: check_url(request.url))
         page.goto(f"{lab.url}/lab/tree/{name}?reset&token={TOKEN}")
         return Notebook(page)
 
@@ -263,10 +263,10 @@ def opening(browser: Browser, lab: Lab) -> Iterator[Open]:
     assert troubles == [], "\n".join(troubles)
 
 
-# -- what a person sees -----------------------------------------------------------------------
+# -- the quickstart --------------------------------------------------------------------------
 
-#: Texts that are hard to read on what is behind them, as the Web Content Accessibility Guidelines
-#: count: contrast of at least 4.5, for all but what cannot be used just now.
+#: Function that returns texts with too little contrast to their background: below 4.5, as the Web
+#: Content Accessibility Guidelines define it. Disabled elements are left out.
 HARD_TO_READ = """(selector) => {
   const paint = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
   const mixed = (colours) => {
@@ -313,20 +313,20 @@ HARD_TO_READ = """(selector) => {
   }
   return { seen, found };
 }"""
-#: what the package shows in cells
+#: outputs of the package in cells
 OURS = ".notebook-serve-live, .jp-OutputArea-output:has(table.notebook-serve)"
 
 
-def wear(notebook: Notebook, theme: str) -> None:
-    """Change JupyterLab's theme with the mouse."""
+def set_theme(notebook: Notebook, theme: str) -> None:
+    """Change JupyterLab's theme in the menu."""
     notebook.menu("Settings", "Theme", f"JupyterLab {theme}")
     light = str(theme == "Light").lower()
     notebook.wait("(light) => document.body.dataset.jpThemeLight === light", light)
 
 
-def look(notebook: Notebook, theme: str, folder: Path) -> None:
-    """Everything can be read, and is kept as pictures."""
-    wear(notebook, theme)
+def check_contrast(notebook: Notebook, theme: str, folder: Path) -> None:
+    """Check that all texts are readable, and keep screenshots."""
+    set_theme(notebook, theme)
     for name, place in (("card", notebook.card), ("dashboard", notebook.dashboard)):
         notebook.select(f"the-{name}")
         notebook.select(f"the-{name}")
@@ -335,7 +335,7 @@ def look(notebook: Notebook, theme: str, folder: Path) -> None:
         notebook.select(f"the-{name}")
         notebook.select(f"the-{name}")
         expect(place).to_be_in_viewport()
-        # Were it told the path, it would start a thread to write.
+        # With a path, playwright starts a thread to write the file.
         (folder / f"{name} {theme}.png").write_bytes(notebook.page.screenshot())
     read = notebook.page.evaluate(HARD_TO_READ, OURS)
 
@@ -347,28 +347,26 @@ TILES = "document.querySelector('.notebook-serve-live .ns-tiles').innerText"
 CHART = "document.querySelector('.notebook-serve-live [data-chart=rates]').toDataURL()"
 
 
-def moves(notebook: Notebook) -> None:
-    """Wait until the dashboard's figures and the picture of its first chart are others than now."""
+def wait_for_update(notebook: Notebook) -> None:
+    """Wait until the dashboard's tiles and its first chart have changed."""
     expect(notebook.dashboard.locator("[data-chart=rates]")).to_be_visible(timeout=LIMIT)
     now = notebook.page.evaluate(f"() => [{TILES}, {CHART}]")
     notebook.wait(f"([tiles, chart]) => {TILES} !== tiles && {CHART} !== chart", now)
 
 
-#: how much of a progress bar is done, in percent
+#: percent done of a progress bar
 BAR = "parseFloat(document.querySelector('.jp-OutputArea-output .progress-bar').style.width)"
 
 
-def refuses(url: str) -> bool:
-    """Whether nobody listens there."""
+def is_closed(url: str) -> bool:
+    """Return True if the port of a URL is not open."""
     address = httpx.URL(url)
-    with socket.socket() as asking:
-        return asking.connect_ex((address.host, address.port)) != 0
+    with socket.socket() as connection:
+        return connection.connect_ex((address.host, address.port)) != 0
 
 
-def test_the_quickstart_as_a_new_user_goes_through_it(
-    open_notebook: Open, lab: Lab, tmp_path: Path
-) -> None:
-    """To a policy that is changed with the mouse, in light and in dark, to the end: no error."""
+def test_the_quickstart_with_the_mouse(open_notebook: Open, lab: Lab, tmp_path: Path) -> None:
+    """A user runs it, changes the policy with the mouse, in both themes, without an error."""
     notebook = open_notebook("00_quickstart.ipynb")
     cells = notebook.ids()
     click = cells.index("which-policy")
@@ -382,9 +380,9 @@ def test_the_quickstart_as_a_new_user_goes_through_it(
     assert "BertForMaskedLM" in (notebook.card.text_content() or "")
 
     notebook.select("the-dashboard")
-    moves(notebook)
+    wait_for_update(notebook)
     for theme in ("Light", "Dark"):
-        look(notebook, theme, tmp_path)
+        check_contrast(notebook, theme, tmp_path)
     notebook.dashboard.get_by_role("combobox", name="policy").select_option("Greedy")
     notebook.dashboard.get_by_label("max_batch_size").fill("2")
     notebook.dashboard.get_by_role("button", name="Apply").click()
@@ -402,10 +400,10 @@ def test_the_quickstart_as_a_new_user_goes_through_it(
     notebook.ran()
     assert "is stopped" in notebook.shown("stop")
     assert notebook.complaints() == []
-    assert refuses(url)
+    assert is_closed(url)
 
 
-# -- a smaller notebook, whose server tells which threads its kernel has ------------------------
+# -- a smaller notebook, whose server returns the threads of its kernel -------------------------
 
 LIVE = {
     "the-card": """\
@@ -417,7 +415,7 @@ def threads(inputs):
 
 server = serve(threads, port=PORT)
 server""",
-    # Sooner tired than it is by itself, which saves the test many seconds.
+    # A shorter rest than the default, which saves the test many seconds.
     "the-dashboard": """\
 from notebook_serve.dashboard import widget
 
@@ -434,19 +432,19 @@ while not Path("enough").exists():
 }
 
 
-#: the same, with a load test that lasts until it is interrupted
+#: the same cells, with a load test that lasts until it is interrupted
 LOADED = {
     **LIVE,
     "busy": """\
 from notebook_serve import load_test
 
 report = load_test(server, ["x"], concurrency=2, duration=250)""",
-    "what-came-of-it": "report.notes[0]",
+    "the-note": "report.notes[0]",
 }
 
 
 def write(file: Path, sources: dict[str, str]) -> None:
-    """Write a notebook with those cells, by their names."""
+    """Write a notebook with these cells, by their names."""
     code: dict[str, Any] = {
         "cell_type": "code",
         "metadata": {},
@@ -454,7 +452,7 @@ def write(file: Path, sources: dict[str, str]) -> None:
         "execution_count": None,
     }
     cells = [{**code, "id": name, "source": source} for name, source in sources.items()]
-    # So tall that nothing above is in sight from its end.
+    # So tall that no other cell is visible at its end.
     end = {"cell_type": "markdown", "metadata": {}, "id": "the-end", "source": "the end\n\n" * 99}
     notebook = {"cells": [*cells, end], "metadata": METADATA, "nbformat": 4, "nbformat_minor": 5}
     file.write_text(json.dumps(notebook), "utf-8")
@@ -462,7 +460,7 @@ def write(file: Path, sources: dict[str, str]) -> None:
 
 @pytest.fixture(scope="module")
 def live(lab: Lab) -> str:
-    """Where the server of ``live.ipynb`` is, once that has run; ``loaded.ipynb`` has the same."""
+    """Write ``live.ipynb`` and ``loaded.ipynb``; return the URL of their server."""
     port = str(free_port())
     for name, sources in (("live", LIVE), ("loaded", LOADED)):
         cells = {cell: source.replace("PORT", port) for cell, source in sources.items()}
@@ -470,12 +468,12 @@ def live(lab: Lab) -> str:
     return f"http://127.0.0.1:{port}"
 
 
-def seen_to_move(notebook: Notebook, enough: Path) -> None:
-    """The dashboard moves while a cell is busy, which then ends, as do all others."""
+def check_updates_while_busy(notebook: Notebook, enough: Path) -> None:
+    """Check that the dashboard updates while a cell is busy; then let all cells end."""
     notebook.page.get_by_text("[*]:").first.wait_for()
     notebook.ran("the-dashboard")
     notebook.select("the-dashboard")
-    moves(notebook)
+    wait_for_update(notebook)
     assert not enough.exists()
     enough.touch()
     notebook.ran()
@@ -483,11 +481,11 @@ def seen_to_move(notebook: Notebook, enough: Path) -> None:
 
 
 def test_a_restart_leaves_one_server_on_one_port(open_notebook: Open, lab: Lab, live: str) -> None:
-    """Run again after a restart, all is as before; what moves, moves while a cell runs too."""
+    """After a restart all works as before; the dashboard updates while a cell runs, too."""
     enough = lab.folder / "enough"
     notebook = open_notebook("live.ipynb")
     notebook.menu("Run", "Run All Cells")
-    seen_to_move(notebook, enough)
+    check_updates_while_busy(notebook, enough)
     left = notebook.shown("what-is-left")
     assert left == f"(1, '{live}')"
     kernel = lab.kernels()[-1]
@@ -495,7 +493,7 @@ def test_a_restart_leaves_one_server_on_one_port(open_notebook: Open, lab: Lab, 
     notebook.menu("Kernel", "Restart Kernel and Run All Cells…")
     notebook.accept()
     eventually(lambda: not kernel.is_running(), "the old kernel is gone")
-    seen_to_move(notebook, enough)
+    check_updates_while_busy(notebook, enough)
     assert notebook.shown("what-is-left") == left
     assert notebook.complaints() == []
     assert len(lab.kernels()) == 1
@@ -504,12 +502,12 @@ def test_a_restart_leaves_one_server_on_one_port(open_notebook: Open, lab: Lab, 
 def test_a_load_test_under_a_dashboard_is_interrupted(
     open_notebook: Open, live: str, tmp_path: Path
 ) -> None:
-    """The dashboard moves and the progress bar too; the cells behind it run, and none complains."""
+    """The dashboard and the progress bar update; the next cells run without an error."""
     notebook = open_notebook("loaded.ipynb")
     notebook.menu("Run", "Run All Cells")
     notebook.ran("the-dashboard")
     notebook.select("the-dashboard")
-    moves(notebook)
+    wait_for_update(notebook)
     notebook.select("busy")
     notebook.page.get_by_text("in flight").wait_for()
     (tmp_path / "a load test.png").write_bytes(notebook.page.screenshot())
@@ -517,13 +515,13 @@ def test_a_load_test_under_a_dashboard_is_interrupted(
 
     notebook.menu("Kernel", "Interrupt Kernel")
     notebook.ran()
-    assert "Interrupted after" in notebook.shown("what-came-of-it")
+    assert "Interrupted after" in notebook.shown("the-note")
     assert notebook.complaints() == []
 
 
 @pytest.fixture
 def rests(live: str) -> Iterator[Callable[..., None]]:
-    """Waits until no thread in the kernel works for a dashboard; or until one does."""
+    """Return a function that waits until the kernel has no thread for a dashboard, or has one."""
     with httpx.Client(base_url=live) as client:
 
         def threads() -> int:
@@ -539,7 +537,7 @@ def rests(live: str) -> Iterator[Callable[..., None]]:
 def test_a_dashboard_out_of_sight_rests_and_a_closed_notebook_leaves_nothing(
     open_notebook: Open, lab: Lab, live: str, rests: Callable[..., None]
 ) -> None:
-    """Its thread ends when it is out of sight, cleared or closed; with the kernel goes the rest."""
+    """Its thread ends if it is hidden, cleared or closed; all else ends with the kernel."""
     enough = lab.folder / "enough"
     enough.touch()
     notebook = open_notebook("live.ipynb")
@@ -566,4 +564,4 @@ def test_a_dashboard_out_of_sight_rests_and_a_closed_notebook_leaves_nothing(
     notebook.accept()
     _, running = psutil.wait_procs(kernels, timeout=60)
     assert running == []
-    assert refuses(live)
+    assert is_closed(live)

@@ -13,7 +13,7 @@ from ..helpers.blocking_model import eventually
 from ..helpers.kernels import Notebook, kernel
 
 pytestmark = [
-    # The client library's own: it is not what is tested here.
+    # The warnings are from the client library, which is not under test.
     pytest.mark.filterwarnings("ignore::DeprecationWarning:jupyter_client"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning:zmq"),
     pytest.mark.timeout(300),
@@ -22,21 +22,21 @@ pytestmark = [
 
 @pytest.fixture
 def notebook(tmp_path: Path) -> Iterator[Notebook]:
-    """A fresh kernel."""
+    """Start a fresh kernel."""
     with kernel(tmp_path / "errors") as fresh:
         yield fresh
 
 
 @pytest.fixture(scope="module")
 def only(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Notebook]:
-    """The kernel of those tests that need none of their own: to start one takes seconds."""
+    """Start one kernel for all tests that can share it: each start takes seconds."""
     with kernel(tmp_path_factory.mktemp("kernel") / "errors") as started:
         yield started
 
 
 @pytest.fixture
 def shared(only: Notebook) -> Notebook:
-    """That kernel, without the servers of the test before."""
+    """Return the shared kernel, without the servers of the previous test."""
     only.run("import notebook_serve\nnotebook_serve.stop_all(drain=False)")
     return only
 
@@ -49,12 +49,12 @@ server
 
 
 def test_the_flow_of_a_notebook(shared: Notebook) -> None:
-    """Serve, ask, await, look, swap the policy under load, and stop."""
+    """Serve, predict, await, read statistics, swap the policy under load, and stop."""
     shared.run("from notebook_serve import demo\npipe = demo.pipeline()")
     _, card = shared.run(SERVE)
     assert "ready" in card["text/plain"]
     assert "http://127.0.0.1:" in card["text/html"]
-    assert "queue limit" in card["text/plain"]  # as much as in the other
+    assert "queue limit" in card["text/plain"]  # as in the HTML
 
     printed, _ = shared.run(
         "import httpx\n"
@@ -94,7 +94,7 @@ def test_the_flow_of_a_notebook(shared: Notebook) -> None:
 
 
 def test_a_cell_run_twice_leaves_one_server(shared: Notebook) -> None:
-    """The new one takes the place of the old, and its port where that is the usual one."""
+    """The new server replaces the old one, and takes its port if that is the default port."""
     port = f"sockets.USUAL_PORT = {free_port()}\n"
     usual = f"from notebook_serve.http.transport import sockets\n{port}"
     again = "from notebook_serve import serve, servers\nserver = serve(lambda xs: xs)\nserver"
@@ -116,13 +116,13 @@ def test_a_cell_run_twice_leaves_one_server(shared: Notebook) -> None:
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """Return a free port."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         return int(free.getsockname()[1])
 
 
-def test_a_failure_to_start_is_read_in_the_cell(shared: Notebook) -> None:
-    """A taken port and a failing loader raise in the cell that asked."""
+def test_a_failure_to_start_is_raised_in_the_cell(shared: Notebook) -> None:
+    """A taken port and a failing loader raise in the cell that calls `serve`."""
     printed, _ = shared.run(
         "from notebook_serve import serve, PortTaken, LoaderFailed\n"
         "one = serve(lambda xs: xs, port=0, name='one')\n"
@@ -142,8 +142,8 @@ def test_a_failure_to_start_is_read_in_the_cell(shared: Notebook) -> None:
     assert "weights are missing" in printed
 
 
-#: a server whose model waits at a slow input, and a thread that prints when it has come to that:
-#: a thread's words appear in the cell that started it, and the worker's in this one
+#: a server whose model blocks at a slow input, and a thread that prints when it blocks: the output
+#: of a thread appears in the cell that started it, and the worker's output in this one
 SLOW = """
 import asyncio, threading
 from notebook_serve import NoBatching, load_test, serve
@@ -165,7 +165,7 @@ TELL = "threading.Thread(target=tell).start()\n"
 
 
 def test_an_interrupted_cell_leaves_the_server_running(shared: Notebook) -> None:
-    """Interrupting a cell that waits for an answer takes its request back, and nothing else."""
+    """Interrupting a cell that waits for an answer cancels its request, and nothing else."""
     shared.run(SLOW)
     printed, _ = shared.run(
         TELL + "try:\n"
@@ -182,7 +182,7 @@ def test_an_interrupted_cell_leaves_the_server_running(shared: Notebook) -> None
 
 
 def test_run_sync_in_cells(shared: Notebook) -> None:
-    """In plain cells and in cells that await; an interrupted one goes on with what there is."""
+    """Plain cells and cells that await can call it; an interrupted call returns its result."""
     printed, _ = shared.run(
         "import asyncio\n"
         "from notebook_serve.lab.run_sync import run_sync\n"
@@ -206,7 +206,7 @@ def test_run_sync_in_cells(shared: Notebook) -> None:
 
 
 def test_a_load_test_in_a_cell_that_awaits(shared: Notebook) -> None:
-    """It runs there too; interrupted, it returns what there is, and the server answers on."""
+    """An interrupted load test returns its report so far, and the server keeps answering."""
     shared.run(SLOW)
     printed, _ = shared.run(
         "await asyncio.sleep(0)\n"
@@ -226,8 +226,8 @@ def test_a_load_test_in_a_cell_that_awaits(shared: Notebook) -> None:
     assert printed.split() == ["1", "49", "ready", "after"]
 
 
-def test_a_kernel_ends_by_itself_with_a_server_running(shared: Notebook) -> None:
-    """Shut down while nothing runs, it is over without being killed and without a word."""
+def test_a_kernel_with_a_running_server_shuts_down(shared: Notebook) -> None:
+    """An idle kernel exits without being killed and without output."""
     shared.run(
         "import httpx\n"
         "from notebook_serve import serve\n"
@@ -237,10 +237,10 @@ def test_a_kernel_ends_by_itself_with_a_server_running(shared: Notebook) -> None
     )
 
     assert shared.shut_down() == 0  # nothing may come after it in this kernel
-    assert shared.said() == []
+    assert shared.error_lines() == []
 
 
-#: a forward that never ends, with a client that waits for it and others in the queue
+#: a forward pass that never ends, a client that waits for it, and a queue
 BUSY = r"""
 import socket, threading
 from notebook_serve import NoBatching, serve, servers
@@ -266,7 +266,7 @@ print(server.url.rpartition(":")[2], len(servers()))
 
 
 def test_a_kernel_restarts_by_itself_in_the_middle_of_a_forward(notebook: Notebook) -> None:
-    """It ends without being killed and without a word, and the next gets the usual port back."""
+    """The kernel exits without being killed or output, and the next one gets the default port."""
     port = str(free_port())
     busy = BUSY.replace("FREE", port)
     assert notebook.run(busy)[0].split() == [port, "1"]
@@ -274,11 +274,11 @@ def test_a_kernel_restarts_by_itself_in_the_middle_of_a_forward(notebook: Notebo
     assert notebook.restart() == 0
     assert notebook.run(busy)[0].split() == [port, "1"]
     assert notebook.shut_down() == 0
-    assert notebook.said() == []
+    assert notebook.error_lines() == []
 
 
 def test_a_process_outlives_an_interrupt_and_not_its_kernel(notebook: Notebook) -> None:
-    """The model's process goes on when a cell is interrupted, and is gone after a restart."""
+    """The worker process survives an interrupted cell, and ends with a restart."""
     printed, _ = notebook.run(
         "from notebook_serve import serve\n"
         "server = serve(lambda xs: xs, worker='process', port=0)\n"

@@ -1,4 +1,4 @@
-"""Cells that wait in a kernel while others run: each string is a cell, and all are sent at once."""
+"""Cells queued in a kernel while others run: each string is a cell, and all are sent at once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..helpers.external_programs import ipykernel_6
 from ..helpers.kernels import Notebook, kernel
 
 pytestmark = [
-    # The client library's own: it is not what is tested here.
+    # The warnings are from the client library, which is not under test.
     pytest.mark.filterwarnings("ignore::DeprecationWarning:jupyter_client"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning:zmq"),
     pytest.mark.timeout(300),
@@ -27,7 +27,7 @@ launch_new_instance()
 
 
 def start(kind: str) -> tuple[list[str], dict[str, str], str]:
-    """The command, the environment and the first cell of a kernel of this kind."""
+    """Return the command, the environment and the first cell of a kernel of this kind."""
     if kind == "ipykernel 6":
         path = os.pathsep.join([str(ipykernel_6()), os.environ.get("PYTHONPATH", "")])
         return [], {"PYTHONPATH": path}, "import ipykernel\nassert ipykernel.version_info[0] == 6"
@@ -48,16 +48,16 @@ KINDS = ["as installed", "ipykernel 6", "on uvloop", "patched by nest_asyncio"]
 def started(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Notebook]:
-    """A kernel of each kind: to start one takes seconds."""
+    """Start one kernel of each kind: each start takes seconds."""
     command, environment, first = start(request.param)
     errors = tmp_path_factory.mktemp("kernel") / "errors"
     with kernel(errors, command, environment) as notebook:
         notebook.run(first)
         yield notebook
-        assert notebook.said() == []
+        assert notebook.error_lines() == []
 
 
-#: a server whose model waits at a slow input, and says so in the cell that runs
+#: a server whose model blocks at a slow input, and a function that prints when it blocks
 SERVE = """\
 import asyncio, threading
 from notebook_serve import Greedy, NoBatching, aload_test, compare, load_test, serve, stop_all
@@ -82,13 +82,13 @@ server = serve(model, port=0, policy=NoBatching())
 
 @pytest.fixture
 def notebook(started: Notebook) -> Notebook:
-    """That kernel, with a server of its own."""
+    """Return the kernel, with a new server."""
     started.run(SERVE)
     return started
 
 
 def printed(notebook: Notebook, *cells: str, interrupt_at: str | None = None) -> list[str]:
-    """What each of the cells prints."""
+    """Run the cells; return the output of each."""
     return [item.printed.strip() for item in notebook.run_all(*cells, interrupt_at=interrupt_at)]
 
 
@@ -96,7 +96,7 @@ LOAD = "print(load_test(server, ['x'], traffic=[0.0] * 50, progress=False).outco
 
 
 def test_cells_behind_a_load_test_run_in_their_order(notebook: Notebook) -> None:
-    """In plain cells and in cells that await, one after another, none is lost."""
+    """No cell is lost, plain or with await, and they run one after another."""
     assert printed(
         notebook,
         LOAD,
@@ -111,7 +111,7 @@ def test_cells_behind_a_load_test_run_in_their_order(notebook: Notebook) -> None
 
 
 def test_cells_behind_any_other_call_run_in_their_order(notebook: Notebook) -> None:
-    """Starting, asking, measuring, comparing and stopping wait in the cell, and lose none."""
+    """No cell is lost behind calls that start, predict, compare or stop."""
     assert printed(
         notebook,
         "with serve(lambda xs: xs, port=0, name='another') as other:\n"
@@ -128,7 +128,7 @@ def test_cells_behind_any_other_call_run_in_their_order(notebook: Notebook) -> N
 
 
 def test_an_interrupted_load_test_lets_the_queued_cells_run(notebook: Notebook) -> None:
-    """It returns its report, so the cells behind it run, and the next load test is whole."""
+    """The load test returns its report, so the next cells run, and the next one is complete."""
     assert printed(
         notebook,
         "threading.Thread(target=tell).start()\n"
@@ -142,8 +142,8 @@ def test_an_interrupted_load_test_lets_the_queued_cells_run(notebook: Notebook) 
     ) == ["begun", "50", "True", "50", "ready"]
 
 
-def test_outputs_land_in_the_cell_that_made_them(notebook: Notebook) -> None:
-    """The progress bar and words of a coroutine come from a thread, into their own cell."""
+def test_outputs_appear_in_their_own_cell(notebook: Notebook) -> None:
+    """The progress bar and the output of a coroutine come from a thread, into their own cell."""
     say = "async def say(word):\n    await asyncio.sleep(0.01)\n    print(word)"
     load = "report = load_test(server, ['x'], traffic=[0.0, 0.1], progress={})"
 

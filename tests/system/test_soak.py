@@ -1,4 +1,4 @@
-"""The short form of the soak, every fault at random for some seconds; and how it judges."""
+"""A short soak test with every fault at random, and the rules that detect growth."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import pytest
 from ..benchmarks.soak import CLIENTS, SLACK, Sample, Soak, growth, soak
 
 REST = Sample(50.0, 5, 20)
-#: under load both ends of every connection are open, and a thread starts dead workers again
+#: under load both ends of every connection are open, and a thread restarts dead workers
 BUSY = Sample(60.0, 6, 20 + 2 * CLIENTS)
 STEADY = [BUSY] * 12
 
 
 def test_every_fault_at_random_is_answered_rightly() -> None:
-    """As many answers as requests, each right or rightly refused, and nothing grows."""
+    """Every request has one answer, right or rightly rejected, and nothing grows."""
     seed = random.randrange(2**32)
     print(f"seed {seed}")  # noqa: T201 - to repeat a failure
     made, stats = soak(6.0, seed)
@@ -26,7 +26,7 @@ def test_every_fault_at_random_is_answered_rightly() -> None:
 
 
 def memory(*values: float) -> list[Sample]:
-    """Samples that differ in memory only."""
+    """Return samples that differ in memory only."""
     return [BUSY._replace(memory=value) for value in values]
 
 
@@ -36,17 +36,17 @@ def memory(*values: float) -> list[Sample]:
         STEADY,
         STEADY[:9],
         memory(*range(50, 60), 59, 59, 59, 59, 59),  # warming up
-        memory(60, 61, 60, 61, 60, 61, 60, 61, 60, 61, 60, 61),  # to and fro
+        memory(60, 61, 60, 61, 60, 61, 60, 61, 60, 61, 60, 61),  # up and down
         memory(*[60] * 8, 60, 60, 60, 95),  # one peak
         memory(*[60] * 8, *[60 + SLACK] * 4),
-        memory(*[90] * 4, *[60] * 8),  # given back
-        [*STEADY[:4], REST, *STEADY[:7]],  # a worker was dead when it was looked
+        memory(*[90] * 4, *[60] * 8),  # freed
+        [*STEADY[:4], REST, *STEADY[:7]],  # a sample was taken while a worker was dead
         [BUSY._replace(threads=9), *STEADY],
-        [*STEADY, BUSY._replace(files=BUSY.files + 10)],  # some abandoned just then
+        [*STEADY, BUSY._replace(files=BUSY.files + 10)],  # some requests were just abandoned
     ],
 )
-def test_what_is_no_growth(samples: list[Sample]) -> None:
-    """Warming up, swinging, a single peak and giving back are not growth."""
+def test_growth_ignores(samples: list[Sample]) -> None:
+    """Warm-up, swings, a single peak and freed memory are not growth."""
     assert growth(REST, samples, REST) == []
 
 
@@ -63,22 +63,22 @@ def test_what_is_no_growth(samples: list[Sample]) -> None:
         (STEADY, REST._replace(files=21), "files from 20 to 21 when all clients had gone"),
     ],
 )
-def test_what_is_growth(samples: list[Sample], after: Sample, found: str) -> None:
-    """A rise of the typical memory, a thread more, or a file kept, is named, and nothing else."""
-    said = growth(REST, samples, after)
+def test_growth_finds(samples: list[Sample], after: Sample, found: str) -> None:
+    """A rise of the typical memory, one more thread or one more open file is reported."""
+    messages = growth(REST, samples, after)
 
-    assert len(said) == 1
-    assert said[0].startswith(found)
+    assert len(messages) == 1
+    assert messages[0].startswith(found)
 
 
-def test_too_few_samples_are_no_proof() -> None:
-    """Eight samples make no thirds that could be compared."""
+def test_growth_needs_nine_samples() -> None:
+    """Eight samples are too few for thirds that can be compared."""
     with pytest.raises(AssertionError, match="too few"):
         growth(REST, STEADY[:8], REST)
 
 
-def test_a_soak_names_its_faults() -> None:
-    """A request without an answer, a wrong answer and growth each count."""
+def test_a_soak_reports_its_faults() -> None:
+    """A request without an answer, a wrong answer and growth are faults."""
     made = Soak(0, REST, samples=STEADY, after=REST)
     assert made.faults() == []
     made.sent["good"] += 3

@@ -1,6 +1,6 @@
-"""Servers that a person might pick instead, each started with the same model, and measured.
+"""Alternatives to this package, measured with the same model.
 
-One file each; all run as programs of their own, in environments of their own, and are told what to
-do by environment variables: `PEER_PORT`, `PEER_MODEL` (a folder), `PEER_BATCH` (most requests of a
-batch) and `PEER_WAIT` (seconds to wait for more).
+One file for each server. Each runs in a separate process and a separate environment, with its
+options in environment variables: `PEER_PORT`, `PEER_MODEL` (a folder), `PEER_BATCH` (batch size)
+and `PEER_WAIT` (seconds to wait for a full batch).
 """

@@ -1,14 +1,15 @@
-"""Beside what a person might pick instead: ``python -m tests.benchmarks.peers [OPTIONS]``.
+"""This package against its peers: ``python -m tests.benchmarks.peers [OPTIONS]``.
 
-Every server runs the same classifier on as many torch threads as said, and is asked by the same
-client. First each peer's settings (most requests of a batch, seconds to wait) are tried on each
-kind of texts with 32 clients, most with 128 too, and the best for each is kept; one client alone is
-not made to wait. Then, in each round, every server at its best setting and this package, as it
-comes and with ``worker="process"``, in turn: closed loops of 1, 32 and 128 clients; and an open
-loop at 50, 80 and 95% of the best peer's throughput on mixed texts with 32 clients.
-Figures are medians of the rounds. Nothing else should run meanwhile. The result goes to
-``results/peers.json``; with ``--settings`` the best settings are those of such a file, and not all
-are tried again; with ``--more`` its rounds count too.
+Every server runs the same classifier on the same number of torch threads, under the same client.
+First, each peer's settings (batch size, seconds to wait) are tried on each kind of texts with 32
+clients, mixed and short ones with 128 too, and the best of each is kept; a single client never
+waits. Then, in each round, every peer at its best setting and this package, with its defaults and
+with ``worker="process"``, run in turn: closed loops of 1, 32 and 128 clients, and an open loop at
+50, 80 and 95% of the best peer's throughput on mixed texts with 32 clients. Figures are medians of
+the rounds. Run nothing else meanwhile.
+
+The result goes to ``results/peers.json``. With ``--settings FILE`` the best settings come from a
+result, without new trials; with ``--more`` the rounds of that result count too.
 """
 
 from __future__ import annotations
@@ -36,31 +37,31 @@ RESULT = Path(__file__).parents[1] / "results" / "peers.json"
 OURS = ("notebook_serve", "notebook_serve_process")
 CLIENTS = (1, 32, 128)
 SHARES = (0.5, 0.8, 0.95)
-#: with so many clients settings are tried; where not, the best are those of the first number. Of
-#: long texts few are answered, and how many more wait changes little.
+#: numbers of clients with which settings are tried; for others those of `FIRST` are used. Long
+#: texts have few answers, and a longer queue changes little.
 SWEPT = {"mixed": (32, 128), "short": (32, 128), "long": (32,)}
 FIRST = 32
-#: how often each client is answered at least, on average, while settings are tried
+#: mean number of answers for each client while settings are tried, at least
 SOME = 2
 
-#: by kind of texts, number of clients and name, the best setting and what it did
+#: best setting and its throughput, by kind of texts, number of clients and name
 Best = dict[str, dict[int, dict[str, tuple[Setting, float]]]]
 
 
-def said(*words: object) -> None:
-    """Say how far it is."""
+def log(*words: object) -> None:
+    """Print the progress."""
     print(*words, file=sys.stderr, flush=True)  # noqa: T201
 
 
 def sweep(names: Sequence[str], options: argparse.Namespace) -> tuple[Best, list[dict[str, Any]]]:
-    """The best setting of each peer for each kind and number of clients, and all tried."""
+    """Find the best settings for each kind and number of clients; return them and all trials."""
     best: Best = {kind: {clients: {} for clients in SWEPT[kind]} for kind in options.kinds}
     tried: list[dict[str, Any]] = []
     for name in names:
         peer = PEERS[name]
         for setting in peer.settings:
             for found in attempt(peer, setting, options):
-                said(*found.values())
+                log(*found.values())
                 tried.append(found)
                 if "failed" in found:
                     continue
@@ -71,14 +72,14 @@ def sweep(names: Sequence[str], options: argparse.Namespace) -> tuple[Best, list
 
 
 def attempt(peer: Peer, setting: Setting, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """What a peer does at a setting, kind by kind; or why it does nothing."""
+    """Measure a peer at a setting, kind by kind; or return the error of its start."""
     found: list[dict[str, Any]] = []
     about = {"peer": peer.name, "setting": setting}
     try:
-        with running(peer, setting, options.threads, options.size) as asker:
+        with running(peer, setting, options.threads, options.size) as running_peer:
             for kind in options.kinds:
                 for clients in SWEPT[kind]:
-                    load = asker.closed(kind, clients, options.seconds, turns=SOME)
+                    load = running_peer.closed(kind, clients, options.seconds, turns=SOME)
                     found.append({**about, "kind": kind, "clients": clients, **load.to_dict()})
     except (TimeoutError, ChildProcessError) as error:
         found.append({**about, "failed": str(error)})
@@ -88,14 +89,14 @@ def attempt(peer: Peer, setting: Setting, options: argparse.Namespace) -> list[d
 def with_ours(
     peers: dict[str, tuple[Setting, float]],
 ) -> Iterable[tuple[str, tuple[Setting, float]]]:
-    """The peers and this package, by name, each with its setting."""
+    """Return the peers and this package, by name, each with its setting."""
     return {**peers, **dict.fromkeys(OURS, (NO_SETTING, 0.0))}.items()
 
 
 def starts(
     best: dict[int, dict[str, tuple[Setting, float]]], clients: Sequence[int]
 ) -> dict[tuple[str, Setting], list[int]]:
-    """What is to be started for a kind of texts, and with how many clients each is asked."""
+    """Return the servers to start for a kind of texts, each with its numbers of clients."""
     found: dict[tuple[str, Setting], list[int]] = {}
     for many in clients:
         for name, (setting, _) in with_ours(best.get(many, best[FIRST])):
@@ -105,15 +106,15 @@ def starts(
 
 
 def rounds(best: Best, first: int, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Every server at its best for each kind and number of clients, in turn."""
+    """Measure every server at its best setting for each kind and number of clients, in turn."""
     rows = []
     for number in range(first, first + options.rounds):
         for kind in options.kinds:
-            for (name, setting), asked in starts(best[kind], options.clients).items():
-                with running(PEERS[name], setting, options.threads, options.size) as asker:
-                    for clients in asked:
-                        load = asker.closed(kind, clients, options.seconds)
-                        said(number, kind, name, setting, clients, f"{load.throughput:.1f}/s")
+            for (name, setting), numbers in starts(best[kind], options.clients).items():
+                with running(PEERS[name], setting, options.threads, options.size) as running_peer:
+                    for clients in numbers:
+                        load = running_peer.closed(kind, clients, options.seconds)
+                        log(number, kind, name, setting, clients, f"{load.throughput:.1f}/s")
                         rows.append(
                             {
                                 "round": number,
@@ -130,14 +131,16 @@ def rounds(best: Best, first: int, options: argparse.Namespace) -> list[dict[str
 def open_loop(
     best: Best, rate: float, first: int, options: argparse.Namespace
 ) -> list[dict[str, Any]]:
-    """This package and the peers under the same Poisson traffic, at shares of `rate`."""
+    """Measure this package and the peers under the same Poisson traffic, at shares of `rate`."""
     rows = []
     for number in range(first, first + options.rounds):
         for name, (setting, _) in with_ours(best["mixed"][FIRST]):
-            with running(PEERS[name], setting, options.threads, options.size) as asker:
+            with running(PEERS[name], setting, options.threads, options.size) as running_peer:
                 for share in SHARES:
-                    load = asker.open("mixed", share * rate, 2.5 * options.seconds, seed=number)
-                    said(number, name, share, f"p50 {load.p50:.3f} s, p99 {load.p99:.3f} s")
+                    load = running_peer.open(
+                        "mixed", share * rate, 2.5 * options.seconds, seed=number
+                    )
+                    log(number, name, share, f"p50 {load.p50:.3f} s, p99 {load.p99:.3f} s")
                     rows.append(
                         {
                             "round": number,
@@ -151,8 +154,8 @@ def open_loop(
     return rows
 
 
-def middles(rows: Sequence[dict[str, Any]], *by: str) -> list[dict[str, Any]]:
-    """The medians of rows that agree in `by`."""
+def medians(rows: Sequence[dict[str, Any]], *by: str) -> list[dict[str, Any]]:
+    """Return the medians of rows that agree in `by`."""
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in rows:
         groups.setdefault(tuple(row[name] for name in by), []).append(row)
@@ -169,7 +172,7 @@ def middles(rows: Sequence[dict[str, Any]], *by: str) -> list[dict[str, Any]]:
 def ratios(
     closed: Sequence[dict[str, Any]], rest: Sequence[dict[str, Any]], ours: str
 ) -> dict[str, Any]:
-    """Round by round, `ours` over each other's, and of those the medians."""
+    """Return the medians over the rounds of the ratio of `ours` to each peer."""
     found: dict[str, Any] = {}
 
     def over(rows: Sequence[dict[str, Any]], measure: str, *by: str) -> dict[str, float]:
@@ -193,45 +196,49 @@ def ratios(
 
 
 def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """What the command line asks for."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     others = [name for name in PEERS if name not in OURS]
     parser.add_argument("--peers", nargs="+", choices=others, default=others)
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--clients", nargs="+", type=int, default=list(CLIENTS))
-    parser.add_argument("--seconds", type=float, default=4.0, help="of each measurement")
+    parser.add_argument("--seconds", type=float, default=4.0, help="seconds of each measurement")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--settings", type=Path, help="a result to take the best settings from")
     parser.add_argument("--more", action="store_true", help="add rounds to those of that result")
-    parser.add_argument("--keep", type=int, default=3, help="so many of the best go on")
+    parser.add_argument(
+        "--keep", type=int, default=3, help="number of the best peers that are measured"
+    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--size", choices=("small", "base"), default="small")
     parser.add_argument("--no-open", action="store_true", help="no open loop")
     parser.add_argument("--file", type=Path, default=RESULT)
     options = parser.parse_args(arguments)
     if options.more and not options.settings:
-        parser.error("--more adds to the result that --settings names")
+        parser.error("--more needs --settings, which names the result to add to")
     return options
 
 
 def settings_in(best: dict[str, Any]) -> dict[int, dict[str, tuple[Setting, float]]]:
-    """The best of one kind of texts, as JSON has it, as `sweep` gives it."""
+    """Convert the best settings of one kind of texts from JSON to the form of `sweep`."""
     return {
         int(clients): {name: ((batch, wait), rate) for name, ((batch, wait), rate) in each.items()}
         for clients, each in best.items()
     }
 
 
-def kept(best: Best, most: int) -> Best:
-    """The best few of each kind and number of clients, and the tutorial's two."""
+def keep_best(best: Best, most: int) -> Best:
+    """Return the best peers of each kind and number of clients, and the tutorial's two."""
     return {
-        kind: {clients: few(by_name, most) for clients, by_name in by_clients.items()}
+        kind: {clients: keep_few(by_name, most) for clients, by_name in by_clients.items()}
         for kind, by_clients in best.items()
     }
 
 
-def few(by_name: dict[str, tuple[Setting, float]], most: int) -> dict[str, tuple[Setting, float]]:
-    """The best few, and the tutorial's two."""
+def keep_few(
+    by_name: dict[str, tuple[Setting, float]], most: int
+) -> dict[str, tuple[Setting, float]]:
+    """Return the best peers, and the tutorial's two."""
     order = sorted(by_name, key=lambda name: -by_name[name][1])
     names = [name for name in order if not name.startswith("tutorial")][:most]
     names += [name for name in order if name.startswith("tutorial")]
@@ -239,7 +246,7 @@ def few(by_name: dict[str, tuple[Setting, float]], most: int) -> dict[str, tuple
 
 
 def main() -> None:
-    """Measure, print and keep."""
+    """Measure; print and keep the result."""
     options = options_of()
     for name in {PEERS[peer].environment for peer in options.peers}:
         executables(name)
@@ -254,12 +261,12 @@ def main() -> None:
         best = {kind: settings_in(known["best"][kind]) for kind in options.kinds}
     else:
         best, tried = sweep(options.peers, options)
-    chosen = kept(best, options.keep)
+    chosen = keep_best(best, options.keep)
     first = 1 + max((row["round"] for row in closed), default=-1)
     closed += rounds(chosen, first, options)
     if "mixed" in chosen and not options.no_open:
         name, (_, rate) = leader = next(iter(chosen["mixed"][FIRST].items()))
-        said("open loop beside", name, f"at shares of {rate:.1f}/s")
+        log("open loop with", name, f"at shares of {rate:.1f}/s")
         rest += open_loop({"mixed": {FIRST: dict([leader])}}, rate, first, options)
     result = {
         "machine": machine(options.threads),
@@ -267,8 +274,8 @@ def main() -> None:
         "environments": ENVIRONMENTS,
         "best": best,
         "ratios": {ours: ratios(closed, rest, ours) for ours in OURS},
-        "closed": middles(closed, "kind", "clients", "peer", "setting"),
-        "open": middles(rest, "share", "peer", "setting"),
+        "closed": medians(closed, "kind", "clients", "peer", "setting"),
+        "open": medians(rest, "share", "peer", "setting"),
         "rounds": closed,
         "open_rounds": rest,
         "tried": tried,

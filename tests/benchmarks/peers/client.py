@@ -1,4 +1,4 @@
-"""The client of all peers alike: aiohttp on warm connections, in a closed or an open loop."""
+"""Client of all peers: aiohttp on warm connections, in a closed or an open loop."""
 
 from __future__ import annotations
 
@@ -20,33 +20,33 @@ from notebook_serve.traffic import Poisson
 
 #: a body and its content type
 Body = tuple[bytes, str]
-#: how often each client of a closed loop is answered while it is measured, on average, at least,
-#: and the seconds after which that is not waited for any more
+#: mean number of answers for each client of a closed loop in a measurement, at least; and the
+#: seconds after which a measurement ends with fewer
 TURNS, LONGEST = 3, 30.0
 
 
 @dataclass(frozen=True)
 class Load:
-    """What came of one load."""
+    """Figures of one load."""
 
-    #: answers per second; of a closed loop by least squares of their count on the time, because
-    #: they come by whole batches, of which a short window may have one more or less
+    #: answers per second; in a closed loop by least squares of their count over time, because
+    #: answers come in batches, of which a short window may have one more or less
     throughput: float
-    #: seconds, from when a request was meant to be sent
+    #: seconds from the scheduled send time
     p50: float
     p99: float
-    #: CPU seconds of all the server's processes for each answer
+    #: CPU seconds of all processes of the server, per answer
     cpu: float
-    #: answers that were not status 200
+    #: answers with another status than 200
     errors: int
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain values."""
+        """Return the figures as plain values."""
         return asdict(self)
 
 
 class Client:
-    """Asks one server."""
+    """A client of one server."""
 
     def __init__(self, process: int, url: str, bodies: Sequence[Body]) -> None:
         self._process = psutil.Process(process)
@@ -54,17 +54,17 @@ class Client:
         self._bodies = bodies
         self._next = count()
         self._session: aiohttp.ClientSession | None = None
-        #: when each answer came, and how long after its request was meant to be sent
+        #: time of each answer, and its latency from the scheduled send time
         self._answers: list[tuple[float, float]] = []
         self._errors = 0
 
     async def ready(self, seconds: float = 180.0) -> None:
         """Wait until the server answers. Raises `TimeoutError` if it does not."""
-        give_up = time.monotonic() + seconds
+        deadline = time.monotonic() + seconds
         async with aiohttp.ClientSession() as session:
-            while time.monotonic() < give_up:
+            while time.monotonic() < deadline:
                 if not self._process.is_running() or self._process.status() == "zombie":
-                    raise ChildProcessError(f"the server at {self._url} ended by itself")
+                    raise ChildProcessError(f"the server at {self._url} ended")
                 try:
                     body, kind = self._bodies[0]
                     async with session.post(
@@ -81,21 +81,21 @@ class Client:
     async def closed(
         self, clients: int, seconds: float, warmup: float = 1.0, turns: int = TURNS
     ) -> Load:
-        """So many users, each of whom asks again at once, for `seconds` after a `warmup`.
+        """Load with clients that send again at each answer, for `seconds` after a `warmup`.
 
-        Longer, where by then not every user has been answered once, or after that `turns` times.
+        The warm-up lasts at least one answer per client on average, the measurement `turns`.
         """
         over = asyncio.Event()
 
-        async def user() -> None:
+        async def loop() -> None:
             while not over.is_set():
-                await self._ask(time.monotonic())
+                await self._send(time.monotonic())
 
-        async def everybody() -> None:
-            await asyncio.gather(*(user() for _ in range(clients)))
+        async def all_loops() -> None:
+            await asyncio.gather(*(loop() for _ in range(clients)))
 
         least = clients, turns * clients
-        load, window = await self._measured(everybody, warmup, seconds, least, over)
+        load, window = await self._measure(all_loops, warmup, seconds, least, over)
         times = [at for at, _ in self._answers if window[0] <= at < window[1]]
         if len(set(times)) < 2:
             return load
@@ -104,7 +104,7 @@ class Client:
         return replace(load, throughput=rate, cpu=cpu)
 
     async def open(self, rate: float, seconds: float, seed: int, warmup: float = 1.0) -> Load:
-        """Poisson arrivals, `rate` a second; latency counts from the time that was meant."""
+        """Load with Poisson arrivals, `rate` per second; latency counts from the scheduled time."""
         begun = time.monotonic()
 
         async def arrivals() -> None:
@@ -114,13 +114,13 @@ class Client:
                     break
                 while (early := begun + at - time.monotonic()) > 0:
                     await asyncio.sleep(early)
-                tasks.append(asyncio.create_task(self._ask(begun + at)))
+                tasks.append(asyncio.create_task(self._send(begun + at)))
             await asyncio.gather(*tasks)
 
-        load, _ = await self._measured(arrivals, warmup, seconds)
+        load, _ = await self._measure(arrivals, warmup, seconds)
         return load
 
-    async def _measured(
+    async def _measure(
         self,
         load: Callable[[], Awaitable[None]],
         warmup: float,
@@ -128,7 +128,7 @@ class Client:
         answers: tuple[int, int] = (0, 0),
         over: asyncio.Event | None = None,
     ) -> tuple[Load, tuple[float, float]]:
-        """What came of a load in a window, and that window; `over` is set at its end."""
+        """Measure a load in a window; return the figures and the window; set `over` at its end."""
         self._answers, self._errors = [], 0
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
             self._session = session
@@ -141,22 +141,22 @@ class Client:
                 over.set()
             await task
         answered = [latency for at, latency in self._answers if begun <= at < end]
-        # An open loop's latencies are those of who came in the window, whenever they were answered.
-        came = [latency for at, latency in self._answers if begun <= at - latency < end]
-        of = Distribution.of(came)
+        # Latencies are those of requests sent in the window, whenever they were answered.
+        sent = [latency for at, latency in self._answers if begun <= at - latency < end]
+        of = Distribution.of(sent)
         rate = len(answered) / (end - begun)
         found = Load(rate, of.p50, of.p99, cpu / max(1, len(answered)), self._errors)
         return found, (begun, end)
 
     async def _wait(self, seconds: float, answers: int) -> None:
-        """Wait so long, and on until so many have been answered, but not for ever."""
-        give_up = time.monotonic() + max(seconds, LONGEST)
+        """Wait for seconds, and then for a number of answers, but at most `LONGEST`."""
+        deadline = time.monotonic() + max(seconds, LONGEST)
         wanted = len(self._answers) + answers
         await asyncio.sleep(seconds)
-        while len(self._answers) < wanted and time.monotonic() < give_up:
+        while len(self._answers) < wanted and time.monotonic() < deadline:
             await asyncio.sleep(0.01)
 
-    async def _ask(self, meant: float) -> None:
+    async def _send(self, scheduled: float) -> None:
         body, kind = self._bodies[next(self._next) % len(self._bodies)]
         assert self._session is not None
         try:
@@ -169,12 +169,12 @@ class Client:
             good = False
         now = time.monotonic()
         if good:
-            self._answers.append((now, now - meant))
+            self._answers.append((now, now - scheduled))
         else:
             self._errors += 1
 
     def _cpu(self) -> float:
-        """CPU seconds of the server and of all that it started, so far."""
+        """Return the CPU seconds of the server and its child processes so far."""
         total = 0.0
         for process in (self._process, *self._process.children(recursive=True)):
             try:
@@ -186,14 +186,14 @@ class Client:
 
 
 def free_port() -> int:
-    """A port that nobody has."""
+    """Return a free port."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """End a server and all that it started."""
+    """End a server and its child processes."""
     try:
         tree = [psutil.Process(process.pid)]
         tree += tree[0].children(recursive=True)

@@ -8,22 +8,22 @@ from tests.benchmarks.peers.model import BATCH, PORT, WAIT, Classifier
 
 
 class Api(litserve.LitAPI):
-    """The classifier; LitServe calls it with a list where batches may be larger than one."""
+    """The classifier; LitServe calls it with a list if the batch size is above one."""
 
     def setup(self, device: str) -> None:
-        """Load it, in the worker."""
+        """Load the classifier in the worker."""
         self.classifier = Classifier()
 
     def decode_request(self, request: dict[str, str]) -> str:
-        """The text."""
+        """Return the text."""
         return request["input"]
 
     def predict(self, x: list[str] | str) -> object:
-        """The answers, or the one answer."""
+        """Return the answers, or the one answer."""
         return self.classifier([x])[0] if isinstance(x, str) else self.classifier(x)
 
     def encode_response(self, output: object) -> object:
-        """As it is."""
+        """Return the answer unchanged."""
         return output
 
 

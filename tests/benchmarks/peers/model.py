@@ -1,7 +1,7 @@
-"""What a peer's worker calls: the classifier, in the fewest steps that give its answers.
+"""Classifier of the peers' workers, in the fewest steps.
 
-Tokenised in one call, padded to the longest, one forward: what somebody would write who knows what
-the pipeline's own loop costs. Imports nothing of this project, because peers run without it.
+Tokenises in one call, pads to the longest text and runs one forward pass, as an expert would write
+it to avoid the cost of the pipeline's loop. Imports nothing of this project: peers run without it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 PORT = int(os.environ.get("PEER_PORT", "8000"))
 FOLDER = os.environ.get("PEER_MODEL", "")
 BATCH = int(os.environ.get("PEER_BATCH", "8"))
-#: where and as what the tutorial's pipeline is loaded
+#: device and type of the tutorial's pipeline
 PLACE = {
     "device": os.environ.get("BENCH_DEVICE", "cpu"),
     "dtype": os.environ.get("BENCH_DTYPE", "float32"),
@@ -32,7 +32,7 @@ class Classifier:
         self._model = AutoModelForSequenceClassification.from_pretrained(FOLDER).eval()
 
     def __call__(self, texts: list[str]) -> list[dict[str, object]]:
-        """A label and its score for each text."""
+        """Return a label and its score for each text."""
         with self._torch.inference_mode():
             made = self._tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
             scores = self._model(**made).logits.softmax(-1)

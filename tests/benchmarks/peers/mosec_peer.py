@@ -1,4 +1,4 @@
-"""mosec: a Rust front and one worker process."""
+"""mosec: a front end in Rust and one worker process."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from tests.benchmarks.peers.model import BATCH, PORT, WAIT, Classifier
 
 
 class Worker(mosec.Worker):
-    """The classifier; mosec calls it with a list where batches may be larger than one."""
+    """The classifier; mosec calls it with a list if the batch size is above one."""
 
     def __init__(self) -> None:
         super().__init__()
         self.classifier = Classifier()
 
     def deserialize(self, data: bytes) -> str:
-        """The body is the text."""
+        """Decode the body, which is the text."""
         return data.decode()
 
     def forward(self, data: list[str] | str) -> object:
-        """The answers, or the one answer."""
+        """Return the answers, or the one answer."""
         return self.classifier([data])[0] if isinstance(data, str) else self.classifier(data)
 
 

@@ -1,7 +1,7 @@
-"""This package, as its README has it: ``python -m tests.benchmarks.peers.ours``.
+"""This package with its defaults: ``python -m tests.benchmarks.peers.ours``.
 
-torch has ``OMP_NUM_THREADS`` threads. With ``PEER_THREADS``, that is the option `threads` instead,
-and ``own`` stands for none: torch then has the number that it takes by itself.
+torch has ``OMP_NUM_THREADS`` threads. ``PEER_THREADS`` is the option `threads` instead; with
+``own`` the option is not set, and torch has its default number.
 """
 
 from __future__ import annotations

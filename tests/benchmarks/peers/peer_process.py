@@ -1,4 +1,4 @@
-"""A peer that runs, and who asks it."""
+"""A running peer, and the load on it."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from tests.benchmarks.peers.setups import NO_SETTING, Peer, Setting
 from tests.benchmarks.workload import inputs_of
 
 
-class Asker:
-    """Asks a running peer for texts of a kind."""
+class PeerProcess:
+    """A running peer, which can be loaded with texts of a kind."""
 
     def __init__(self, peer: Peer, process: subprocess.Popen[bytes], port: int) -> None:
         self._peer, self._process = peer, process
         self._url = f"http://127.0.0.1:{port}{peer.path}"
 
     def ready(self) -> None:
-        """Wait until it answers."""
+        """Wait until the peer answers."""
         asyncio.run(self._client("short").ready())
 
     def closed(
@@ -32,11 +32,11 @@ class Asker:
         warmup: float = 1.0,
         turns: int = TURNS,
     ) -> Load:
-        """So many users."""
+        """Load the peer in a closed loop with a number of clients."""
         return asyncio.run(self._client(kind).closed(clients, seconds, warmup, turns))
 
     def open(self, kind: str, rate: float, seconds: float, seed: int) -> Load:
-        """Texts at a rate."""
+        """Load the peer in an open loop with texts at a rate."""
         return asyncio.run(self._client(kind).open(rate, seconds, seed))
 
     def _client(self, kind: str) -> Client:
@@ -47,13 +47,13 @@ class Asker:
 @contextmanager
 def running(
     peer: Peer, setting: Setting = NO_SETTING, threads: int = 1, size: str = "small"
-) -> Iterator[Asker]:
-    """A peer that answers."""
+) -> Iterator[PeerProcess]:
+    """Start a peer, and wait until it answers."""
     port = free_port()
     process = peer.start(port, setting, threads, size)
     try:
-        asker = Asker(peer, process, port)
-        asker.ready()
-        yield asker
+        running = PeerProcess(peer, process, port)
+        running.ready()
+        yield running
     finally:
         end(process)

@@ -20,11 +20,11 @@ class Deployment:
 
     @serve.batch(max_batch_size=BATCH, batch_wait_timeout_s=WAIT)
     async def run(self, texts: list[str]) -> list[dict[str, object]]:
-        """The answers of a batch."""
+        """Return the answers of a batch."""
         return self.classifier(texts)
 
     async def __call__(self, request: Request) -> object:
-        """The body is the text."""
+        """Classify the body, which is the text."""
         return await self.run((await request.body()).decode())
 
 

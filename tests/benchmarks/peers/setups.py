@@ -1,4 +1,4 @@
-"""The peers: how each is installed, started and asked, and the settings that are tried."""
+"""Setups of the peers: installation, command, request format, and the settings to try."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
-#: where the environments and the model lie; git ignores it
+#: folder of the environments and the model; git ignores it
 CACHE = ROOT / "build" / "peers"
 
-#: what is installed into each environment; CPU builds of torch
+#: packages of each environment, with CPU builds of torch
 ENVIRONMENTS = {
     "peers": (
         "torch==2.13.0",
@@ -34,21 +34,21 @@ ENVIRONMENTS = {
     ),
 }
 
-#: a setting: most requests of a batch, and seconds to wait for more
+#: a batch size, and seconds to wait for a full batch
 Setting = tuple[int, float]
-#: that of a server which has nothing to set
+#: the setting of a server without options
 NO_SETTING: Setting = (1, 0.0)
 
 BATCHES = (1, 4, 8, 16, 32)
 
 
 def as_text(text: str) -> tuple[bytes, str]:
-    """The text itself as a body, and its type."""
+    """Return the text itself as a body, and its type."""
     return text.encode(), "text/plain"
 
 
 def as_json(wrap: Callable[[str], object]) -> Callable[[str], tuple[bytes, str]]:
-    """The text in some JSON as a body, and its type."""
+    """Return a function that makes a body of JSON from a text, with its type."""
 
     def body(text: str) -> tuple[bytes, str]:
         return json.dumps(wrap(text)).encode(), "application/json"
@@ -61,9 +61,9 @@ class Peer:
     """A server to compare with."""
 
     name: str
-    #: the environment that it runs in; this one's where empty
+    #: environment that it runs in; empty for the present one
     environment: str
-    #: a program of its environment, and what it is given
+    #: a program of its environment, and its arguments
     command: Sequence[str]
     path: str = "/"
     body: Callable[[str], tuple[bytes, str]] = as_text
@@ -73,7 +73,7 @@ class Peer:
     def start(
         self, port: int, setting: Setting, threads: int, size: str
     ) -> subprocess.Popen[bytes]:
-        """Start it; it answers on `port` some time later."""
+        """Start the server; it answers on `port` some time later."""
         batch, wait = setting
         values = {"port": port, "batch": batch, "model": model_folder(size)}
         program, *rest = (part.format(**values) for part in self.command)
@@ -112,7 +112,7 @@ ON_PORT = ("--host", "127.0.0.1", "--port", "{port}")
 
 
 def module(name: str) -> Sequence[str]:
-    """What starts a file of this folder."""
+    """Return the command of a file of this folder."""
     return "python", "-m", f"{HERE_MODULE}.{name}"
 
 
@@ -167,7 +167,7 @@ PEERS = {
 
 
 def executables(environment: str) -> Path:
-    """The folder of an environment's programs; it is made where there is none yet."""
+    """Return the folder of an environment's programs; install the environment if needed."""
     if not environment:
         return Path(sys.executable).parent
     folder = CACHE / environment
@@ -177,7 +177,7 @@ def executables(environment: str) -> Path:
         print(f"installing {', '.join(ENVIRONMENTS[environment])}", file=sys.stderr)  # noqa: T201
         venv.create(folder, clear=True, with_pip=True)
         pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet"]
-        # torch first: others would take another build of it
+        # torch first: other packages would install another build
         for package in ENVIRONMENTS[environment][:1], ENVIRONMENTS[environment]:
             subprocess.run([*pip, *package], check=True)
         done.write_text(wanted, "utf-8")
@@ -185,7 +185,7 @@ def executables(environment: str) -> Path:
 
 
 def model_folder(size: str) -> Path:
-    """Where the model lies; it is written where it is not there yet."""
+    """Return the folder of the model; write it if needed."""
     from tests.benchmarks.workload import save
 
     folder = CACHE / f"model-{size}"

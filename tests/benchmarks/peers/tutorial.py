@@ -1,4 +1,4 @@
-"""The tutorial's server: one at a time, on the event loop."""
+"""The tutorial's server: one text at a time, on the event loop."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ waiting: asyncio.Queue[tuple[str, asyncio.Queue[object]]] = asyncio.Queue()
 
 
 async def answer(request: Request) -> JSONResponse:
-    """Queue the text, and answer with what comes back."""
+    """Queue the text, and respond with its answer."""
     back: asyncio.Queue[object] = asyncio.Queue()
     await waiting.put(((await request.body()).decode(), back))
     return JSONResponse(await back.get())
 
 
 async def run() -> None:
-    """One after the other, for ever."""
+    """Run the texts one after the other, without end."""
     pipe = pipeline("text-classification", model=FOLDER, **PLACE)
     while True:
         text, back = await waiting.get()
@@ -36,7 +36,7 @@ async def run() -> None:
 
 
 def serve(run: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """The web server, and beside it, on the same event loop, what answers."""
+    """Run the web server, and `run` on the same event loop."""
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:

@@ -1,6 +1,6 @@
-"""The tutorial's batching loop, made to run: no limit, and the wait restarts with every arrival.
+"""The tutorial's batching loop, completed: no batch size, a wait restarted by every arrival.
 
-The first request of a batch, which the tutorial forgets, is kept.
+The first request of a batch is kept; the tutorial loses it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tests.benchmarks.peers.tutorial import serve, waiting
 
 
 async def run() -> None:
-    """Whoever comes within a millisecond of the last is in the batch."""
+    """Batch requests that arrive within a millisecond of the previous one."""
     pipe = pipeline("text-classification", model=FOLDER, **PLACE)
     while True:
         batch = [await waiting.get()]
