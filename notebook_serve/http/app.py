@@ -23,7 +23,7 @@ from ..engine.registry import AT_REST, FIRST, EngineRegistry, summary
 from ..errors import InvalidInput, ModelFailed, NotReady, ServeError, WorkerDead
 from ..extras import require
 from .auth import Access
-from .dashboard_page import Page, chosen
+from .dashboard_page import Page, find_engine
 from .headers import header
 from .huggingface_api import InferenceApi
 from .model_call import ENGINE, Calls, counting_answers, inputs_of
@@ -175,7 +175,7 @@ class Handlers:
 
     async def stats(self, request: Request) -> Response:
         """The statistics as JSON: of the whole, or of one model."""
-        engine = chosen(request, self._engines)
+        engine = find_engine(request, self._engines)
         # Sorting thousands of records is not for the event loop.
         stats = await asyncio.to_thread(self._engines.stats if engine is None else engine.stats)
         return json_response(stats.told(self._said).to_dict())

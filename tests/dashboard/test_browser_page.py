@@ -75,10 +75,10 @@ def test_the_page_moves(make: Make, visit: Visit) -> None:
     """What is asked while the page is open appears in its tiles and charts."""
     server = make(echo)
     page = visit(server.url)
-    expect(page.get_by_text("Nothing has been asked yet")).to_be_visible()
+    expect(page.get_by_text("No requests yet.")).to_be_visible()
 
     ask(server, 3)
-    expect(page.get_by_text("Nothing has been asked yet")).to_be_hidden()
+    expect(page.get_by_text("No requests yet.")).to_be_hidden()
     expect(page.locator(".ns-outcomes")).to_have_text("since the start:■ ok 3 (100.0%)")
     wait_until(page, f"{total('rates', 1)} === 3 && {total('rates', 2)} === 3")
     wait_until(page, f"{total('sizes', 0)} === 3")
@@ -146,7 +146,7 @@ def test_it_can_be_read(make: Make, visit: Visit, scheme: str) -> None:
     ask(server)
     page = visit(server.url, color_scheme=scheme)
     apply(page, "Greedy", max_batch_size="no number")
-    expect(page.locator(".ns-refused")).to_be_visible()
+    expect(page.locator(".ns-rejected")).to_be_visible()
     contrast, text = lowest_contrast(page)
 
     assert contrast >= READABLE, text
@@ -231,10 +231,10 @@ def test_many_on_one_page_and_none_left_behind(make: Make, visit: Visit) -> None
     shown = page.evaluate(
         """async () => {
           const { default: dashboard } = await import("./static/dashboard.js");
-          const picture = await (await fetch("live")).json();
+          const snapshot = await (await fetch("live")).json();
           const heard = new Set();
           const model = {
-            get: (name) => ({ picture, every: 4 })[name],
+            get: (name) => ({ snapshot, every: 4 })[name],
             on: (event, listener) => heard.add(listener),
             off: (event, listener) => heard.delete(listener),
             send: () => {},
@@ -257,8 +257,8 @@ def test_what_was_sent_says_when_it_takes_effect(make: Make, visit: Visit, direc
     said = page.evaluate(
         """async (direct) => {
           const { default: dashboard } = await import("./static/dashboard.js");
-          const picture = await (await fetch("live")).json();
-          const values = { picture, every: 4, ...(direct ? { direct } : {}) };
+          const snapshot = await (await fetch("live")).json();
+          const values = { snapshot, every: 4, ...(direct ? { direct } : {}) };
           const model = { get: (name) => values[name], on() {}, off() {}, send() {} };
           const el = document.createElement("div");
           document.body.append(el);
@@ -268,8 +268,8 @@ def test_what_was_sent_says_when_it_takes_effect(make: Make, visit: Visit, direc
         }""",
         direct,
     )
-    cell = " It takes effect when all queued cells have run."
-    elsewhere = " On the server's page, controls take effect at once."
+    cell = " The kernel applies it after all queued cells."
+    elsewhere = " Controls on the server's page take effect at once."
 
     assert said == ("Sent." if direct else f"Sent.{cell}{elsewhere}")
 
@@ -292,7 +292,7 @@ def test_one_of_several_models_is_chosen(make: Make, visit: Visit) -> None:
     buttons.nth(1).click()
     expect(page.locator(".ns-name")).to_have_text("second")
     expect(page.locator("[aria-current]")).to_contain_text("second")
-    page.get_by_text("the same as curl").click()
+    page.get_by_text("the same request as").click()
     expect(page.locator("[data-form=curl]")).to_contain_text("/models/second'")
     expect(page.get_by_label("max_batch_size")).to_have_value("3")
     apply(page, "NoBatching")
@@ -305,7 +305,7 @@ def test_one_of_several_models_is_chosen(make: Make, visit: Visit) -> None:
     assert server["second"].predict("x") == "x"
     expect(page.locator(".ns-outcomes")).to_have_text("since the start:■ ok 1 (100.0%)")
     buttons.first.click()
-    expect(page.get_by_text("Nothing has been asked yet")).to_be_visible()
+    expect(page.get_by_text("No requests yet.")).to_be_visible()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -368,14 +368,14 @@ def test_silence_is_told(make: Make, visit: Visit) -> None:
     page.route("**/live", lambda route: route.fulfill(body=""))
     buttons = [page.get_by_role("button", name=name) for name in ("Pause", "Apply")]
     page.clock.run_for(9_000)
-    expect(page.get_by_text("no news for")).to_be_visible()
+    expect(page.get_by_text("No data for")).to_be_visible()
     page.get_by_label("max_batch_size").fill("12")
     for button in buttons:
         expect(button).to_be_disabled()
     page.unroute("**/live")
     page.clock.run_for(2_000)
 
-    expect(page.get_by_text("no news for")).to_be_hidden()
+    expect(page.get_by_text("No data for")).to_be_hidden()
     for button in buttons:
         expect(button).to_be_enabled()
     expect(page.get_by_label("max_batch_size")).to_have_value("12")
@@ -391,7 +391,7 @@ def test_a_token_in_the_address_opens_the_page(make: Make, visit: Visit) -> None
     apply(page, "NoBatching")
     expect(page.locator("header")).to_contain_text("NoBatching()")
     assert "secret" not in page.url
-    page.get_by_text("the same as curl").click()
+    page.get_by_text("the same request as").click()
     expect(page.locator("[data-form=curl]")).to_contain_text('"Authorization: Bearer $TOKEN"')
     assert "secret" not in page.content()
 

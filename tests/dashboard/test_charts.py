@@ -13,7 +13,7 @@ import pytest
 from playwright.sync_api import Page, Route, expect
 
 from notebook_serve import Server
-from notebook_serve.dashboard import still_picture as dashboard_picture
+from notebook_serve.dashboard import static_dashboard
 from notebook_serve.records import OUTCOMES
 
 from ..helpers.browser import Visit, a_browser, visiting  # noqa: F401 (fixtures)
@@ -123,10 +123,17 @@ def test_every_mark_stands_out(show: Show, scheme: str) -> None:
             assert contrast(known[name], ground) >= READABLE, (name, ground)
 
 
-def test_every_mark_of_the_still_picture_stands_out() -> None:
+def test_every_mark_of_the_static_dashboard_stands_out() -> None:
     """An image knows no theme: one colour has to do for light and dark."""
-    still = dashboard_picture
-    for colour in {still.BLUE, still.GREEN, still.LOST, still.ORANGE, still.GREY, *still.BATCHES}:
+    static = static_dashboard
+    for colour in {
+        static.BLUE,
+        static.GREEN,
+        static.LOST,
+        static.ORANGE,
+        static.GREY,
+        *static.BATCHES,
+    }:
         for ground in ("#ffffff", "#0f1419", "#111111", "#212121"):
             assert contrast(colour, ground) >= VISIBLE, (colour, ground)
 
@@ -216,7 +223,7 @@ def test_a_time_line_of_long_ago_begins_with_the_first_arrival(show: Show) -> No
     title = page.evaluate(f"{chart('timeline')}.scales.x.options.title.text")
     (run,) = page.evaluate(f"{chart('timeline')}.data.datasets[1].data")
 
-    assert title == "time (ms since the first arrival); the last answer came 40 s ago"
+    assert title == "time (ms since the first arrival); last answer 40 s ago"
     assert run == pytest.approx([2, 5])
     assert "now" not in labels(page, "timeline")
 
@@ -236,7 +243,7 @@ def test_changes_of_the_policy_are_marked(show: Show) -> None:
             "fault → Greedy(8)",
         ]
         said = page.locator(f"[data-chart={name}]").get_attribute("aria-label") or ""
-        assert "policy became Window(16, 0.005) 15 s ago" in said
+        assert "policy set to Window(16, 0.005) 15 s ago" in said
     dark = page.evaluate(
         f"""() => {{
           const chart = {chart("waiting")};
@@ -305,7 +312,7 @@ def test_why_requests_fail_is_told_first(show: Show) -> None:
     banner = page.locator(".ns-failing")
     expect(banner).to_have_text(
         "Requests fail: RuntimeError: the <b>tensors</b> do not match"
-        "12 times, the last one 3 s ago. The next request is tried as usual."
+        "12 times, last 3 s ago. The next request is tried as usual."
     )
     expect(page.locator("main").get_by_role("alert")).to_have_text(
         "Requests fail: RuntimeError: the <b>tensors</b> do not match"

@@ -26,7 +26,7 @@ server = serve(lambda texts: texts, port=0, name="<mine>", policy=Greedy(8))""",
     "ask": "server.predict(['x'] * 20)[0]",
     "stop": "server.stop()",
 }
-STILL = ".notebook-serve-picture"
+STILL = ".notebook-serve-static"
 #: what JupyterLab says in place of a widget whose kernel is gone
 ERROR = "Error displaying widget"
 
@@ -81,7 +81,7 @@ def test_a_notebook_without_its_kernel_shows_a_picture(
     assert notebook.complaints() == []
     notebook.menu("File", "Save Notebook")
     path = lab.folder / "kept.ipynb"
-    eventually(lambda: "notebook-serve-picture" in path.read_text("utf-8"), "it is saved")
+    eventually(lambda: "notebook-serve-static" in path.read_text("utf-8"), "it is saved")
     lab.stop_kernels()
 
     notebook = reopen()

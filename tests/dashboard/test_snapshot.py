@@ -26,10 +26,10 @@ from notebook_serve.dashboard.snapshot import (
     MOST_BARS,
     MOST_ERRORS,
     SPAN,
-    Live,
-    options,
-    steer,
-    told,
+    EngineSnapshots,
+    list_options,
+    replace_messages,
+    run_command,
 )
 from notebook_serve.display import per_second
 from notebook_serve.queueing.scheduler import PolicyFault
@@ -70,7 +70,7 @@ def later(seconds: float = 2.0) -> float:
 
 def test_before_anything_was_asked_it_says_so(make: Make) -> None:
     """An idle server has a picture too, of JSON values without not-a-number."""
-    picture = Live(make(echo)._engine).picture()
+    picture = EngineSnapshots(make(echo)._engine).take()
 
     assert picture["tiles"] == EMPTY_TILES
     assert picture["timeline"] == []
@@ -93,7 +93,7 @@ def test_it_counts_what_was_asked(make: Make) -> None:
         eventually(lambda: len(server.queue()) == 4, "all wait")
         server.resume()
         assert sum(future.exception() is not None for future in asked) == 1
-    picture = Live(server._engine).picture(later())
+    picture = EngineSnapshots(server._engine).take(later())
     history = picture["history"]
 
     assert sum(history["arrived"]) == 4
@@ -116,7 +116,7 @@ def test_who_waits_and_who_runs_is_shown(make: Make) -> None:
             pool.submit(server.predict, name)
         assert gate.begun.wait(60)
         eventually(lambda: len(server.queue()) == 2, "two wait")
-        picture = Live(server._engine).picture(later(3.0))
+        picture = EngineSnapshots(server._engine).take(later(3.0))
         gate.opened.set()
     bars = picture["timeline"]
 
@@ -131,24 +131,24 @@ def test_who_waits_and_who_runs_is_shown(make: Make) -> None:
 def test_looking_often_shows_the_same_as_looking_once(make: Make) -> None:
     """What is kept from picture to picture adds up to what the records say."""
     server = make(echo, policy=Greedy(3))
-    often, looks = Live(server._engine), 0
+    often, looks = EngineSnapshots(server._engine), 0
     with ThreadPoolExecutor(4) as pool:
         for _ in pool.map(server.predict, [f"text {n}" for n in range(300)]):
-            often.picture()
+            often.take()
             looks += 1
     now = later()
 
     assert looks == 300
-    assert often.picture(now) == Live(server._engine).picture(now)
+    assert often.take(now) == EngineSnapshots(server._engine).take(now)
 
 
 def test_what_is_old_is_forgotten(make: Make) -> None:
     """A picture reaches a minute back, but for the time line and the counts since the start."""
     server = make(echo)
     server.predict("x")
-    live = Live(server._engine)
-    assert sum(live.picture(later())["history"]["answered"]) == 1
-    picture = live.picture(later(SPAN + 5.0))
+    live = EngineSnapshots(server._engine)
+    assert sum(live.take(later())["history"]["answered"]) == 1
+    picture = live.take(later(SPAN + 5.0))
 
     assert sum(picture["history"]["answered"]) == 0
     assert picture["batch_sizes"] == {}
@@ -161,13 +161,13 @@ def test_a_server_that_starts_again_begins_anew(make: Make) -> None:
     """Its records are new, and so is the picture."""
     server = make(echo)
     server.predict(["x", "y"])
-    live = Live(server._engine)
-    assert live.picture()["outcomes"]["ok"] == 2
+    live = EngineSnapshots(server._engine)
+    assert live.take()["outcomes"]["ok"] == 2
     server.stop()
-    assert live.picture()["state"] == "stopped"
+    assert live.take()["state"] == "stopped"
     server.start()
     server.predict("z")
-    picture = live.picture(later())
+    picture = live.take(later())
 
     assert picture["outcomes"]["ok"] == 1
     assert sum(picture["history"]["answered"]) == 1
@@ -180,12 +180,12 @@ def test_the_time_line_is_bounded(make: Make) -> None:
     with ThreadPoolExecutor(1) as pool:
         pool.submit(server.predict, [str(n) for n in range(500)])
         assert gate.begun.wait(60)
-        picture = Live(server._engine).picture()
+        picture = EngineSnapshots(server._engine).take()
         gate.opened.set()
 
     assert len(picture["timeline"]) == MOST_BARS // 3
     assert picture["timeline"][0]["started"] is not None
-    full = Live(server._engine).picture()["timeline"]
+    full = EngineSnapshots(server._engine).take()["timeline"]
     assert len(full) == MOST_BARS
     assert [bar["id"] for bar in full] == sorted(bar["id"] for bar in full)
 
@@ -194,7 +194,7 @@ def test_the_times_are_those_of_the_records(make: Make) -> None:
     """The percentiles of the wait, of the run and of both are those of `stats`."""
     server = make(echo)
     server.predict([str(n) for n in range(50)])
-    times, stats = Live(server._engine).picture()["times"], server.stats()
+    times, stats = EngineSnapshots(server._engine).take()["times"], server.stats()
 
     assert times["wait"]["p90"] == stats.queue_time.p90
     assert times["run"]["p99"] == stats.inference_time.p99
@@ -213,7 +213,7 @@ def test_arrivals_count_what_waits_and_what_is_rejected(make: Make) -> None:
         eventually(lambda: len(server.queue()) == 2, "two wait")
         with pytest.raises(QueueFull):
             server.predict("d")
-        picture = Live(server._engine).picture(later())
+        picture = EngineSnapshots(server._engine).take(later())
         gate.opened.set()
 
     assert tiles(picture)["arrivals"] in rates(4)
@@ -240,7 +240,7 @@ def test_busy_is_the_share_of_time_that_workers_ran(
     share: float,
 ) -> None:
     """Of the last ten seconds, the batches that still run included; the mean of all workers."""
-    live = Live(make(loader=lambda: echo, workers=workers)._engine)
+    live = EngineSnapshots(make(loader=lambda: echo, workers=workers)._engine)
     live._batches.extend(
         BatchRecord(1, "full", (1,), started, seconds, worker=worker)
         for started, seconds, worker in batches
@@ -254,20 +254,20 @@ def test_busy_is_the_share_of_time_that_workers_ran(
 def test_a_failing_model_is_in_the_picture(make: Make) -> None:
     """With its error and what comes next; the errors stay when it answers again."""
     server = make(Faulty(echo, fail_on="bad"), policy=NoBatching())
-    live = Live(server._engine)
-    picture = live.picture()
+    live = EngineSnapshots(server._engine)
+    picture = live.take()
     assert (picture["failing"], picture["errors"], picture["warnings"]) == (None, [], [])
     for _ in range(3):
         with pytest.raises(ModelFailed):
             server.predict("bad")
-    picture = live.picture()
+    picture = live.take()
 
     assert picture["state"] == "failing"
     assert {"type", "message", "ago", "times", "next"} <= picture["failing"].keys()
     assert (picture["failing"]["times"], picture["failing"]["type"]) == (3, "RuntimeError")
     json.dumps(picture, allow_nan=False)
     server.predict("good")
-    picture = live.picture()
+    picture = live.take()
     (error,) = picture["errors"]
     assert (picture["state"], picture["failing"]) == ("ready", None)
     assert error.keys() == {"type", "message", "ago", "times", "request"}
@@ -288,7 +288,7 @@ def test_a_picture_has_the_newest_errors(make: Make) -> None:
             server.predict("x")
     server._engine.policy_failed(PolicyFault(Greedy(), RuntimeError("no idea")))
     server._engine.policy_failed(PolicyFault(Greedy(), RuntimeError("none at all")))
-    errors = Live(server._engine).picture()["errors"]
+    errors = EngineSnapshots(server._engine).take()["errors"]
 
     assert len(errors) == MOST_ERRORS == 10
     assert [error["message"] for error in errors[:3]] == ["none at all", "no idea", "8"]
@@ -298,8 +298,8 @@ def test_changes_of_the_policy_are_in_the_picture(make: Make) -> None:
     """Those of the last minute, oldest first, each with its age and its reason."""
     server = make(echo, policy=Greedy(3))
     server.policy = NoBatching()
-    live, now = Live(server._engine), time.monotonic()
-    changes = live.picture(now)["changes"]
+    live, now = EngineSnapshots(server._engine), time.monotonic()
+    changes = live.take(now)["changes"]
     first, second = server.policy_changes()
 
     assert [(change["policy"], change["reason"]) for change in changes] == [
@@ -307,17 +307,17 @@ def test_changes_of_the_policy_are_in_the_picture(make: Make) -> None:
         ("NoBatching()", "set"),
     ]
     assert [change["ago"] for change in changes] == [now - first.at, now - second.at]
-    assert live.picture(first.at - 1)["changes"][0]["ago"] == 0.0
-    assert live.picture(second.at + SPAN + 1)["changes"] == []
+    assert live.take(first.at - 1)["changes"][0]["ago"] == 0.0
+    assert live.take(second.at + SPAN + 1)["changes"] == []
 
 
 def test_the_picture_says_what_the_model_takes(make: Make) -> None:
     """Its task and the kinds of input, for a form to ask it; nothing before it is loaded."""
-    about = Live(make(echo)._engine).picture()
+    about = EngineSnapshots(make(echo)._engine).take()
     assert (about["task"], about["accepts"]) == ("function", ["bytes", "json", "text"])
-    pipe = Live(make(small_models.pipeline("fill-mask"))._engine).picture()
+    pipe = EngineSnapshots(make(small_models.pipeline("fill-mask"))._engine).take()
     assert (pipe["task"], pipe["accepts"]) == ("fill-mask", ["json", "text"])
-    unloaded = Live(make(loader=lambda: echo, start=False)._engine).picture()
+    unloaded = EngineSnapshots(make(loader=lambda: echo, start=False)._engine).take()
     assert (unloaded["task"], unloaded["accepts"]) == ("", [])
 
 
@@ -325,11 +325,11 @@ def test_a_client_is_told_what_it_may_read() -> None:
     """Every message of an error is replaced, and nothing else."""
     error = {"type": "KeyError", "message": "secret", "ago": 1.0}
     picture = {"error": "secret", "failing": error, "errors": [error], "policy": "Greedy()"}
-    shown = told(picture, lambda text: "hidden")
+    shown = replace_messages(picture, lambda text: "hidden")
 
     assert "secret" not in json.dumps(shown)
     assert shown["errors"] == [{**error, "message": "hidden"}]
-    assert told({**picture, "failing": None}, str)["failing"] is None
+    assert replace_messages({**picture, "failing": None}, str)["failing"] is None
 
 
 # -- controls -------------------------------------------------------------------------------
@@ -338,11 +338,13 @@ def test_a_client_is_told_what_it_may_read() -> None:
 def test_controls_pause_resume_and_set_a_policy(make: Make) -> None:
     """As `pause`, `resume` and `policy` of the server do."""
     server = make(echo)
-    steer(server._engine, {"do": "pause"})
+    run_command(server._engine, {"do": "pause"})
     assert server.state == "paused"
-    steer(server._engine, {"do": "resume"})
+    run_command(server._engine, {"do": "resume"})
     assert server.state == "ready"
-    steer(server._engine, {"do": "policy", "policy": "Window(max_batch_size=3, max_wait=0.01)"})
+    run_command(
+        server._engine, {"do": "policy", "policy": "Window(max_batch_size=3, max_wait=0.01)"}
+    )
 
     assert server.policy == Window(3, 0.01)
 
@@ -355,7 +357,7 @@ def test_a_control_that_there_is_not_changes_nothing(make: Make, action: Any) ->
     """It is said what there is."""
     server = make(echo)
     with pytest.raises(OptionError, match="pause, resume or set a policy"):
-        steer(server._engine, action)
+        run_command(server._engine, action)
 
     assert (server.state, server.policy) == ("ready", CostAware())
 
@@ -364,7 +366,7 @@ def test_a_policy_that_makes_no_sense_leaves_the_one_in_effect(make: Make) -> No
     """The error names what is wrong with it."""
     server = make(echo, policy=Greedy(3))
     with pytest.raises(OptionError, match="max_batch_size"):
-        steer(server._engine, {"do": "policy", "policy": "Greedy(max_batch_size=0)"})
+        run_command(server._engine, {"do": "policy", "policy": "Greedy(max_batch_size=0)"})
 
     assert server.policy == Greedy(3)
 
@@ -375,5 +377,5 @@ def test_the_options_of_a_policy_are_as_they_are_written() -> None:
     class Own:
         def decide(self, waiting: Any, now: float) -> Any: ...
 
-    assert options(Window(8)) == {"max_batch_size": "8", "max_wait": "0.005"}
-    assert options(Own()) == {}
+    assert list_options(Window(8)) == {"max_batch_size": "8", "max_wait": "0.005"}
+    assert list_options(Own()) == {}

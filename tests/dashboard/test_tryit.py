@@ -49,7 +49,7 @@ def send(page: Page) -> None:
     """Press the button, and wait for the answer."""
     page.get_by_role("button", name="Send").click()
     expect(page.get_by_role("button", name="Cancel")).to_be_hidden()
-    expect(said(page)).not_to_have_text("waiting for the answer…")
+    expect(said(page)).not_to_have_text("Waiting for the answer…")
 
 
 def said(page: Page) -> Locator:
@@ -59,7 +59,7 @@ def said(page: Page) -> Locator:
 
 def answer(page: Page) -> Any:
     """The answer that is shown."""
-    return json.loads(page.locator(".ns-said pre").inner_text())
+    return json.loads(page.locator(".ns-answer pre").inner_text())
 
 
 def field(page: Page) -> Locator:
@@ -76,7 +76,7 @@ def command(page: Page, form: str) -> str:
     """What may be copied, as ``curl`` or ``Python``."""
     place = page.locator(f"[data-form={form}]")
     if not place.is_visible():
-        page.get_by_text("the same as curl").click()
+        page.get_by_text("the same request as").click()
     return place.evaluate("node => node.textContent") or ""
 
 
@@ -137,7 +137,7 @@ def test_parameters_go_with_it(make: Make, visit: Visit) -> None:
 
 @pytest.mark.parametrize(
     ("parameters", "sentence"),
-    [("{top_k: 2}", "parameters: not JSON"), ("[1]", "parameters: must be an object")],
+    [("{top_k: 2}", "parameters: invalid JSON"), ("[1]", "parameters: must be a JSON object")],
 )
 def test_what_is_no_request_is_not_sent(
     make: Make, visit: Visit, parameters: str, sentence: str
@@ -160,7 +160,7 @@ def test_what_is_no_request_is_not_sent(
     for copy in copies.all():
         expect(copy).to_be_disabled()
     page.get_by_role("button", name="Send").click()
-    expect(said(page)).to_have_text("choose a file first")
+    expect(said(page)).to_have_text("Choose a file first.")
 
     assert len(server.records()) == 0
 
@@ -173,7 +173,7 @@ def test_a_refusal_is_shown(make: Make, visit: Visit) -> None:
 
     expect(said(page)).to_contain_text("422")
     assert "mask" in answer(page)["error"]
-    expect(page.locator(".ns-said img")).to_have_count(0)
+    expect(page.locator(".ns-answer img")).to_have_count(0)
 
 
 @pytest.mark.parametrize("bad", [False, True])
@@ -189,7 +189,7 @@ def test_long_answers_are_seen_whole(make: Make, visit: Visit, width: int, bad: 
     page = visit(make(model).url, viewport={"width": width, "height": 800})
     send(page)
     expect(said(page)).to_contain_text("500" if bad else "200")
-    shown = page.locator(".ns-said pre")
+    shown = page.locator(".ns-answer pre")
     expect(shown).to_contain_text("x" * 250)
 
     assert shown.evaluate("node => node.scrollWidth - node.clientWidth") == 0
@@ -221,9 +221,9 @@ def test_a_slow_answer_can_be_cancelled(make: Make, visit: Visit) -> None:
     server.pause()
     page = visit(server.url)
     page.get_by_role("button", name="Send").click()
-    expect(said(page)).to_have_text("waiting for the answer…")
+    expect(said(page)).to_have_text("Waiting for the answer…")
     page.get_by_role("button", name="Cancel").click()
-    expect(said(page)).to_have_text("cancelled")
+    expect(said(page)).to_have_text("Cancelled.")
     server.resume()
     send(page)
 
@@ -267,13 +267,13 @@ def test_pictures_and_sounds_are_shown(make: Make, visit: Visit, tmp_path: Path)
     server = make(lambda inputs: [{"mask": picture(), "said": "<img src=y>"} for _ in inputs])
     page = visit(server.url)
     send(page)
-    shown = page.locator(".ns-said img")
+    shown = page.locator(".ns-answer img")
     expect(shown).to_have_count(1)
-    expect(page.locator(".ns-said pre")).to_contain_text("<img src=y>")
+    expect(page.locator(".ns-answer pre")).to_contain_text("<img src=y>")
 
     page.get_by_label("answer as").select_option("image/png")
     send(page)
-    expect(page.locator(".ns-said pre")).to_have_count(0)
+    expect(page.locator(".ns-answer pre")).to_have_count(0)
     expect(shown).to_have_js_property("naturalWidth", 1)
     for form in ("curl", "Python"):
         ran(form, command(page, form), tmp_path)

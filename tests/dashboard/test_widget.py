@@ -10,7 +10,7 @@ import pytest
 
 from notebook_serve import Greedy, Server
 from notebook_serve.dashboard import widget
-from notebook_serve.dashboard.widget import Dashboard, Watching
+from notebook_serve.dashboard.widget import Dashboard, RefreshThread
 
 from ..helpers.blocking_model import eventually
 
@@ -24,8 +24,8 @@ def echo(inputs: list[Any]) -> list[Any]:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Seconds pass a hundred times as fast."""
-    monkeypatch.setattr(widget, "EVERY", 0.01)
-    monkeypatch.setattr(widget, "UNSEEN", 0.1)
+    monkeypatch.setattr(widget, "INTERVAL", 0.01)
+    monkeypatch.setattr(widget, "TIMEOUT", 0.1)
 
 
 class Shows:
@@ -48,12 +48,12 @@ def watchers() -> list[str]:
 def test_it_works_only_while_somebody_looks() -> None:
     """A thread begins with the first look and ends by itself; the next look begins another."""
     shows = Shows()
-    watching = Watching(shows, "watches")
+    watching = RefreshThread(shows, "watches")
     assert watchers() == []
     for _ in range(2):
         before = shows.count
-        watching.seen()
-        watching.seen()
+        watching.mark_visible()
+        watching.mark_visible()
         assert len(watchers()) <= 1
         eventually(lambda before=before: shows.count > before, "it shows")
         eventually(lambda: not watchers(), "nobody looks any more")
@@ -63,8 +63,8 @@ def test_it_goes_on_while_a_cell_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Then nothing is heard of whoever looks, who may well do so."""
     monkeypatch.setattr(widget.cells, "busy", True)
     shows = Shows()
-    watching = Watching(shows, "watches")
-    watching.seen()
+    watching = RefreshThread(shows, "watches")
+    watching.mark_visible()
     eventually(lambda: shows.count > 30, "it shows for longer than UNSEEN")
     assert watchers()
     monkeypatch.setattr(widget.cells, "busy", False)
@@ -75,12 +75,12 @@ def test_it_ends_where_there_is_nothing_more_to_show() -> None:
     """And when it is stopped, for good."""
     shows = Shows()
     shows.goes_on = False
-    watching = Watching(shows, "watches")
-    watching.seen()
+    watching = RefreshThread(shows, "watches")
+    watching.mark_visible()
     eventually(lambda: not watchers(), "it has ended")
     assert shows.count == 1
     watching.stop()
-    watching.seen()
+    watching.mark_visible()
     assert not watchers()
 
 
@@ -90,8 +90,8 @@ def test_an_error_of_showing_ends_it() -> None:
     def breaks() -> bool:
         raise RuntimeError("the channel is closed")
 
-    watching = Watching(breaks, "watches")
-    watching.seen()
+    watching = RefreshThread(breaks, "watches")
+    watching.mark_visible()
     eventually(lambda: not watchers(), "it has ended")
 
 
@@ -101,19 +101,19 @@ def test_the_widget_shows_and_steers(make: Make) -> None:
     server.predict("x")
     dashboard = server.dashboard()
     assert isinstance(dashboard, Dashboard)
-    assert dashboard.picture["outcomes"]["ok"] == 1
-    assert dashboard.picture["steers"] is True
+    assert dashboard.snapshot["outcomes"]["ok"] == 1
+    assert dashboard.snapshot["steers"] is True
     sent: list[Any] = []
     dashboard.send = sent.append
-    dashboard._heard(dashboard, {"do": "policy", "policy": "Greedy(7)"}, [])
-    dashboard._heard(dashboard, {"do": "policy", "policy": "Greedy(x)"}, [])
+    dashboard._handle_message(dashboard, {"do": "policy", "policy": "Greedy(7)"}, [])
+    dashboard._handle_message(dashboard, {"do": "policy", "policy": "Greedy(x)"}, [])
 
     assert server.policy == Greedy(7)
-    assert dashboard.picture["policy"]["options"] == {"max_batch_size": "7"}
+    assert dashboard.snapshot["policy"]["options"] == {"max_batch_size": "7"}
     assert sent[0] == {"done": True}
     assert "Greedy(x)" in sent[1]["error"]
     server.stop()
-    eventually(lambda: dashboard.picture["state"] == "stopped", "the end is shown")
+    eventually(lambda: dashboard.snapshot["state"] == "stopped", "the end is shown")
     dashboard.close()
 
 
@@ -123,18 +123,18 @@ def test_one_of_several_models_is_chosen(make: Make) -> None:
     server.add("second", echo)
     dashboard = server.dashboard()
     dashboard.send = lambda content: None
-    assert [model["name"] for model in dashboard.picture["models"]] == ["first", "second"]
-    dashboard._heard(dashboard, {"do": "show", "model": "second"}, [])
-    dashboard._heard(dashboard, {"do": "policy", "policy": "Greedy(7)"}, [])
+    assert [model["name"] for model in dashboard.snapshot["models"]] == ["first", "second"]
+    dashboard._handle_message(dashboard, {"do": "show", "model": "second"}, [])
+    dashboard._handle_message(dashboard, {"do": "policy", "policy": "Greedy(7)"}, [])
 
-    assert dashboard.picture["name"] == "second"
+    assert dashboard.snapshot["name"] == "second"
     assert server["second"].policy == Greedy(7)
-    assert server["second"].dashboard().picture["name"] == "second"
+    assert server["second"].dashboard().snapshot["name"] == "second"
     server.remove("second")
-    dashboard._heard(dashboard, {"do": "look"}, [])
-    assert (dashboard.picture["name"], dashboard.picture["models"]) == ("first", [])
-    dashboard._heard(dashboard, {"do": "show", "model": "nonsense"}, [])
-    assert dashboard.picture["name"] == "first"
+    dashboard._handle_message(dashboard, {"do": "look"}, [])
+    assert (dashboard.snapshot["name"], dashboard.snapshot["models"]) == ("first", [])
+    dashboard._handle_message(dashboard, {"do": "show", "model": "nonsense"}, [])
+    assert dashboard.snapshot["name"] == "first"
     dashboard.close()
 
 
@@ -172,23 +172,23 @@ def test_the_picture_is_renewed_while_requests_come(
     """When a cell ends; not once the server has been stopped, nor after the widget is closed."""
     server = make(echo)
     dashboard = server.dashboard()
-    dashboard.keep()
+    dashboard.update_static()
     assert displayed == []
     dashboard._ipython_display_()
-    widget.cells._ends(None)
+    widget.cells._end(None)
     assert len(displayed) == 2  # nothing has come yet
     server.predict("x")
-    widget.cells._ends(None)
+    widget.cells._end(None)
     still, how = displayed[-1]
 
     assert len(displayed) == 3
     assert how == {"display_id": displayed[0][1]["display_id"], "update": True}
-    assert still.picture["outcomes"]["ok"] == 1
-    assert sum(still.picture["history"]["answered"]) == 1  # of the second that runs, too
+    assert still.snapshot["outcomes"]["ok"] == 1
+    assert sum(still.snapshot["history"]["answered"]) == 1  # of the second that runs, too
     server.stop()
-    widget.cells._ends(None)
+    widget.cells._end(None)
     dashboard.close()
-    widget.cells._ends(None)
+    widget.cells._end(None)
     assert len(displayed) == 3
 
 
@@ -200,10 +200,10 @@ def test_the_picture_is_renewed_once_a_minute_in_sight(
     dashboard = server.dashboard()
     dashboard._ipython_display_()
     server.predict("x")
-    dashboard._heard(dashboard, {"do": "look"}, [])
+    dashboard._handle_message(dashboard, {"do": "look"}, [])
     assert len(displayed) == 2
-    monkeypatch.setattr(widget, "KEPT", 0.0)
-    dashboard._heard(dashboard, {"do": "look"}, [])
+    monkeypatch.setattr(widget, "STATIC_INTERVAL", 0.0)
+    dashboard._handle_message(dashboard, {"do": "look"}, [])
 
     assert len(displayed) >= 3
     dashboard.close()
@@ -213,9 +213,9 @@ def test_an_idle_server_is_still_heard_of(make: Make) -> None:
     """Each look brings a picture that is new, or the browser would be told of no change."""
     dashboard = make(echo).dashboard()
     seen = []
-    dashboard.observe(lambda change: seen.append(change["new"]["at"]), "picture")
+    dashboard.observe(lambda change: seen.append(change["new"]["at"]), "snapshot")
     for _ in range(3):
-        dashboard._heard(dashboard, {"do": "look"}, [])
+        dashboard._handle_message(dashboard, {"do": "look"}, [])
 
     assert len(seen) >= 3
     dashboard.close()

@@ -44,7 +44,7 @@ from notebook_serve import (
     simulate,
     stop_all,
 )
-from notebook_serve.dashboard.snapshot import steer
+from notebook_serve.dashboard.snapshot import run_command
 from notebook_serve.errors import (
     FrozenPolicy,
     InvalidInput,
@@ -424,10 +424,10 @@ def test_a_list_of_policies_is_a_list() -> None:
 def test_a_control_of_the_page_reads_a_policy_as_all_do(make: Make) -> None:
     """Its errors are the same sentences."""
     server = make(echo)
-    steer(server._engine, {"do": "policy", "policy": "Window"})
+    run_command(server._engine, {"do": "policy", "policy": "Window"})
     assert server.policy == Window()
     with pytest.raises(OptionError, match="did you mean `Greedy`"):
-        steer(server._engine, {"do": "policy", "policy": "Gredy(8)"})
+        run_command(server._engine, {"do": "policy", "policy": "Gredy(8)"})
 
 
 @pytest.mark.parametrize("policy", [Adaptive(), CoDel(), CostAware(), ResettingWindow()])

@@ -14,8 +14,8 @@ import nbformat
 from nbclient import NotebookClient
 
 from notebook_serve import Greedy, Server
-from notebook_serve.dashboard.snapshot import Live
-from notebook_serve.dashboard.still_picture import HEIGHT, ORANGE, WIDTH, DashboardPicture
+from notebook_serve.dashboard.snapshot import EngineSnapshots
+from notebook_serve.dashboard.static_dashboard import HEIGHT, ORANGE, WIDTH, StaticDashboard
 from notebook_serve.testing import Faulty
 
 from ..generate.notebooks import environment
@@ -30,8 +30,8 @@ def echo(inputs: list[Any]) -> list[Any]:
 
 def still(server: Server, **fields: Any) -> str:
     """The picture of a server as HTML, with other things in it."""
-    picture = {**Live(server._engine).picture(), **fields}
-    return DashboardPicture(picture, "2026-01-02 11:27", "id-1", "text")._repr_html_()
+    snapshot = {**EngineSnapshots(server._engine).take(), **fields}
+    return StaticDashboard(snapshot, "2026-01-02 11:27", "id-1", "text")._repr_html_()
 
 
 def charts(html: str) -> list[ET.Element]:
@@ -77,7 +77,7 @@ def test_the_charts_are_images_within_their_frame(make: Make) -> None:
     found = charts(html)
 
     assert len(found) == 4
-    assert "batches by size in the last minute; the largest of 4" in html
+    assert "batches by size in the last minute; largest size 4" in html
     bars = found[2].findall("{*}rect")
     assert len(bars) == 2
     assert len(found[3].findall("{*}rect")) == 18
