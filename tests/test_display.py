@@ -295,11 +295,11 @@ def test_a_text_of_many_lines_or_many_letters_keeps_the_table() -> None:
 def test_every_state_is_told(make: Any) -> None:
     """In words and by a colour; none is missing."""
     assert set(STATES) == {*get_args(State), "failing", "paused"}
-    for state, (colour, is_so, hint) in STATES.items():
+    for state, (colour, phrase, hint) in STATES.items():
         card = Card("demo", state, "", Table("", ("", ""), []), Table("", ("", ""), []))
 
-        assert state in is_so
-        assert f"demo {is_so}{hint}" in str(card)
+        assert state in phrase
+        assert f"demo {phrase}{hint}" in str(card)
         assert colour in card.markup()
         assert "href" not in card.markup()
 

@@ -71,21 +71,21 @@ class EngineSnapshots:
                 self._reset()
             now = time.monotonic() if now is None else now
             self._add(news, math.floor(now) - SPAN)
-            times = self._durations()
+            times = self._measure_durations()
             return {
                 **describe(self.engine),
                 # Makes every snapshot differ: without a change an idle server looks dead.
                 "at": now,
-                "tiles": self._tiles(news.unfinished, times["latency"], math.floor(now)),
+                "tiles": self._make_tiles(news.unfinished, times["latency"], math.floor(now)),
                 "failing": _find_failure(self.engine),
                 "errors": _list_errors(self.engine, now),
                 "changes": _list_changes(self.engine, now),
-                "history": self._history(news.unfinished, math.floor(now)),
+                "history": self._make_history(news.unfinished, math.floor(now)),
                 "times": {name: _to_json(spread) for name, spread in times.items()},
                 "batch_sizes": _count(batch.size for batch in self._batches),
                 "reasons": _count(batch.reason for batch in self._batches),
                 "outcomes": dict(news.outcomes),
-                "timeline": self._timeline(news.unfinished, now),
+                "timeline": self._make_timeline(news.unfinished, now),
             }
 
     def _add(self, news: News, oldest: int) -> None:
@@ -116,7 +116,7 @@ class EngineSnapshots:
 
     # -- parts of a snapshot --------------------------------------------------------------
 
-    def _tiles(
+    def _make_tiles(
         self, unfinished: Sequence[Unfinished], latency: Distribution, end: int
     ) -> list[tuple[str, str, str]]:
         """Return the main figures: name, value, and the span of time that it covers."""
@@ -133,7 +133,7 @@ class EngineSnapshots:
         return [
             ("arrivals", per_second(arrived / (end - begin)), LAST),
             ("answers", per_second(answered / (end - begin)), LAST),
-            ("busy", percent(self._busy(unfinished, begin, end)), LAST),
+            ("busy", percent(self._measure_busy(unfinished, begin, end)), LAST),
             ("waiting", str(waiting), NOW),
             ("running", str(len(unfinished) - waiting), NOW),
             ("latency p50", duration(latency.p50), LAST_MINUTE),
@@ -142,7 +142,7 @@ class EngineSnapshots:
             ("padding", percent(1 - tokens / padded if padded else math.nan), LAST_MINUTE),
         ]
 
-    def _busy(self, unfinished: Sequence[Unfinished], begin: float, end: float) -> float:
+    def _measure_busy(self, unfinished: Sequence[Unfinished], begin: float, end: float) -> float:
         """Return the share of time in which a worker ran, as the mean over all workers."""
         spans = [(batch.started, batch.started + batch.seconds) for batch in self._batches]
         running = {one.batch_id: one.started for one in unfinished if one.started is not None}
@@ -150,7 +150,7 @@ class EngineSnapshots:
         busy = sum(max(0.0, min(last, end) - max(first, begin)) for first, last in spans)
         return min(1.0, busy / ((end - begin) * self.engine.workers))
 
-    def _durations(self) -> dict[str, Distribution]:
+    def _measure_durations(self) -> dict[str, Distribution]:
         """Return the queue time, inference time and latency of the newest answers."""
         return {
             "wait": Distribution.of(record.queue_time for record in self._answers),
@@ -158,7 +158,7 @@ class EngineSnapshots:
             "latency": Distribution.of(record.latency for record in self._answers),
         }
 
-    def _history(self, unfinished: Sequence[Unfinished], end: int) -> dict[str, list[int]]:
+    def _make_history(self, unfinished: Sequence[Unfinished], end: int) -> dict[str, list[int]]:
         """Return a column for each field of `Second`: the last `SPAN` seconds, oldest first."""
         span = range(end - SPAN, end)
         seconds = [self._seconds.get(at) or Second() for at in span]
@@ -178,7 +178,7 @@ class EngineSnapshots:
             columns["waiting"][n] += waiting
         return columns
 
-    def _timeline(self, unfinished: Sequence[Unfinished], now: float) -> list[dict[str, Any]]:
+    def _make_timeline(self, unfinished: Sequence[Unfinished], now: float) -> list[dict[str, Any]]:
         """Return the newest requests in order of arrival, their times in seconds from now."""
         reasons: dict[int | None, str] = {batch.id: batch.reason for batch in self._batches}
         still = list(islice(unfinished, MOST_BARS // 3))

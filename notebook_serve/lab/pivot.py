@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ..display import Strong, Table, cell, duration, percent, roughly
+from ..display import Strong, Table, cell, duration, format_rough, percent
 from ..simulation.report import Report
 
 #: of more loads the table shows so many, evenly picked
@@ -127,5 +127,5 @@ def _best(section: Section, runs: Mapping[int, Report]) -> set[int]:
 
 def _shown(section: Section, run: Report, is_best: bool) -> str:
     value = section.value(run)
-    text = roughly(value, section.show) if run.is_rough else section.show(value)
+    text = format_rough(value, section.show) if run.is_rough else section.show(value)
     return Strong(f"{text}*") if is_best else text

@@ -11,7 +11,7 @@ from itertools import combinations
 from numbers import Integral, Real
 from typing import Any, Protocol, runtime_checkable
 
-from ..display import described, safe_repr
+from ..display import make_bundle, safe_repr
 from ..errors import OptionError
 from ..validation.tracebacks import entry_point
 from .noise import LIMITS, Noise, spells
@@ -242,7 +242,7 @@ class CostModel:
         return "\n".join([text, *(f"warning: {said}" for said in self.warnings)])
 
     def _repr_mimebundle_(self, **options: Any) -> dict[str, str]:
-        return described(type(self).__name__, *str(self).splitlines())
+        return make_bundle(type(self).__name__, *str(self).splitlines())
 
 
 def check_cost(cost: Any) -> None:

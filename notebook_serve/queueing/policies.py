@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from itertools import islice, takewhile
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
-from ..display import described, safe_repr
+from ..display import make_bundle, safe_repr
 from ..errors import OptionError
 from ..records import BatchRecord
 from .jobs import Decision, Job
@@ -55,7 +55,7 @@ def label(policy: Policy) -> str:
 def in_a_cell(policy: Policy, *more: str, **options: Any) -> dict[str, str]:
     """What a cell shows of a policy: its repr, what it does in one sentence, and `more`."""
     said = (type(policy).__doc__ or "").strip().partition("\n")[0]
-    return described(label(policy), said, *more)
+    return make_bundle(label(policy), said, *more)
 
 
 @built_in

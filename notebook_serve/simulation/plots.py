@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle, islice
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..display import per_second, roughly
+from ..display import format_rough, per_second
 from ..extras import require
 from ..queueing.policy_history import policies_in_words
 
@@ -156,7 +156,7 @@ def _levels(ax: Axes, report: Plottable, longest: float, scale: float, unit: str
     for name, seconds, colour, style in levels:
         if not math.isnan(seconds):
             known = not report.is_rough or name == "deadline"
-            value = _plain(seconds * scale) if known else roughly(seconds * scale, _plain)
+            value = _plain(seconds * scale) if known else format_rough(seconds * scale, _plain)
             label = f"{name} {value} {unit}"
             ax.plot(span, [seconds * scale] * 2, color=colour, linestyle=style, label=label)
 

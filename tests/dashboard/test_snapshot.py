@@ -248,7 +248,7 @@ def test_busy_is_the_share_of_time_that_workers_ran(
     unfinished = [Unfinished(1, 40.0, started, batch, 1) for batch, started in running]
     waiting = [Unfinished(2, 40.0, None, None, 0)]
 
-    assert live._busy([*unfinished, *waiting], 90.0, 100.0) == pytest.approx(share)
+    assert live._measure_busy([*unfinished, *waiting], 90.0, 100.0) == pytest.approx(share)
 
 
 def test_a_failing_model_is_in_the_picture(make: Make) -> None:
