@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from notebook_serve.errors import InvalidInput, OptionError
-from notebook_serve.lab.calibration import ALONE, calibrate
+from notebook_serve.lab.calibration import UNBATCHED, calibrate
 from notebook_serve.models.base import FunctionModel, Prepared
 from notebook_serve.queueing.cost_model import TERMS, CostModel
 
@@ -220,7 +220,7 @@ def test_inputs_that_never_share_a_batch_are_measured_alone() -> None:
     measured = calibrate(function, parameters={"mark": object()}, clock=function.clock)
 
     assert set(function.calls) == {(1, length) for length in LENGTHS}
-    assert measured.warnings.count(ALONE) == 1
+    assert measured.warnings.count(UNBATCHED) == 1
 
 
 # -- what goes wrong ----------------------------------------------------------------------
@@ -256,7 +256,7 @@ def test_what_is_no_model_is_refused() -> None:
 
 def test_inputs_that_nobody_knows_must_be_made() -> None:
     """A function without a length may take anything at all: the error says what to give."""
-    with pytest.raises(OptionError, match="give make"):
+    with pytest.raises(OptionError, match="pass make"):
         calibrate(sorted)
 
 
@@ -369,7 +369,8 @@ def test_texts_that_are_cut_are_not_taken_for_long_ones() -> None:
     measured = calibrate(pipe, (8, 10, 12), (1, 2), repeats=1, parameters=cut)
 
     assert any(
-        "length 12 is left out" in warning and "cut" in warning for warning in measured.warnings
+        "length 12 is left out" in warning and "truncate" in warning
+        for warning in measured.warnings
     )
     assert measured.batches == 4
 
@@ -415,12 +416,12 @@ def test_a_pipeline_that_runs_one_at_a_time() -> None:
     plain = small_models.pipeline("fill-mask")
     pipe = Own(model=plain.model, tokenizer=plain.tokenizer, device="cpu")
     shapes = forwards(pipe)
-    with pytest.raises(OptionError, match=r"one at a time\) takes; give make"):
+    with pytest.raises(OptionError, match=r"one at a time\) are unknown; pass make"):
         calibrate(pipe)
     measured = calibrate(pipe, [8], make=lambda length: "the [MASK] waits", repeats=2)
 
     assert set(shapes) == {(1, 5)}
     assert measured.batches == 2
-    assert ALONE in measured.warnings
+    assert UNBATCHED in measured.warnings
     assert measured([1]) > 0
     assert math.isfinite(measured.error)
