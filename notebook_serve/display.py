@@ -90,7 +90,7 @@ class Table:
         return f'<tr><td colspan="{len(self.columns)}">{html.escape(text)}</td></tr>'
 
     def _is_numeric(self, column: int) -> bool:
-        """Return True for a column with a name whose non-empty cells are all numbers."""
+        """Return True for a named column with only numbers in its non-empty cells."""
         cells = [row[column] for row in self.rows if row[column]] if self.columns[column] else []
         return bool(cells) and all(map(QUANTITY.fullmatch, cells))
 

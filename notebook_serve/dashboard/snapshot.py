@@ -218,9 +218,9 @@ class ServerSnapshots:
         `NoSuchModel`.
         """
         models = self._engines.overview() if len(self._engines) > 1 else []
-        return {**self._of(name).take(now), "models": models}
+        return {**self._get(name).take(now), "models": models}
 
-    def _of(self, name: str) -> EngineSnapshots:
+    def _get(self, name: str) -> EngineSnapshots:
         engine = self._engines[name]
         with self._lock:
             found = self._by_name.get(engine.name)

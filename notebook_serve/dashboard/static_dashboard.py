@@ -77,8 +77,7 @@ def _render_charts(snapshot: dict[str, Any]) -> Markup:
         f"maximum {max(map(max, rates))}",
         f"requests waiting in the {span}; maximum {max(history['waiting'])}",
         f"batches by size in the last minute; largest size {largest}",
-        f"newest {len(snapshot['timeline'])} requests: grey: waiting, "
-        "other colours: running, by batch",
+        f"newest {len(snapshot['timeline'])} requests: waiting grey, running coloured by batch",
     )
     charts = (
         _draw_lines(rates, (LOST, GREEN, BLUE), changes),

@@ -71,7 +71,7 @@ def calibrate(
         _check(name, values)
     served = as_model(model)
     prepare = partial(served.prepare, parameters=_add_labels(served, parameters or {}))
-    make = _limit(_most_tokens(served), make or _choose_maker(served, prepare))
+    make = _limit(_find_most_tokens(served), make or _choose_maker(served, prepare))
     batches, warnings = _make_batches(make, prepare, lengths, sizes)
     timings = _time_batches(served, batches, repeats, seed, clock)
     fitted = CostModel.fit(timings)
@@ -94,7 +94,7 @@ def _add_labels(served: Model, parameters: Mapping[str, Any]) -> Mapping[str, An
 # -- inputs -------------------------------------------------------------------------------
 
 
-def _most_tokens(served: Model) -> float:
+def _find_most_tokens(served: Model) -> float:
     """Return a pipeline's maximum input length in tokens; infinity if it has none."""
     # A chunked pipeline splits long inputs itself.
     if not isinstance(served, TextPipeline) or served.task in CHUNKED:

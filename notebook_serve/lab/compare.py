@@ -113,7 +113,7 @@ class Comparison:
         with work_bar(progress, "finding limits", len(self.policies), "policies") as show:
             for done, policy in enumerate(self.policies):
                 show(done, label(policy))
-                found.append((self._capacity(policy, objective, quantile), label(policy)))
+                found.append((self._find_capacity(policy, objective, quantile), label(policy)))
         found.sort(key=lambda pair: -pair[0])
         (best, name), rest = found[0], found[1:]
         warnings = dict.fromkeys(text for most, _ in found for text in most.warnings)
@@ -131,7 +131,7 @@ class Comparison:
         failed = (f"{fault}." for fault in faults)
         return " ".join([*failed, doubts[0], f"According to it, {advice}.", *doubts[1:]])
 
-    def _capacity(self, policy: Policy, objective: float, quantile: Quantile) -> Capacity:
+    def _find_capacity(self, policy: Policy, objective: float, quantile: Quantile) -> Capacity:
         assert self.cost is not None
         lengths = 1 if self.lengths is None else self.lengths
         return capacity(
@@ -186,7 +186,7 @@ def compare(
 
     Args:
         policies: The policies.
-        server: A server whose records give the cost model and the lengths. If there are `inputs`,
+        server: A server, for the cost model and the lengths of its records. If there are `inputs`,
             the policies are also measured on it, and its own policy is restored afterwards.
         cost: A function from the lengths of a batch to its seconds; by default the server's.
         rates: Offered loads in requests per second. By default, multiples of the throughput without

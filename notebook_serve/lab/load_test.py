@@ -359,7 +359,7 @@ class Load:
                 f"Interrupted after {self.offered:.1f} s: {made.outcomes['cancelled']} requests in "
                 "flight were cancelled."
             )
-        slow = bottleneck(made.lateness, made.latency.p50, self.busy)
+        slow = describe_bottleneck(made.lateness, made.latency.p50, self.busy)
         if slow:
             yield slow
         for kind, times in self.errors.most_common():
@@ -383,7 +383,7 @@ async def _cancel(*tasks: asyncio.Task[None]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def bottleneck(lateness: Distribution | None, latency: float, busy: float) -> str:
+def describe_bottleneck(lateness: Distribution | None, latency: float, busy: float) -> str:
     """Return a note if the generator limited the load, else an empty string.
 
     The generator of an open loop did if its p99 lateness is above 10 ms and above a tenth of the

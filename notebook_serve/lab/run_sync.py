@@ -34,7 +34,7 @@ def run_sync(coroutine: Coroutine[Any, Any, T], share_loop: bool = False) -> T:
     An interrupt cancels the coroutine. If it still returns a value, `run_sync` returns that; if it
     does not, `KeyboardInterrupt` is raised. A second interrupt raises `KeyboardInterrupt` at once.
     """
-    running = _running_loop()
+    running = _find_running_loop()
     if running is not None and share_loop:
         return _run_nested(running, coroutine)
     loop = asyncio.new_event_loop()
@@ -56,9 +56,9 @@ def _run_nested(running: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, An
     return _run_interruptibly(running, coroutine, running.run_until_complete)
 
 
-def _running_loop() -> asyncio.AbstractEventLoop | None:
+def _find_running_loop() -> asyncio.AbstractEventLoop | None:
     try:
-        return asyncio.get_running_loop()
+        return asyncio.get_find_running_loop()
     except RuntimeError:
         return None
 

@@ -155,7 +155,9 @@ class UrlTarget:
                 if isinstance(result, BaseException):
                     raise result
         except (self._httpx.TransportError, OSError) as error:
-            raise Unavailable(f"no server answers at {self._url}: {_message(error)}") from error
+            raise Unavailable(
+                f"no server answers at {self._url}: {_format_message(error)}"
+            ) from error
 
     async def send(self, index: int) -> Reply:
         """Send one request and read its answer."""
@@ -168,7 +170,7 @@ class UrlTarget:
             return Reply("failed", time.monotonic(), error=_describe_error(error))
         finished = time.monotonic()
         status = response.status_code
-        outcome = outcome_of(status)
+        outcome = classify_status(status)
         failure = None
         if outcome not in ("ok", "rejected", "expired"):
             failure = f"status {status}", response.text[:200]
@@ -204,7 +206,7 @@ class UrlTarget:
         return transport
 
 
-def outcome_of(status: int) -> Outcome:
+def classify_status(status: int) -> Outcome:
     """Return the outcome for an HTTP status; a redirect is a failure, as none is followed."""
     if 200 <= status < 300:
         return "ok"
@@ -276,8 +278,8 @@ def _encode_body(given: Any, parameters: Mapping[str, Any]) -> tuple[str, bytes]
 
 
 def _describe_error(error: Exception) -> tuple[str, str]:
-    return type(error).__name__, _message(error)
+    return type(error).__name__, _format_message(error)
 
 
-def _message(error: Exception) -> str:
+def _format_message(error: Exception) -> str:
     return str(error) or type(error).__name__

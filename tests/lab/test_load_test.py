@@ -35,8 +35,8 @@ from notebook_serve import (
     Unavailable,
 )
 from notebook_serve.extras import MissingExtra
-from notebook_serve.lab.load_test import aload_test, bottleneck, load_test
-from notebook_serve.lab.targets import UrlTarget, outcome_of
+from notebook_serve.lab.load_test import aload_test, describe_bottleneck, load_test
+from notebook_serve.lab.targets import UrlTarget, classify_status
 from notebook_serve.queueing.scheduler import FALLBACK
 from notebook_serve.simulation.report import Report
 from notebook_serve.simulation.simulator import RETRY
@@ -411,7 +411,7 @@ def test_requests_are_refused_and_expire(
 )
 def test_what_a_status_means(status: int, outcome: str) -> None:
     """As the server's own table has it, and the like of other servers."""
-    assert outcome_of(status) == outcome
+    assert classify_status(status) == outcome
 
 
 def test_every_status_and_none(web: Web) -> None:
@@ -889,7 +889,7 @@ def test_when_the_generator_is_the_bottleneck(
 ) -> None:
     """By its lateness in an open loop, by what it computes in a closed one."""
     late = None if lateness is None else Distribution(p99=lateness)
-    assert bool(bottleneck(late, latency, busy)) == said
+    assert bool(describe_bottleneck(late, latency, busy)) == said
 
 
 # -- the progress bar -----------------------------------------------------------------------
