@@ -58,7 +58,7 @@ def _run_nested(running: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, An
 
 def _find_running_loop() -> asyncio.AbstractEventLoop | None:
     try:
-        return asyncio.get_find_running_loop()
+        return asyncio.get_running_loop()
     except RuntimeError:
         return None
 

@@ -6,19 +6,15 @@ import asyncio
 import math
 import os
 import signal
-import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import cycle, islice, pairwise
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 
 from notebook_serve import (
@@ -27,16 +23,13 @@ from notebook_serve import (
     Greedy,
     Job,
     NoBatching,
-    NotReady,
     OptionError,
     Policy,
     Server,
-    Stopping,
-    Unavailable,
 )
 from notebook_serve.extras import MissingExtra
 from notebook_serve.lab.load_test import aload_test, describe_bottleneck, load_test
-from notebook_serve.lab.targets import UrlTarget, classify_status
+from notebook_serve.lab.targets import UrlTarget
 from notebook_serve.queueing.scheduler import FALLBACK
 from notebook_serve.simulation.report import Report
 from notebook_serve.simulation.simulator import RETRY
@@ -44,6 +37,7 @@ from notebook_serve.traffic import ClosedLoop, Constant, Poisson
 
 from ..helpers.blocking_model import Gate, eventually
 from ..helpers.kernels import Notebook
+from ..helpers.web_server import WebServer, a_web_server  # noqa: F401 (a fixture)
 from ..system.test_kernel import notebook
 from ..system.test_kernel import pytestmark as in_a_kernel
 
@@ -71,63 +65,6 @@ def submitted(server: Server) -> int:
 def notes_of(report: Report) -> list[str]:
     """A report's notes, but for the one that this machine is slow."""
     return [note for note in report.notes if "load generator itself" not in note]
-
-
-class Web(ThreadingHTTPServer):
-    """Answers each POST as its body asks: a status, ``hang up`` or ``wait``."""
-
-    daemon_threads = False
-    request_queue_size = 100
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Answers)
-        self.url = f"http://127.0.0.1:{self.server_port}"
-        self.release = threading.Event()
-        self.clients: set[Any] = set()
-        self.posted: list[tuple[str | None, dict[str, str], bytes]] = []
-
-
-class Answers(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: Web
-
-    def do_GET(self) -> None:
-        self.server.clients.add(self.client_address)
-        self.answer(404)
-
-    def do_POST(self) -> None:
-        self.server.clients.add(self.client_address)
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        self.server.posted.append((self.headers["Content-Type"], dict(self.headers), body))
-        if body == b"wait":
-            self.server.release.wait(60)
-        if body == b"hang up":
-            self.close_connection = True
-            return
-        self.answer(int(body) if body.isdigit() else 200)
-
-    def answer(self, status: int) -> None:
-        self.send_response(status)
-        if 300 <= status < 400:
-            self.send_header("Location", "/elsewhere")
-        self.send_header("Content-Length", "2")
-        self.end_headers()
-        self.wfile.write(b"{}")
-
-    def log_message(self, *message: object) -> None:
-        pass
-
-
-@pytest.fixture
-def web() -> Iterator[Web]:
-    """A web server that is not ours."""
-    with Web() as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        yield server
-        server.release.set()
-        server.shutdown()
-        thread.join()
 
 
 # -- the open loop --------------------------------------------------------------------------
@@ -392,53 +329,6 @@ def test_requests_are_refused_and_expire(
         assert record.batch_size == 0
 
 
-@pytest.mark.parametrize(
-    ("status", "outcome"),
-    [
-        (200, "ok"),
-        (204, "ok"),
-        (302, "failed"),
-        (400, "invalid"),
-        (401, "invalid"),
-        (413, "invalid"),
-        (422, "invalid"),
-        (429, "rejected"),
-        (500, "failed"),
-        (502, "failed"),
-        (503, "rejected"),
-        (504, "expired"),
-    ],
-)
-def test_what_a_status_means(status: int, outcome: str) -> None:
-    """As the server's own table has it, and the like of other servers."""
-    assert classify_status(status) == outcome
-
-
-def test_every_status_and_none(web: Web) -> None:
-    """A redirect is not followed; a connection that ends without an answer has failed."""
-    inputs = ["200", "302", "401", "429", "500", "503", "504", "hang up"]
-
-    report = load_test(web.url, inputs, traffic=Constant(100, n=8))
-
-    assert report.records.outcome == [
-        "ok", "failed", "invalid", "rejected", "failed", "rejected", "expired", "failed",
-    ]  # fmt: skip
-    assert len(web.posted) == 8
-    notes = " ".join(notes_of(report))
-    for name in ("status 302", "status 401", "status 500", "RemoteProtocolError"):
-        assert f"1 of 8 requests ended in {name}: " in notes
-    assert "no headers Server-Timing and X-Batch-Size" in notes
-
-
-def test_an_answer_that_does_not_come_has_expired(web: Web) -> None:
-    """The client's own patience ends where the server's does not."""
-    report = load_test(web.url, ["wait"], traffic=[0.0], timeout=0.2)
-
-    (record,) = report.records
-    assert record.outcome == "expired"
-    assert record.latency >= 0.2
-
-
 # -- a policy that changes meanwhile --------------------------------------------------------
 
 
@@ -528,138 +418,6 @@ def test_a_run_under_one_policy_has_no_changes(make: Make) -> None:
     assert load_test(server.url, ["a"], traffic=Constant(100, n=3)).changes == ()
 
 
-# -- over HTTP ------------------------------------------------------------------------------
-
-
-def test_times_over_http_are_the_servers(make: Make, pool: ThreadPoolExecutor) -> None:
-    """How long a batch ran, and how large it was, comes from the answer's headers."""
-    gate = Gate()
-    server = make(gate, policy=Greedy(4))
-
-    running = pool.submit(load_test, server.url, ["x"], traffic=[0.0] * 5)
-    eventually(lambda: submitted(server) == 5, "all are sent")
-    gate.opened.set()
-    report = running.result(60)
-
-    known = sorted(server.records(), key=lambda record: record.inference_time)
-    seen = sorted(report.records, key=lambda record: record.inference_time)
-    assert [record.batch_size for record in seen] == [record.batch_size for record in known]
-    for ours, theirs in zip(seen, known, strict=True):
-        assert ours.inference_time <= theirs.inference_time + 0.001
-        assert ours.batch_id is None
-    assert seen[-1].inference_time == pytest.approx(known[-1].inference_time, abs=0.001)
-    assert (len(report.batches), report.policy) == (0, "")
-
-
-@pytest.mark.parametrize(
-    ("given", "parameters", "kind", "body"),
-    [
-        ("ünï", {}, "text/plain", "ünï".encode()),
-        (b"\x00\xff", {}, "application/octet-stream", b"\x00\xff"),
-        ({"a": [1]}, {}, "application/json", b'{"inputs": {"a": [1]}}'),
-        (3, {}, "application/json", b'{"inputs": 3}'),
-        ("x", {"k": 1}, "application/json", b'{"inputs": "x", "parameters": {"k": 1}}'),
-        (b"\x00", {"k": 1}, "application/json", b'{"inputs": "AA==", "parameters": {"k": 1}}'),
-    ],
-)
-def test_what_is_sent(web: Web, given: Any, parameters: Any, kind: str, body: bytes) -> None:
-    """Text and bytes as they are, the rest as JSON; the patience, and the headers given."""
-    load_test(
-        web.url,
-        [given],
-        traffic=[0.0],
-        parameters=parameters,
-        timeout=7,
-        headers={"Authorization": "Bearer secret"},
-    )
-
-    ((sent_kind, headers, sent),) = web.posted
-    assert (sent_kind, sent) == (kind, body)
-    assert headers["Authorization"] == "Bearer secret"
-    assert headers["X-Request-Timeout"] == "7.0"
-
-
-def test_headers_given_come_first(web: Web) -> None:
-    """Whatever case they are written in; and endless patience is not written down."""
-    headers = {"content-type": "text/html", "x-request-timeout": "3"}
-    load_test(web.url, ["x"], traffic=[0.0], headers=headers)
-    load_test(web.url, ["x"], traffic=[0.0], timeout=math.inf)
-
-    (kind, sent, _), (_, endless, _) = web.posted
-    assert (kind, sent["x-request-timeout"]) == ("text/html", "3")
-    assert "x-request-timeout" not in {name.lower() for name in endless}
-
-
-def test_a_token_lets_in(make: Make) -> None:
-    """As a header; without it every request is invalid, and a note has the status."""
-    server = make(echo, token="secret")
-
-    without = load_test(server.url, ["x"], traffic=[0.0, 0.0])
-    headers = {"Authorization": "Bearer secret"}
-    within = load_test(server.url, ["x"], traffic=[0.0], headers=headers)
-
-    assert without.outcomes["invalid"] == 2
-    assert "status 401" in notes_of(without)[0]
-    assert within.outcomes["ok"] == 1
-
-
-def test_parameters_reach_the_model(make: Make) -> None:
-    """By both ways."""
-    seen = []
-
-    def model(inputs: list[Any], power: int = 1) -> list[Any]:
-        seen.append((inputs, power))
-        return inputs
-
-    server = make(model)
-    for target in (server, server.url):
-        load_test(target, ["x"], traffic=[0.0], parameters={"power": 2})
-
-    assert seen == [(["x"], 2)] * 2
-
-
-def test_connections_stand_before_and_are_used_again(web: Web) -> None:
-    """As many as users, each for all that its turn brings."""
-    report = load_test(web.url, ["x"], concurrency=4, duration=0.3)
-
-    assert len(web.clients) == 4
-    assert len(web.posted) == len(report.records) > 4
-
-
-def test_nothing_is_left_open(make: Make) -> None:
-    """Neither sockets of ours nor tasks, and a module that was hidden for speed is found again."""
-    server = make(echo)
-    before = psutil.Process().num_fds()
-    hidden = "sniffio" in sys.modules
-
-    async def test() -> set[asyncio.Task[Any]]:
-        await aload_test(server.url, ["x"], concurrency=20, duration=0.2)
-        return asyncio.all_tasks() - {asyncio.current_task()}
-
-    assert not asyncio.run(test())
-    eventually(lambda: psutil.Process().num_fds() <= before, "all are closed")
-    assert ("sniffio" in sys.modules) == hidden
-
-
-def test_nobody_at_the_url() -> None:
-    """One sentence at once, not a report full of failures."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-    with pytest.raises(Unavailable, match=f"no server answers at http://127.0.0.1:{port}"):
-        load_test(f"http://127.0.0.1:{port}", ["x"], concurrency=5)
-
-
-def test_a_server_that_takes_nothing(make: Make) -> None:
-    """Its own words at once: it was not started, or has stopped."""
-    server = make(echo, start=False)
-    with pytest.raises(NotReady, match="not been started"):
-        load_test(server, ["x"], traffic=[0.0])
-    server.start()
-    server.stop()
-    with pytest.raises(Stopping):
-        load_test(server, ["x"], traffic=[0.0])
-
-
 # -- interrupts -----------------------------------------------------------------------------
 
 INTERRUPTED = """
@@ -746,7 +504,7 @@ def test_a_cancelled_one_withdraws_its_requests(
     assert len(gate.calls) == 2
 
 
-def test_an_interrupt_while_it_connects(web: Web) -> None:
+def test_an_interrupt_while_it_connects(web: WebServer) -> None:
     """Nothing was sent, and the report says so."""
 
     async def open_and_interrupt(self: UrlTarget, connections: int) -> None:
