@@ -21,7 +21,7 @@ from notebook_serve.traffic import Constant
 
 from ..helpers.blocking_model import Gate, eventually
 from ..helpers.web_server import WebServer, a_web_server  # noqa: F401 (a fixture)
-from .test_load_test import notes_of, submitted
+from .test_load_test import count_open, notes_of
 
 Make = Callable[..., Server]
 
@@ -85,7 +85,7 @@ def test_a_request_that_the_queue_rejects_has_no_start(make: Make) -> None:
         pool.submit(server.predict, "runs")
         assert gate.begun.wait(60)
         pool.submit(server.predict, "waits")
-        eventually(lambda: submitted(server) == 2, "the queue is full")
+        eventually(lambda: count_open(server) == 2, "the queue is full")
         (reply,) = send(QueueTarget(server._engine, ["x"], {}, 30.0), 1)
         gate.opened.set()
 
@@ -174,7 +174,7 @@ def test_times_over_http_are_the_servers(make: Make, pool: ThreadPoolExecutor) -
     server = make(gate, policy=Greedy(4))
 
     running = pool.submit(load_test, server.url, ["x"], traffic=[0.0] * 5)
-    eventually(lambda: submitted(server) == 5, "all are sent")
+    eventually(lambda: count_open(server) == 5, "all are sent")
     gate.opened.set()
     report = running.result(60)
 
