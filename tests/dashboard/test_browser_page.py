@@ -255,7 +255,7 @@ def test_views_on_one_page_are_removed(make: Make, visit: Visit) -> None:
 def test_a_sent_command_says_when_it_takes_effect(make: Make, visit: Visit, direct: bool) -> None:
     """In a notebook it is applied after all queued cells, from the page at once."""
     page = visit(make(echo).url)
-    said = page.evaluate(
+    text = page.evaluate(
         """async (direct) => {
           const { default: dashboard } = await import("./static/dashboard.js");
           const snapshot = await (await fetch("live")).json();
@@ -272,7 +272,7 @@ def test_a_sent_command_says_when_it_takes_effect(make: Make, visit: Visit, dire
     cell = " The kernel applies it after all queued cells."
     elsewhere = " Controls on the server's page take effect at once."
 
-    assert said == ("Sent." if direct else f"Sent.{cell}{elsewhere}")
+    assert text == ("Sent." if direct else f"Sent.{cell}{elsewhere}")
 
 
 # -- several models -----------------------------------------------------------------------------

@@ -242,8 +242,8 @@ def test_changes_of_the_policy_are_marked(show: Show) -> None:
             "Window(16, 0.005)",
             "fault → Greedy(8)",
         ]
-        said = page.locator(f"[data-chart={name}]").get_attribute("aria-label") or ""
-        assert "policy set to Window(16, 0.005) 15 s ago" in said
+        label = page.locator(f"[data-chart={name}]").get_attribute("aria-label") or ""
+        assert "policy set to Window(16, 0.005) 15 s ago" in label
     dark = page.evaluate(
         f"""() => {{
           const chart = {chart("waiting")};

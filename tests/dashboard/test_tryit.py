@@ -255,14 +255,14 @@ def test_files_are_sent(make: Make, visit: Visit, tmp_path: Path, parameters: st
     assert got == [wanted] * 3
 
 
-def picture() -> Any:
+def make_image() -> Any:
     """Return an image of one pixel."""
     return PIL.Image.new("RGB", (1, 1), "red")
 
 
 def test_files_in_an_answer_are_shown(make: Make, visit: Visit, tmp_path: Path) -> None:
     """An answer may be a file or contain files; other text is escaped."""
-    server = make(lambda inputs: [{"mask": picture(), "status": "<img src=y>"} for _ in inputs])
+    server = make(lambda inputs: [{"mask": make_image(), "status": "<img src=y>"} for _ in inputs])
     page = visit(server.url)
     send(page)
     shown = page.locator(".ns-answer img")

@@ -123,13 +123,13 @@ def test_error_details_follow_expose_errors(make: Make, client: httpx.Client) ->
 
     class Broken:
         def decide(self, waiting: Any, now: float) -> Any:
-            raise RuntimeError("a secret of /home/somebody/notes.txt")
+            raise RuntimeError("a secret of /home/me/notes.txt")
 
-    for exposed, said in ((True, "secret of …/notes.txt"), (False, "the server's log says")):
+    for exposed, text in ((True, "secret of …/notes.txt"), (False, "the server's log says")):
         server = make(echo, policy=Broken(), expose_errors=exposed)
         server.predict("x")
         error = client.get(server.url + "/live").json()["error"]
-        assert said in error
+        assert text in error
         assert "/home" not in error
 
 

@@ -1,3 +1,5 @@
+"""Calibration of models with known cost, and of small pipelines."""
+
 from __future__ import annotations
 
 import inspect
@@ -227,7 +229,7 @@ def test_inputs_that_never_share_a_batch() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"lengths": ()}, "lengths must be whole numbers"),
         ({"lengths": (8, 0)}, "lengths must be whole numbers"),
@@ -239,10 +241,10 @@ def test_inputs_that_never_share_a_batch() -> None:
         ({"repeats": 0}, "repeats must be whole numbers"),
     ],
 )
-def test_invalid_options(options: dict[str, Any], said: str) -> None:
+def test_invalid_options(options: dict[str, Any], message: str) -> None:
     """They are rejected before a batch runs."""
     function = Counted()
-    with pytest.raises(OptionError, match=said):
+    with pytest.raises(OptionError, match=message):
         calibrate(function, **options)
 
     assert function.calls == []
@@ -356,10 +358,10 @@ def test_lengths_above_the_models_positions_are_left_out(task: str) -> None:
     measured = calibrate(
         pipe, (8, 64, 65, 1000), (1, 2), repeats=1, parameters=FEW_TOKENS.get(task)
     )
-    said = [warning for warning in measured.warnings if "left out" in warning]
+    left_out = [warning for warning in measured.warnings if "left out" in warning]
 
     assert {length for _, length in shapes} == {8, 64}
-    assert [warning.split(" is ")[0] for warning in said] == ["length 65", "length 1000"]
+    assert [warning.split(" is ")[0] for warning in left_out] == ["length 65", "length 1000"]
 
 
 def test_truncated_texts_are_left_out() -> None:

@@ -1,3 +1,5 @@
+"""Comparison of policies, simulated and measured."""
+
 from __future__ import annotations
 
 import json
@@ -247,10 +249,10 @@ def test_the_recommendation_has_the_best_policy_first() -> None:
 @pytest.mark.parametrize("quantile", ["p50", "mean"])
 def test_the_objective_may_be_another(quantile: Any) -> None:
     """It has the given seconds and quantile."""
-    said = advising([Greedy(4)]).recommendation(0.1, quantile)
+    text = advising([Greedy(4)]).recommendation(0.1, quantile)
     rate = capacity(Greedy(4), LAW, 0.1, quantile=quantile, lengths=MIXED, requests=2000)
 
-    assert said == (
+    assert text == (
         f"Greedy(max_batch_size=4) holds {quantile} under 100.0 ms up to {rate:.3g} requests/s"
     )
 
@@ -258,11 +260,11 @@ def test_the_objective_may_be_another(quantile: Any) -> None:
 def test_a_recommendation_uses_the_options_of_the_comparison() -> None:
     """They include replicas and noise."""
     options: dict[str, Any] = {"replicas": 2, "noise": 0.3, "requests": 2000}
-    said = advising([Greedy(4)], **options).recommendation(0.1)
+    text = advising([Greedy(4)], **options).recommendation(0.1)
     rate = capacity(Greedy(4), LAW, 0.1, lengths=MIXED, **options)
 
-    assert f"up to {rate:.3g} requests/s" in said
-    assert said != advising([Greedy(4)]).recommendation(0.1)
+    assert f"up to {rate:.3g} requests/s" in text
+    assert text != advising([Greedy(4)]).recommendation(0.1)
 
 
 def test_a_policy_that_holds_no_load() -> None:
@@ -317,29 +319,29 @@ def test_a_comparison_without_a_fitting_cost_model_is_rounded() -> None:
 
 def test_a_recommendation_without_a_fitting_cost_model_says_so_first() -> None:
     """The loads follow as ranges, then the other warnings."""
-    said = replace(advising([NoBatching(), LengthAware()]), cost=BAD).recommendation()
+    text = replace(advising([NoBatching(), LengthAware()]), cost=BAD).recommendation()
 
-    assert said.startswith(f"{MISFIT} According to it, LengthAware(")
-    assert re.search(r"holds p99 under 250.0 ms up to ≈\d+ \(\d+ to \d+\) requests/s; ", said)
-    assert re.search(r"; NoBatching\(\) up to ≈\d+ \(\d+ to \d+\)\. The cost model", said)
-    assert "only 12 batches." in said
-    assert "larger than the 2 requests" in said
+    assert text.startswith(f"{MISFIT} According to it, LengthAware(")
+    assert re.search(r"holds p99 under 250.0 ms up to ≈\d+ \(\d+ to \d+\) requests/s; ", text)
+    assert re.search(r"; NoBatching\(\) up to ≈\d+ \(\d+ to \d+\)\. The cost model", text)
+    assert "only 12 batches." in text
+    assert "larger than the 2 requests" in text
 
 
 def test_a_recommendation_of_no_policy_has_its_warnings() -> None:
     """The cost model may be wrong there too."""
-    said = replace(advising([NoBatching()]), cost=BAD).recommendation(0.001)
+    text = replace(advising([NoBatching()]), cost=BAD).recommendation(0.001)
 
-    assert said.startswith(f"{MISFIT} According to it, no policy holds p99 under 1.0 ms")
+    assert text.startswith(f"{MISFIT} According to it, no policy holds p99 under 1.0 ms")
 
 
 def test_other_warnings_of_a_recommendation_come_last() -> None:
     """They follow the sentence on the policies."""
     law = replace(LAW, error=0.1, batches=12, warnings=("only 12 batches",))
-    said = replace(advising([NoBatching()]), cost=law).recommendation()
+    text = replace(advising([NoBatching()]), cost=law).recommendation()
 
-    assert said.startswith("NoBatching() holds p99 under 250.0 ms up to ")
-    assert said.endswith(" requests/s. The cost model is in doubt: only 12 batches.")
+    assert text.startswith("NoBatching() holds p99 under 250.0 ms up to ")
+    assert text.endswith(" requests/s. The cost model is in doubt: only 12 batches.")
 
 
 # -- on a server --------------------------------------------------------------------------
@@ -395,9 +397,9 @@ def test_a_server_is_measured_beside_its_simulation(make: Make) -> None:
         deadline=0.5,
         progress=False,
     )
-    said = [(rate, report.policy, report.source) for rate, report in found.reports]
+    text = [(rate, report.policy, report.source) for rate, report in found.reports]
 
-    assert said == [
+    assert text == [
         (rate, repr(policy), source)
         for rate in (40, 80)
         for policy in (Greedy(4), NoBatching())

@@ -244,9 +244,9 @@ def test_users_think(make: Make) -> None:
     """Each waits before its next request; a `ClosedLoop` does the same."""
     server = make(echo)
     asked = load_test(server, ["x"], concurrency=1, think=0.05, duration=0.4)
-    said = load_test(server, ["x"], traffic=ClosedLoop(1, think=0.05), duration=0.4)
+    same = load_test(server, ["x"], traffic=ClosedLoop(1, think=0.05), duration=0.4)
 
-    for report in (asked, said):
+    for report in (asked, same):
         records = report.records
         assert 1 < len(records) <= 8
         for before, after in pairwise(records):
@@ -299,10 +299,10 @@ def test_failures_are_counted_and_named(make: Make, over_http: bool) -> None:
     assert report.records.started[1] is not None
     failed, invalid = sorted(notes_of(report))
     names = ("status 422", "status 500") if over_http else ("InvalidInput", "ModelFailed")
-    said = {"its length cannot be told", "cannot digest this"}
+    messages = {"its length cannot be told", "cannot digest this"}
     for name, note in zip(sorted(names), sorted([failed, invalid]), strict=True):
         assert note.startswith(f"3 of 9 requests ended in {name}: ")
-        assert any(words in note for words in said)
+        assert any(words in note for words in messages)
 
 
 @pytest.mark.parametrize("over_http", [False, True])
@@ -626,7 +626,7 @@ def test_the_deadline_and_the_warm_up_reach_the_report(make: Make) -> None:
 
 
 @pytest.mark.parametrize(
-    ("lateness", "latency", "busy", "said"),
+    ("lateness", "latency", "busy", "expected"),
     [
         (0.009, 0.001, 1.0, False),  # less than 10 ms does not matter
         (0.011, 0.050, 0.0, True),
@@ -639,11 +639,11 @@ def test_the_deadline_and_the_warm_up_reach_the_report(make: Make) -> None:
     ],
 )
 def test_when_the_generator_is_the_bottleneck(
-    lateness: float | None, latency: float, busy: float, said: bool
+    lateness: float | None, latency: float, busy: float, expected: bool
 ) -> None:
     """Its lateness counts in an open loop, its CPU time in a closed one."""
     late = None if lateness is None else Distribution(p99=lateness)
-    assert bool(describe_bottleneck(late, latency, busy)) == said
+    assert bool(describe_bottleneck(late, latency, busy)) == expected
 
 
 # -- the progress bar -----------------------------------------------------------------------

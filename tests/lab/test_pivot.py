@@ -1,3 +1,5 @@
+"""Table of a comparison."""
+
 from __future__ import annotations
 
 import math
