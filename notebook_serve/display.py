@@ -1,6 +1,6 @@
-"""How things look in a cell and in a terminal: a table as text and as HTML, and HTML templates.
+"""Display in a cell and in a terminal: tables, cards and formatted numbers, as text and HTML.
 
-Templates are files beside this one; whatever is put into them is escaped here, once.
+`render` fills a template of the folder ``templates`` and escapes every value once.
 """
 
 from __future__ import annotations
@@ -17,21 +17,20 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-#: of a long table as many rows are shown, half of them its first and half its last
+#: most rows of a displayed table, half from its start and half from its end
 MOST_ROWS = 20
-#: characters of a cell that are shown
+#: most characters of a displayed cell
 MOST_TEXT = 1000
-#: where something lies in memory, as Python says it of what has no repr of its own
+#: memory address in Python's default repr
 ADDRESS = re.compile(r" (?:object )?at 0x[0-9a-fA-F]+")
-#: a number, with or without a unit
+#: number with or without a unit
 QUANTITY = re.compile(r"–|≈?-?\d[\d.,]*(e[+-]\d+)?( ?(%|/s|µs|ms|s)| min \d+ s)?\*?")
 
 
 class Table:
-    """Rows under column names: reads well printed, and as HTML in a cell.
+    """Rows under column names, as text in a terminal and HTML in a cell.
 
-    `left_out` is how many rows there are besides those given, in the middle of them; `notes` are
-    lines below it.
+    `left_out` is the number of rows omitted in the middle; `notes` are lines below the table.
     """
 
     def __init__(
@@ -57,7 +56,7 @@ class Table:
         row: Callable[[T], Sequence[Any]],
         most: int = MOST_ROWS,
     ) -> Table:
-        """A row for each of `items`; of more than `most` only the first and the last are shown."""
+        """Return a table with a row for each item; of more than `most`, the first and last ones."""
         left_out = max(0, len(items) - most)
         ends = [*items[: most // 2], *items[-(most // 2) :]] if left_out else items
         return cls(title, columns, map(row, ends), left_out)
@@ -73,20 +72,25 @@ class Table:
     __repr__ = __str__
 
     def markup(self) -> Markup:
-        """As HTML."""
+        """Return the table as HTML."""
         numeric = [self._is_numeric(n) for n in range(len(self.columns))]
-        rows = [_row("td", row, numeric) for row in self.rows]
+        rows = [_render_row("td", row, numeric) for row in self.rows]
         if self.gap:
-            rows.insert(len(rows) - len(rows) // 2, self._across(self.gap))
-        rows += map(self._across, self.notes)
-        head = f"<thead>{_row('th', self.columns, numeric)}</thead>" if any(self.columns) else ""
-        return render("table.html", title=self.title, head=Markup(head), body=Markup("".join(rows)))
+            rows.insert(len(rows) - len(rows) // 2, self._render_line(self.gap))
+        rows += map(self._render_line, self.notes)
+        head = _render_row("th", self.columns, numeric)
+        return render(
+            "table.html",
+            title=self.title,
+            head=Markup(f"<thead>{head}</thead>" if any(self.columns) else ""),
+            body=Markup("".join(rows)),
+        )
 
-    def _across(self, text: str) -> str:
+    def _render_line(self, text: str) -> str:
         return f'<tr><td colspan="{len(self.columns)}">{html.escape(text)}</td></tr>'
 
     def _is_numeric(self, column: int) -> bool:
-        """Return True if a column has a name, and numbers only where it is not empty."""
+        """Return True for a named column with only numbers in its non-empty cells."""
         cells = [row[column] for row in self.rows if row[column]] if self.columns[column] else []
         return bool(cells) and all(map(QUANTITY.fullmatch, cells))
 
@@ -94,124 +98,124 @@ class Table:
         return self.markup()
 
     def bundle(self) -> dict[str, str]:
-        """What a cell shows, as text and as HTML."""
+        """Return the MIME bundle of a cell: text and HTML."""
         return {"text/plain": str(self), "text/html": self.markup()}
 
 
-def _row(tag: str, cells: Iterable[str], numeric: Iterable[bool]) -> str:
-    # An attribute, not a style: a page that hosts code drops styles.
+def _render_row(tag: str, cells: Iterable[str], numeric: Iterable[bool]) -> str:
+    # An attribute, not a style: code hosts remove styles.
     sides = (' align="right"' if right else "" for right in numeric)
     pairs = zip(cells, sides, strict=True)
-    inner = "".join(f"<{tag}{side}>{_inline(text)}</{tag}>" for text, side in pairs)
+    inner = "".join(f"<{tag}{side}>{_render_cell(text)}</{tag}>" for text, side in pairs)
     return f"<tr>{inner}</tr>"
 
 
-def _inline(text: str) -> str:
+def _render_cell(text: str) -> str:
     return f"<b>{html.escape(text)}</b>" if isinstance(text, Strong) else html.escape(text)
 
 
 @dataclass(frozen=True)
 class Card:
-    """A server at one moment: what it is about, its figures, and its settings to be unfolded."""
+    """Card of a server: its state, figures, errors, warnings and settings at one moment."""
 
     name: str
     #: ``new, loading, ready, failing, paused, stopping, stopped, failed`` or ``dead``
     state: str
-    #: where it answers; empty where it does not
+    #: address of the dashboard; empty if the server does not listen
     url: str
     figures: Table
     settings: Table
-    #: when it was made, in local time: a notebook is read long after
+    #: local time of the card, because a saved notebook is read later
     at: str = ""
-    #: sentences about what is broken, and about what slows the server down
+    #: sentences about failures, and about causes of slowness
     errors: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        where = f" · {self.url}" if self.url else ""
-        _, is_so, hint = STATES[self.state]
-        head = f"{self.name} {is_so}{where}{hint}{self._as_of()}"
+        link = f" · {self.url}" if self.url else ""
+        _, phrase, hint = STATES[self.state]
+        head = f"{self.name} {phrase}{link}{hint}{self._format_time()}"
         notes = map(cell, (*self.errors, *self.warnings))
         return "\n".join([head, *notes, str(self.figures)]) + f"\n\nsettings\n{self.settings}"
 
-    def _as_of(self) -> str:
+    def _format_time(self) -> str:
         return f" · as of {self.at}" if self.at else ""
 
     def markup(self) -> Markup:
-        """As HTML."""
-        colour, is_so, hint = STATES[self.state]
+        """Return the card as HTML."""
+        colour, phrase, hint = STATES[self.state]
         link = render("link.html", url=self.url) if self.url else ""
         return render(
             "server.html",
             colour=colour,
             name=self.name,
-            is_so=is_so,
-            where=link,
-            hint=hint + self._as_of(),
-            notes=Markup(_notes(self.errors, BAD) + _notes(self.warnings, BUSY)),
+            phrase=phrase,
+            link=link,
+            hint=hint + self._format_time(),
+            notes=Markup(_render_notes(self.errors, BAD) + _render_notes(self.warnings, BUSY)),
             figures=self.figures.markup(),
             settings=self.settings.markup(),
         )
 
     def bundle(self) -> dict[str, str]:
-        """What a cell shows, as text and as HTML."""
+        """Return the MIME bundle of a cell: text and HTML."""
         return {"text/plain": str(self), "text/html": self.markup()}
 
 
-def _notes(sentences: Iterable[str], colour: str) -> Markup:
+def _render_notes(sentences: Iterable[str], colour: str) -> Markup:
     notes = (render("note.html", colour=colour, sentence=cell(one)) for one in sentences)
     return Markup("".join(notes))
 
 
 GOOD, BUSY = "var(--jp-success-color1, #43a047)", "var(--jp-warn-color1, #f9a825)"
 BAD, OFF = "var(--jp-error-color1, #e53935)", "var(--jp-ui-font-color3, #9e9e9e)"
-#: how a state is shown: its colour, in words, and what can be done about it
+#: colour, phrase and hint of each state
 STATES = {
     "new": (OFF, "is new", " · start() starts it"),
     "loading": (BUSY, "is loading", ""),
     "ready": (GOOD, "is ready", ""),
-    "failing": (BAD, "is failing", " · errors() lists what failed"),
-    "paused": (BUSY, "is paused", " · resume() lets it go on"),
+    "failing": (BAD, "is failing", " · errors() lists the failures"),
+    "paused": (BUSY, "is paused", " · resume() continues"),
     "stopping": (BUSY, "is stopping", ""),
     "stopped": (OFF, "is stopped", " · start() starts it again"),
     "failed": (BAD, "has failed", " · start() tries again"),
-    "dead": (BAD, "is dead", " · start() makes a new worker"),
+    "dead": (BAD, "is dead", " · start() starts a new worker"),
 }
 
 
-def described(value: str, *lines: str) -> dict[str, str]:
-    """What a cell shows of a small value, as text and as HTML: how it is written, and `lines`."""
+def make_bundle(value: str, *lines: str) -> dict[str, str]:
+    """Return the MIME bundle of a small value: its repr `value` and further lines."""
     rest = Markup("".join(f"<br>{html.escape(line)}" for line in lines))
     markup = render("value.html", value=value, rest=rest)
     return {"text/plain": "\n".join([value, *lines]), "text/html": markup}
 
 
 class Markup(str):
-    """Text that is HTML already."""
+    """Text that is already HTML."""
 
 
 class Strong(str):
-    """The text of a cell that stands out: bold in HTML, and as it is in text."""
+    """Text of an emphasised cell: bold in HTML, unchanged in text."""
 
 
 def render(template: str, /, **values: object) -> Markup:
-    """The file `template` with `values` put in, escaped unless they are `Markup`."""
+    """Return the file `template` with `values` filled in, escaped unless they are `Markup`."""
     safe = {
         key: value if isinstance(value, Markup) else html.escape(str(value))
         for key, value in values.items()
     }
-    return Markup(_template(template).substitute(safe))
+    return Markup(_load_template(template).substitute(safe))
 
 
 @lru_cache
-def _template(name: str) -> Template:
+def _load_template(name: str) -> Template:
     return Template((resources.files(__package__) / "templates" / name).read_text("utf-8"))
 
 
 def cell(value: Any) -> str:
-    """A value as a table shows it: a dash for what is not there, three digits for a float.
+    """Format a table cell: a dash for None and not-a-number, three digits for a float.
 
-    Text is on one line, and cut where it is long.
+    Text is put on one line and cut at `MOST_TEXT` characters.
     """
     if isinstance(value, Strong):
         return value
@@ -219,51 +223,51 @@ def cell(value: Any) -> str:
         return "–"
     if isinstance(value, float):
         return f"{value:.3g}"
-    text = " ".join(without_addresses(str(value)).splitlines())
+    text = " ".join(strip_addresses(str(value)).splitlines())
     return text if len(text) <= MOST_TEXT else text[:MOST_TEXT] + "…"
 
 
-def without_addresses(text: str) -> str:
-    """A repr without what it says of memory: ``<Mine object at 0x7f>`` becomes ``<Mine>``."""
+def strip_addresses(text: str) -> str:
+    """Remove memory addresses from a repr: ``<Mine object at 0x7f>`` becomes ``<Mine>``."""
     return ADDRESS.sub("", text)
 
 
 def safe_repr(value: object) -> str:
-    """Return the repr without addresses, or the name of the type where the repr fails."""
+    """Return the repr without memory addresses, or the type's name if the repr raises."""
     try:
-        return without_addresses(repr(value))
+        return strip_addresses(repr(value))
     except Exception:
         return f"<{type(value).__name__}>"
 
 
 def percent(share: float, digits: int = 0) -> str:
-    """A share from 0 to 1 as a person reads it: ``12%``."""
+    """Format a share from 0 to 1: ``12%``."""
     return "–" if math.isnan(share) else f"{share:.{digits}%}"
 
 
 def per_second(rate: float) -> str:
-    """A rate as a person reads it: ``0.25/s``, ``16.7/s``, ``1250/s``."""
+    """Format a rate: ``0.25/s``, ``16.7/s``, ``1250/s``."""
     if math.isnan(rate):
         return "–"
     return f"{rate:.3g}/s" if rate < 100 else f"{rate:.0f}/s"
 
 
-def roughly(value: float, show: Callable[[float], str]) -> str:
-    """A value of which one digit is known: ``≈40 ms`` for 37.2 milliseconds."""
+def format_rough(value: float, show: Callable[[float], str]) -> str:
+    """Format a value rounded to one digit: ``≈40 ms`` for 37.2 milliseconds."""
     if not value or not math.isfinite(value):
         return show(value)
     rounded = round(value, -math.floor(math.log10(abs(value))))
-    # Of "40.0 ms" the zero says more than is known.
+    # "40.0 ms" would claim a precision that the value does not have.
     return "≈" + re.sub(r"\.0+(?!\d)", "", show(rounded))
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person reads them: ``850 µs``, ``12.3 ms``, ``4.50 s``, ``3 min 5 s``."""
+    """Format seconds: ``850 µs``, ``12.3 ms``, ``4.50 s``, ``3 min 5 s``."""
     if not math.isfinite(seconds):
         return "–"
     if seconds < 0:
         return "-" + duration(-seconds)
-    # Rounded before the unit is chosen: there is no such time as "1 min 60 s".
+    # Round before choosing the unit, to avoid "1 min 60 s".
     if round(seconds * 1e6) < 1000:
         return f"{seconds * 1e6:.0f} µs"
     if round(seconds * 1e3, 1) < 1000:

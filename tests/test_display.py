@@ -1,3 +1,5 @@
+"""Tables, cards and formatted numbers, and the display of every public object."""
+
 from __future__ import annotations
 
 import contextlib
@@ -73,7 +75,7 @@ from .helpers.blocking_model import eventually
 
 
 class Reader(HTMLParser):
-    """What a browser would show of a table: its texts by the element that they are in."""
+    """Parser that collects the texts of a table by their element."""
 
     def __init__(self, markup: str) -> None:
         super().__init__()
@@ -83,18 +85,18 @@ class Reader(HTMLParser):
         self.feed(markup)
 
     def handle_starttag(self, tag: str, attrs: Any) -> None:
-        """An element begins."""
+        """Handle the start of an element."""
         self.tags.append(tag)
         self.inside = tag
         if tag in self.texts:
             self.texts[tag].append("")
 
     def handle_endtag(self, tag: str) -> None:
-        """An element ends."""
+        """Handle the end of an element."""
         self.inside = ""
 
     def handle_data(self, data: str) -> None:
-        """Text of the element that is open."""
+        """Handle text of the open element."""
         if self.inside in self.texts:
             self.texts[self.inside][-1] += data
 
@@ -103,7 +105,7 @@ class Reader(HTMLParser):
 
 
 def test_a_table_prints_in_columns() -> None:
-    """Cells are put under their column's name, each column as wide as its widest cell."""
+    """Cells are below their column's name, and a column is as wide as its widest cell."""
     table = Table("Requests", ("id", "seconds"), [(1, 0.25), (1000, None), ("x", 1e-9)])
 
     expected = "Requests\nid    seconds\n1     0.25\n1000  –\nx     1e-09"
@@ -113,7 +115,7 @@ def test_a_table_prints_in_columns() -> None:
 
 
 def test_columns_without_names_have_no_head() -> None:
-    """A table of names and values is printed without an empty first line."""
+    """A table of names and values has no empty first line."""
     table = Table("", ("", ""), [("state", "ready"), ("model", "gate")])
 
     assert str(table) == "state  ready\nmodel  gate"
@@ -123,25 +125,25 @@ def test_columns_without_names_have_no_head() -> None:
     ("title", "expected"), [("Nothing", "Nothing\nid  seconds"), ("", "id  seconds")]
 )
 def test_a_table_without_rows_has_its_head(title: str, expected: str) -> None:
-    """Where there is nothing to show, the columns' names are still there."""
+    """The names of the columns are printed."""
     assert str(Table(title, ("id", "seconds"), [])) == expected
 
 
-def test_a_table_without_anything_is_its_title() -> None:
-    """Neither names nor rows is an empty table, and no error."""
+def test_an_empty_table_is_its_title() -> None:
+    """Without names and rows there is no error."""
     assert str(Table("Nothing", ("", ""), [])) == "Nothing"
 
 
 def test_a_table_reads_its_rows_once() -> None:
-    """Rows may come from a generator and be shown any number of times."""
+    """Rows may come from a generator, and the table can be displayed many times."""
     table = Table("", ("n",), ((n,) for n in range(2)))
 
     assert str(table) == str(table) == "n\n0\n1"
     assert Reader(table.markup()).texts["td"] == ["0", "1"]
 
 
-def test_a_table_has_the_same_in_html() -> None:
-    """Title, names and cells of the text are those of the HTML."""
+def test_html_of_a_table_has_the_same_texts() -> None:
+    """Title, names and cells are those of the text."""
     read = Reader(Table("Requests", ("id", "seconds"), [(1, 0.25), (2, None)])._repr_html_())
 
     assert read.texts == {
@@ -153,12 +155,12 @@ def test_a_table_has_the_same_in_html() -> None:
 
 
 def test_columns_without_names_have_no_head_in_html() -> None:
-    """No row of empty headings stands above names and values."""
+    """There is no row of empty headings."""
     assert Reader(Table("", ("", ""), [("state", "ready")]).markup()).texts["th"] == []
 
 
-def test_whatever_is_shown_is_escaped() -> None:
-    """Markup in a title, a name or a cell is read as text: nothing of it becomes an element."""
+def test_every_text_is_escaped() -> None:
+    """Markup in a title, a name or a cell is displayed as text."""
     evil = "<img src=x onerror=\"alert('&')\">$title"
     read = Reader(Table(evil, (evil,), [(evil,)]).markup())
 
@@ -170,7 +172,7 @@ def test_whatever_is_shown_is_escaped() -> None:
 
 
 def test_values_are_escaped_once() -> None:
-    """A plain value is escaped, what is HTML already is not, and neither is read as a template."""
+    """A plain value is escaped, `Markup` is not, and neither is parsed as a template."""
     text = render("table.html", title="a < b & $head", head=Markup("<b>&amp;</b>"), body=7)
 
     assert "a &lt; b &amp; $head" in text
@@ -179,7 +181,7 @@ def test_values_are_escaped_once() -> None:
 
 
 def test_a_value_that_is_missing_raises() -> None:
-    """A template is never shown with a hole in it."""
+    """No template is rendered with a missing value."""
     with pytest.raises(KeyError, match="head"):
         render("table.html", title="", body="")
 
@@ -207,7 +209,7 @@ def test_a_value_that_is_missing_raises() -> None:
     ],
 )
 def test_a_cell(value: Any, expected: str) -> None:
-    """Three digits of a float, a dash for what is not there, and anything else as it is."""
+    """A float has three digits, a missing value is a dash, other values are unchanged."""
     assert cell(value) == expected
 
 
@@ -231,7 +233,7 @@ def test_a_cell(value: Any, expected: str) -> None:
     ],
 )
 def test_a_duration(seconds: float, expected: str) -> None:
-    """Seconds are given in the unit that a person would choose."""
+    """The unit depends on the size."""
     assert duration(seconds) == expected
 
 
@@ -240,15 +242,15 @@ def test_a_duration(seconds: float, expected: str) -> None:
     [(119.7, "2 min 0 s"), (3599.6, "60 min 0 s"), (0.99996, "1.00 s"), (0.0009996, "1.0 ms")],
 )
 def test_a_duration_is_rounded_before_its_unit_is_chosen(seconds: float, expected: str) -> None:
-    """There is no such time as ``1 min 60 s``, nor ``1000.0 ms``."""
+    """``1 min 60 s`` and ``1000.0 ms`` do not occur."""
     assert duration(seconds) == expected
 
 
 @pytest.mark.parametrize(
     ("seconds", "expected"), [(-2.0, "-2.00 s"), (-0.5, "-500.0 ms"), (-185.2, "-3 min 5 s")]
 )
-def test_a_time_gone_by_has_the_same_unit(seconds: float, expected: str) -> None:
-    """A request that is overdue by two seconds is not overdue by 2000000 µs."""
+def test_a_negative_duration_has_the_same_unit(seconds: float, expected: str) -> None:
+    """Two seconds overdue are ``-2.00 s``, not ``-2000000 µs``."""
     assert duration(seconds) == expected
 
 
@@ -256,7 +258,7 @@ def test_a_time_gone_by_has_the_same_unit(seconds: float, expected: str) -> None
 
 
 def test_a_long_table_is_cut_in_the_middle() -> None:
-    """Its first and last rows are shown, and how many more there are, in text and in HTML."""
+    """It has the first and last rows and the number of omitted ones, in text and HTML."""
     table = Table.of("Numbers", ("n", "square"), range(1000), lambda n: (n, n * n))
     lines, read = str(table).splitlines(), Reader(table.markup())
 
@@ -267,14 +269,14 @@ def test_a_long_table_is_cut_in_the_middle() -> None:
 
 
 def test_a_table_that_fits_is_shown_whole() -> None:
-    """Nothing is left out for the sake of a line that says so."""
+    """A table of the maximum length has no gap."""
     lines = str(Table.of("", ("n",), range(MOST_ROWS), lambda n: (n,))).splitlines()
 
     assert lines == ["n", *map(str, range(MOST_ROWS))]
 
 
-def test_numbers_stand_on_the_right() -> None:
-    """A column of numbers does, with units or without; one that has a word in it does not."""
+def test_numbers_are_right_aligned() -> None:
+    """A column of numbers is, with units or without; one with a word is not."""
     rows = [(1, "1.5 ms", "3%", "a"), (1000, None, "12%", "7")]
     markup = Table("", ("id", "took", "padding", "group"), rows).markup()
 
@@ -283,8 +285,8 @@ def test_numbers_stand_on_the_right() -> None:
     assert "<td>7</td>" in markup
 
 
-def test_a_text_of_many_lines_or_many_letters_keeps_the_table() -> None:
-    """An error of a library may have both."""
+def test_a_long_text_is_cut() -> None:
+    """It is put on one line, too."""
     assert cell("one\ntwo") == "one two"
     assert cell("x" * 10_000) == "x" * MOST_TEXT + "…"
 
@@ -292,20 +294,20 @@ def test_a_text_of_many_lines_or_many_letters_keeps_the_table() -> None:
 # -- the card -------------------------------------------------------------------------------
 
 
-def test_every_state_is_told(make: Any) -> None:
-    """In words and by a colour; none is missing."""
+def test_every_state_has_a_phrase_and_a_colour(make: Any) -> None:
+    """No state is missing."""
     assert set(STATES) == {*get_args(State), "failing", "paused"}
-    for state, (colour, is_so, hint) in STATES.items():
+    for state, (colour, phrase, hint) in STATES.items():
         card = Card("demo", state, "", Table("", ("", ""), []), Table("", ("", ""), []))
 
-        assert state in is_so
-        assert f"demo {is_so}{hint}" in str(card)
+        assert state in phrase
+        assert f"demo {phrase}{hint}" in str(card)
         assert colour in card.markup()
         assert "href" not in card.markup()
 
 
-def test_a_card_leads_to_the_dashboard_while_there_is_one(make: Any) -> None:
-    """A server that has stopped, or never started, has no link."""
+def test_a_card_links_to_the_dashboard(make: Any) -> None:
+    """A server that was stopped or not started has no link."""
     server = make(lambda inputs: inputs, start=False)
     assert server._repr_mimebundle_()["text/plain"].startswith("test 0 is new · start() starts it")
     server.start()
@@ -319,8 +321,8 @@ def test_a_card_leads_to_the_dashboard_while_there_is_one(make: Any) -> None:
     assert "http" not in bundle["text/plain"] + bundle["text/html"]
 
 
-def test_a_card_keeps_the_token_to_itself(make: Any) -> None:
-    """A notebook is saved with what its cells show."""
+def test_a_card_hides_the_token(make: Any) -> None:
+    """A notebook is saved with its outputs."""
     server = make(lambda inputs: inputs, token="s3cret")
     shown = repr(server) + "".join(server._repr_mimebundle_().values())
 
@@ -328,8 +330,8 @@ def test_a_card_keeps_the_token_to_itself(make: Any) -> None:
     assert "required; in a browser open" in shown
 
 
-def test_a_card_says_when_it_was_made(make: Any) -> None:
-    """A notebook is opened again long after: local time and date, to the second."""
+def test_a_card_has_its_time(make: Any) -> None:
+    """It is the local time and date, to the second."""
     server = make(lambda inputs: inputs)
     before = f"{datetime.now():%H:%M:%S (%Y-%m-%d)}"  # noqa: DTZ005
     shown = server._repr_mimebundle_()["text/plain"].splitlines()[0]
@@ -338,8 +340,8 @@ def test_a_card_says_when_it_was_made(make: Any) -> None:
     assert before <= shown.split(" · as of ")[1] <= after or before > after  # past midnight
 
 
-def test_a_card_of_a_failing_server_says_why(make: Any) -> None:
-    """In red: the error, how often, and what comes next; of several models, which one."""
+def test_a_card_of_a_failing_server_has_the_error(make: Any) -> None:
+    """It has the error, the count and the next step in red, and the model's name if several."""
 
     def broken(inputs: list[Any]) -> list[Any]:
         raise KeyError("<b>")
@@ -361,7 +363,7 @@ def test_a_card_of_a_failing_server_says_why(make: Any) -> None:
 
 
 def test_a_card_has_its_warnings(make: Any) -> None:
-    """Below the errors, each on a line."""
+    """They are below the errors, one a line."""
     card = Card(
         "demo", "ready", "", Table("", ("", ""), []), Table("", ("", ""), []),
         errors=("it <broke>",), warnings=("it is slow",),
@@ -372,8 +374,8 @@ def test_a_card_has_its_warnings(make: Any) -> None:
     assert "it &lt;broke&gt;" in card.markup()
 
 
-def test_the_figures_of_a_card_name_their_span(make: Any) -> None:
-    """The last seconds, or since the start; and the queue its peak and its limit."""
+def test_the_figures_of_a_card_have_their_span(make: Any) -> None:
+    """It is the last seconds or since the start; the queue has its peak and its limit."""
     server = make(lambda inputs: inputs, max_queue_size=7)
     server.predict(["a", "b"])
     text = server._repr_mimebundle_()["text/plain"].split("\n\nsettings")[0]
@@ -391,15 +393,15 @@ def test_the_figures_of_a_card_name_their_span(make: Any) -> None:
 
 
 class Nameless:
-    """A policy without a repr of its own, as a person writes it in a cell."""
+    """Policy without a `__repr__`, as written in a cell."""
 
     def decide(self, waiting: Sequence[Job], now: float) -> Decision:
-        """Take the oldest."""
+        """Select the oldest job."""
         return Decision((waiting[0],), reason="mine")
 
 
 def everything() -> Iterator[Any]:
-    """An object of each public class, and of each kind that a method returns."""
+    """Yield an object of each public class, and of each type that a method returns."""
     with serve(lambda inputs: inputs, port=0, name="<b>x", policy=CoDel(Nameless())) as server:
         server.predict(["<i>", "b"] * 30, timeout=30.0)
         yield from (server, servers(), server.stats(), server.stats().latency, server.model)
@@ -421,7 +423,7 @@ def everything() -> Iterator[Any]:
 
 
 def laboratory() -> Iterator[Any]:
-    """What simulations take and give."""
+    """Yield arguments and results of simulations."""
     cost = CostModel(fixed=0.005, per_item=0.001, per_token=0.0002)
     long = Trace(n / 100 for n in range(10_000))
     some = (Constant(5.0), Poisson(5.0), Bursty(5.0, 50.0), Ramp(1.0, 9.0), Trace([1.0]), long)
@@ -450,7 +452,7 @@ def laboratory() -> Iterator[Any]:
 
 
 def failures() -> Iterator[Any]:
-    """Servers that failed, and every exception."""
+    """Yield failed servers and every exception."""
 
     def loader() -> Any:
         raise OSError("no <script>\nfor " + "this " * 2000)
@@ -476,7 +478,7 @@ def failures() -> Iterator[Any]:
 
 
 class Page(HTMLParser):
-    """The words of a page, without those of its style; fails if an element is not closed."""
+    """Parser that collects the words of a page, and fails if an element is not closed."""
 
     def __init__(self, markup: str) -> None:
         super().__init__()
@@ -488,32 +490,32 @@ class Page(HTMLParser):
         assert not self.open, f"never closed: {self.open}"
 
     def handle_starttag(self, tag: str, attrs: Any) -> None:
-        """An element begins."""
+        """Handle the start of an element."""
         self.elements.add(tag)
         if tag != "br":
             self.open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
-        """An element ends: that which was opened last."""
+        """Handle the end of the element that was opened last."""
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        """Text."""
+        """Handle text."""
         if "style" not in self.open:
             self.words += data.split()
 
 
-#: what the displays are made of; an input, a name or an error adds nothing to it
+#: elements of all displays; an input, a name or an error adds none
 ELEMENTS = {
     *("div", "span", "b", "a", "code", "br", "style", "details", "summary"),
     *("table", "caption", "thead", "tbody", "tr", "th", "td"),
 }
-#: of this there are no objects
+#: public classes without objects
 NOT_SHOWN = {"Policy"}
 
 
-def test_everything_reads_well() -> None:
-    """No address in memory, nothing endless, HTML that is sound and says what the text says."""
+def test_every_display_is_bounded_and_sound() -> None:
+    """It has no memory address, and its HTML is valid with the words of the text."""
     in_a_cell: Any = DisplayFormatter()
     seen, with_html = set(), set()
     for value in everything():
@@ -521,10 +523,10 @@ def test_everything_reads_well() -> None:
         name = type(value).__name__
         seen.add(name)
         for text in (repr(value), str(value), *shown.values()):
-            # The repr of a value that holds a person's own object has that one's.
+            # The repr of a value may contain that of a user's object.
             assert " at 0x" not in text or "Nameless object at 0x" in repr(value), (name, text)
         assert not any(" at 0x" in text for text in shown.values()), (name, shown)
-        if not isinstance(value, list):  # which a notebook cuts by itself
+        if not isinstance(value, list):  # a notebook truncates lists
             assert len(shown["text/plain"]) < 5_000, (name, len(shown["text/plain"]))
             assert len(repr(value)) < 5_000, (name, len(repr(value)))
         if "text/html" in shown:

@@ -1,28 +1,28 @@
-"""What draws a picture of a server in a browser: one script for the widget and for the page."""
+"""Static files of the dashboard: one script for the widget and for the page, and styles."""
 
 from __future__ import annotations
 
 from functools import lru_cache
 from importlib import resources
 
-#: A script may be loaded where another has defined these (as in the classic notebook), and then
-#: the chart library would hand itself over to that one.
-ALONE = "const define = undefined, exports = undefined, module = undefined;\n"
+#: Hides the globals of a module loader, such as that of the classic notebook. With one the chart
+#: library would register itself there, and the script could not find it.
+HIDE_LOADERS = "const define = undefined, exports = undefined, module = undefined;\n"
 
 
 @lru_cache
-def source(name: str) -> str:
-    """A file of the folder ``static``."""
+def read_static(name: str) -> str:
+    """Return the text of a file in the folder ``static``."""
     return (resources.files(__package__) / "static" / name).read_text("utf-8")
 
 
 @lru_cache
-def script() -> str:
-    """A JavaScript module that brings the chart library, and exports a widget's ``render``.
+def build_script() -> str:
+    """Return a JavaScript module with the chart library that exports a widget's ``render``.
 
-    ``render({model, el})`` draws into the element `el` what ``model.get("picture")`` is, whenever
-    `model` says that it changed, and tells `model` what a control asks for: the interface of
-    anywidget, which the page has as well.
+    ``render({model, el})`` has the interface of anywidget, which the page implements too. It draws
+    the snapshot ``model.get("snapshot")`` into the element `el` on each change, and sends commands
+    of the controls by ``model.send``.
     """
     parts = ("chart.umd.min.js", "charts.js", "dashboard.js")
-    return ALONE + "\n".join(map(source, parts))
+    return HIDE_LOADERS + "\n".join(map(read_static, parts))

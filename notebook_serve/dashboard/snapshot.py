@@ -1,4 +1,4 @@
-"""What happens on a server just now: one picture, for the widget in a cell and for the page."""
+"""Snapshots of engines as JSON values, for the widget and for the page; commands of both."""
 
 from __future__ import annotations
 
@@ -13,85 +13,86 @@ from typing import Any
 
 from ..display import duration, per_second, percent
 from ..engine.engine import Engine
+from ..engine.registry import EngineRegistry
 from ..errors import OptionError
 from ..queueing.policies import Policy, label
 from ..queueing.policy_parser import BUILT_IN, parse_policy
 from ..queueing.stats import LAST, NOW, WINDOW, Distribution, News, Unfinished
 from ..records import BatchRecord, RequestRecord
 
-#: seconds that a picture reaches back
+#: seconds of history in a snapshot, and their name
 SPAN = 60
-SHOWN = "last minute"
-#: the newest errors that a picture has
+LAST_MINUTE = "last minute"
+#: most errors in a snapshot, the newest first
 MOST_ERRORS = 10
-#: the newest answers of that time that say how long answers take
+#: most answers of the last minute from which the percentiles are computed
 MOST_ANSWERS = 2000
-#: requests that the time line shows
+#: most requests in the timeline
 MOST_BARS = 60
 
 
 @dataclass(slots=True)
 class Second:
-    """What happened within one second of the clock."""
+    """Counts of requests within one second of the clock."""
 
     arrived: int = 0
     answered: int = 0
     lost: int = 0
-    #: how many waited at its end
+    #: requests in the queue at its end
     waiting: int = 0
 
 
-class Live:
-    """Pictures of an engine, each made from what was recorded since the one before.
+class EngineSnapshots:
+    """Snapshots of one engine, each updated with the records since the previous one.
 
-    Works only when it is asked, so it costs nothing while nobody looks; from any thread.
+    It has no thread: an engine without a viewer costs nothing. `take` is thread-safe.
     """
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self._lock = threading.Lock()
-        self._forget()
+        self._reset()
 
-    def _forget(self) -> None:
+    def _reset(self) -> None:
         self._seen = 0, 0, 0.0
         self._seconds: defaultdict[int, Second] = defaultdict(Second)
         self._answers: deque[RequestRecord] = deque(maxlen=MOST_ANSWERS)
         self._ended: deque[RequestRecord] = deque(maxlen=MOST_BARS)
         self._batches: deque[BatchRecord] = deque()
 
-    def picture(self, now: float | None = None) -> dict[str, Any]:
-        """Everything that a dashboard shows, as plain JSON values; times are in seconds.
+    def take(self, now: float | None = None) -> dict[str, Any]:
+        """Return all data of a dashboard as plain JSON values; times are in seconds.
 
-        `now` is the time to look from, on the monotonic clock: the present if not given.
+        `now` is the time of the snapshot on the monotonic clock, by default the present.
         """
         with self._lock:
             news = self.engine.news(self._seen)
-            if news.anew:  # the server was started again
-                self._forget()
+            if news.anew:  # the server was restarted
+                self._reset()
             now = time.monotonic() if now is None else now
-            self._learn(news, math.floor(now) - SPAN)
-            times = self._times()
+            self._add(news, math.floor(now) - SPAN)
+            times = self._measure_durations()
             return {
-                **about(self.engine),
-                # So that no picture equals the last: an idle server would seem to be gone.
+                **describe(self.engine),
+                # Makes every snapshot differ: without a change an idle server looks dead.
                 "at": now,
-                "tiles": self._tiles(news.unfinished, times["latency"], math.floor(now)),
-                "failing": _failing(self.engine),
-                "errors": _errors(self.engine, now),
-                "changes": _changes(self.engine, now),
-                "history": self._history(news.unfinished, math.floor(now)),
-                "times": {name: _percentiles(spread) for name, spread in times.items()},
-                "batch_sizes": _counts(batch.size for batch in self._batches),
-                "reasons": _counts(batch.reason for batch in self._batches),
+                "tiles": self._make_tiles(news.unfinished, times["latency"], math.floor(now)),
+                "failing": _find_failure(self.engine),
+                "errors": _list_errors(self.engine, now),
+                "changes": _list_changes(self.engine, now),
+                "history": self._make_history(news.unfinished, math.floor(now)),
+                "times": {name: _to_json(spread) for name, spread in times.items()},
+                "batch_sizes": _count(batch.size for batch in self._batches),
+                "reasons": _count(batch.reason for batch in self._batches),
                 "outcomes": dict(news.outcomes),
-                "timeline": self._timeline(news.unfinished, now),
+                "timeline": self._make_timeline(news.unfinished, now),
             }
 
-    def _learn(self, news: News, oldest: int) -> None:
-        """Take in what has ended since, and forget what is too old to be shown."""
+    def _add(self, news: News, oldest: int) -> None:
+        """Add the new records, and drop those from before second `oldest`."""
         self._seen = news.seen
         for record in news.requests:
-            self._waited(record, oldest)
+            self._add_wait(record, oldest)
             second = self._seconds[math.floor(record.finished)]
             if record.outcome == "ok":
                 second.answered += 1
@@ -107,19 +108,19 @@ class Live:
         while self._batches and self._batches[0].started < oldest:
             self._batches.popleft()
 
-    def _waited(self, record: RequestRecord, oldest: int) -> None:
+    def _add_wait(self, record: RequestRecord, oldest: int) -> None:
         first, last = math.floor(record.arrived), record.arrived + record.queue_time
         self._seconds[first].arrived += 1
         for at in range(max(first, oldest), math.floor(last)):
             self._seconds[at].waiting += 1
 
-    # -- what a picture shows -------------------------------------------------------------
+    # -- parts of a snapshot --------------------------------------------------------------
 
-    def _tiles(
+    def _make_tiles(
         self, unfinished: Sequence[Unfinished], latency: Distribution, end: int
     ) -> list[tuple[str, str, str]]:
-        """The figures that are read first: name, value, and the span of time that it is over."""
-        # A server that has just started has not had so many seconds yet.
+        """Return the main figures: name, value, and the span of time that it covers."""
+        # A server that has just started is younger than the window.
         begin = min(end - 1, max(end - WINDOW, math.floor(self._seen[2])))
         last = [second for at, second in self._seconds.items() if begin <= at < end]
         arrived = sum(second.arrived for second in last)
@@ -132,53 +133,53 @@ class Live:
         return [
             ("arrivals", per_second(arrived / (end - begin)), LAST),
             ("answers", per_second(answered / (end - begin)), LAST),
-            ("busy", percent(self._busy(unfinished, begin, end)), LAST),
+            ("busy", percent(self._measure_busy(unfinished, begin, end)), LAST),
             ("waiting", str(waiting), NOW),
             ("running", str(len(unfinished) - waiting), NOW),
-            ("latency p50", duration(latency.p50), SHOWN),
-            ("latency p99", duration(latency.p99), SHOWN),
-            ("batch size", f"{sum(sizes) / len(sizes):.3g}" if sizes else "–", SHOWN),
-            ("padding", percent(1 - tokens / padded if padded else math.nan), SHOWN),
+            ("latency p50", duration(latency.p50), LAST_MINUTE),
+            ("latency p99", duration(latency.p99), LAST_MINUTE),
+            ("batch size", f"{sum(sizes) / len(sizes):.3g}" if sizes else "–", LAST_MINUTE),
+            ("padding", percent(1 - tokens / padded if padded else math.nan), LAST_MINUTE),
         ]
 
-    def _busy(self, unfinished: Sequence[Unfinished], begin: float, end: float) -> float:
-        """The share of the time from `begin` to `end` in which a worker ran; the mean of all."""
+    def _measure_busy(self, unfinished: Sequence[Unfinished], begin: float, end: float) -> float:
+        """Return the share of time in which a worker ran, as the mean over all workers."""
         spans = [(batch.started, batch.started + batch.seconds) for batch in self._batches]
         running = {one.batch_id: one.started for one in unfinished if one.started is not None}
         spans += [(started, end) for started in running.values()]
         busy = sum(max(0.0, min(last, end) - max(first, begin)) for first, last in spans)
         return min(1.0, busy / ((end - begin) * self.engine.workers))
 
-    def _times(self) -> dict[str, Distribution]:
-        """How long the newest answers took: the wait, the run, and both together."""
+    def _measure_durations(self) -> dict[str, Distribution]:
+        """Return the queue time, inference time and latency of the newest answers."""
         return {
             "wait": Distribution.of(record.queue_time for record in self._answers),
             "run": Distribution.of(record.inference_time for record in self._answers),
             "latency": Distribution.of(record.latency for record in self._answers),
         }
 
-    def _history(self, unfinished: Sequence[Unfinished], end: int) -> dict[str, list[int]]:
-        """The last `SPAN` whole seconds, oldest first: a column for each field of `Second`."""
+    def _make_history(self, unfinished: Sequence[Unfinished], end: int) -> dict[str, list[int]]:
+        """Return a column for each field of `Second`: the last `SPAN` seconds, oldest first."""
         span = range(end - SPAN, end)
         seconds = [self._seconds.get(at) or Second() for at in span]
         columns = {
             field.name: [getattr(second, field.name) for second in seconds]
             for field in fields(Second)
         }
-        # Who is not through is in no record yet.
-        came = Counter(math.floor(request.arrived) for request in unfinished)
+        # Unfinished requests have no record yet.
+        arrived = Counter(math.floor(request.arrived) for request in unfinished)
         waits = Counter(
             max(math.floor(request.arrived), span[0])
             for request in unfinished
             if request.started is None
         )
         for n, waiting in enumerate(accumulate(waits[at] for at in span)):
-            columns["arrived"][n] += came[span[n]]
+            columns["arrived"][n] += arrived[span[n]]
             columns["waiting"][n] += waiting
         return columns
 
-    def _timeline(self, unfinished: Sequence[Unfinished], now: float) -> list[dict[str, Any]]:
-        """The newest requests in the order of arrival, their times as seconds from now."""
+    def _make_timeline(self, unfinished: Sequence[Unfinished], now: float) -> list[dict[str, Any]]:
+        """Return the newest requests in order of arrival, their times in seconds from now."""
         reasons: dict[int | None, str] = {batch.id: batch.reason for batch in self._batches}
         still = list(islice(unfinished, MOST_BARS // 3))
         ended = list(self._ended)[len(still) - MOST_BARS :]
@@ -199,8 +200,39 @@ class Live:
         ]
 
 
-def about(engine: Engine) -> dict[str, Any]:
-    """What the server is, and what may be set."""
+class ServerSnapshots:
+    """Snapshots of each model of a server; thread-safe.
+
+    It takes them on demand, and keeps nothing of a model that was removed.
+    """
+
+    def __init__(self, engines: EngineRegistry) -> None:
+        self._engines = engines
+        self._lock = threading.Lock()
+        self._by_name: dict[str, EngineSnapshots] = {}
+
+    def take(self, name: str, now: float | None = None) -> dict[str, Any]:
+        """Return a snapshot of the model `name`, as `EngineSnapshots.take` does.
+
+        Its field ``models`` has the state of each model if there are several. Raises
+        `NoSuchModel`.
+        """
+        models = self._engines.overview() if len(self._engines) > 1 else []
+        return {**self._get(name).take(now), "models": models}
+
+    def _get(self, name: str) -> EngineSnapshots:
+        engine = self._engines[name]
+        with self._lock:
+            found = self._by_name.get(engine.name)
+            if found is None or found.engine is not engine:
+                found = self._by_name[engine.name] = EngineSnapshots(engine)
+            for removed in self._by_name.keys() - set(self._engines):
+                del self._by_name[removed]
+            return found
+
+
+def describe(engine: Engine) -> dict[str, Any]:
+    """Return the engine's name, state, model and policy, and the policies to choose from."""
     policy = engine.policy
     return {
         "name": engine.name,
@@ -209,9 +241,9 @@ def about(engine: Engine) -> dict[str, Any]:
         "policy": {
             "repr": label(policy),
             "name": type(policy).__name__,
-            "options": options(policy),
+            "options": list_options(policy),
         },
-        "policies": {name: options(kind()) for name, kind in sorted(BUILT_IN.items())},
+        "policies": {name: list_options(kind()) for name, kind in sorted(BUILT_IN.items())},
         "task": "" if engine.model is None else engine.model.task or "",
         "accepts": [] if engine.model is None else sorted(engine.model.accepts),
         "error": engine.error,
@@ -220,14 +252,14 @@ def about(engine: Engine) -> dict[str, Any]:
     }
 
 
-def _failing(engine: Engine) -> dict[str, Any] | None:
-    """The error of a failing model, as `LastError` has it."""
+def _find_failure(engine: Engine) -> dict[str, Any] | None:
+    """Return the fields of the `LastError` of a failing model; None while it answers."""
     error = engine.failing
     return None if error is None else asdict(error)
 
 
-def _errors(engine: Engine, now: float) -> list[dict[str, Any]]:
-    """The newest errors, newest first."""
+def _list_errors(engine: Engine, now: float) -> list[dict[str, Any]]:
+    """Return the newest errors, newest first."""
     return [
         {
             "type": error.type,
@@ -240,8 +272,8 @@ def _errors(engine: Engine, now: float) -> list[dict[str, Any]]:
     ]
 
 
-def _changes(engine: Engine, now: float) -> list[dict[str, Any]]:
-    """The policies that took effect within the time that the picture shows, oldest first."""
+def _list_changes(engine: Engine, now: float) -> list[dict[str, Any]]:
+    """Return the changes of the policy within the last `SPAN` seconds, oldest first."""
     return [
         {"ago": max(0.0, now - change.at), "policy": change.policy, "reason": change.reason}
         for change in engine.policy_changes()
@@ -249,32 +281,32 @@ def _changes(engine: Engine, now: float) -> list[dict[str, Any]]:
     ]
 
 
-def told(picture: dict[str, Any], said: Callable[[str], str]) -> dict[str, Any]:
-    """A picture for a client, which reads of errors what `said` makes of their messages."""
-    failing = picture["failing"]
+def replace_messages(snapshot: dict[str, Any], replace: Callable[[str], str]) -> dict[str, Any]:
+    """Return a snapshot with `replace` applied to the message of every error."""
+    failing = snapshot["failing"]
     return {
-        **picture,
-        "error": said(picture["error"]),
-        "failing": failing and {**failing, "message": said(failing["message"])},
-        "errors": [{**error, "message": said(error["message"])} for error in picture["errors"]],
+        **snapshot,
+        "error": replace(snapshot["error"]),
+        "failing": failing and {**failing, "message": replace(failing["message"])},
+        "errors": [{**error, "message": replace(error["message"])} for error in snapshot["errors"]],
     }
 
 
-def options(policy: Policy) -> dict[str, str]:
-    """The options of a policy that ships, as they are written; none for another."""
+def list_options(policy: Policy) -> dict[str, str]:
+    """Return the reprs of a built-in policy's options by name; an empty dict for others."""
     if type(policy) not in BUILT_IN.values():
         return {}
-    built: Any = policy  # a dataclass, as all of them
+    built: Any = policy  # every built-in policy is a dataclass
     return {field.name: repr(getattr(built, field.name)) for field in fields(built) if field.init}
 
 
-def steer(engine: Engine, action: Any) -> None:
-    """Do what a control of the dashboard asks for.
+def run_command(engine: Engine, command: Any) -> None:
+    """Execute a command of the dashboard's controls.
 
     ``{"do": "pause"}``, ``{"do": "resume"}`` or ``{"do": "policy", "policy": "Greedy(8)"}``.
-    Raises `OptionError` for anything else, and where the policy makes no sense.
+    Raises `OptionError` for another command or an invalid policy.
     """
-    match action:
+    match command:
         case {"do": "pause"}:
             engine.pause(True)
         case {"do": "resume"}:
@@ -282,14 +314,16 @@ def steer(engine: Engine, action: Any) -> None:
         case {"do": "policy", "policy": str(text)}:
             engine.policy = parse_policy(text)
         case _:
-            raise OptionError(f"a dashboard can pause, resume or set a policy, not {action!r}")
+            raise OptionError(
+                f"unknown command {command!r}; the dashboard can pause, resume or set a policy"
+            )
 
 
-def _percentiles(spread: Distribution) -> dict[str, float | None]:
-    """As JSON, where there is no not-a-number."""
+def _to_json(spread: Distribution) -> dict[str, float | None]:
+    """Return the percentiles with None for not-a-number, which JSON does not have."""
     return {name: None if math.isnan(value) else value for name, value in asdict(spread).items()}
 
 
-def _counts(values: Iterable[Any]) -> dict[str, int]:
-    """How often each value came, in the order of the values."""
+def _count(values: Iterable[Any]) -> dict[str, int]:
+    """Return how often each value occurs, in the order of the values."""
     return {str(value): count for value, count in sorted(Counter(values).items())}

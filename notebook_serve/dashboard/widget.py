@@ -1,6 +1,6 @@
-"""The dashboard in a cell: fed through the kernel's own channel, so that no port need be reached.
+"""Dashboard widget: its data comes through the kernel's own channel, without another port.
 
-Needs the extra ``notebook``; so nothing imports this file but `Server.dashboard`.
+It needs the extra ``notebook``, so only `Server.dashboard` imports this file.
 """
 
 from __future__ import annotations
@@ -21,36 +21,39 @@ import traitlets
 from ..engine.engine import Engine
 from ..engine.registry import EngineRegistry
 from ..errors import NoSuchModel, OptionError
-from .assets import script, source
-from .snapshot import steer
-from .snapshots import Lives
-from .still_picture import DashboardPicture
+from .assets import build_script, read_static
+from .snapshot import ServerSnapshots, run_command
+from .static_dashboard import StaticDashboard
 
 logger = logging.getLogger("notebook_serve")
 
-#: seconds between two pictures
-EVERY = 1.0
-#: seconds between two signs of life of a page that shows them
-LOOKS = 4.0
-#: seconds without such a sign after which the dashboard is out of sight
-UNSEEN = 10.0
-#: seconds between two of the pictures that the notebook keeps, while the dashboard is in sight
-KEPT = 60.0
+#: seconds between two snapshots
+INTERVAL = 1.0
+#: seconds between two messages of the browser that the widget is visible
+HEARTBEAT = 4.0
+#: seconds without such a message after which the widget counts as hidden
+TIMEOUT = 10.0
+#: seconds between two updates of the static dashboard while the widget is visible
+STATIC_INTERVAL = 60.0
 
 
-class Watching:
-    """Calls `show` every second, in a thread that lives only while the dashboard is in sight."""
+class RefreshThread:
+    """Thread that calls `refresh` every second while the widget is visible.
 
-    def __init__(self, show: Callable[[], bool], name: str) -> None:
-        self._show = show
+    It starts with the first message that the widget is visible, and ends when the messages stop or
+    `refresh` returns False.
+    """
+
+    def __init__(self, refresh: Callable[[], bool], name: str) -> None:
+        self._refresh = refresh
         self._name = name
         self._lock = threading.Lock()
         self._seen = -math.inf
         self._thread: threading.Thread | None = None
         self._stopped = threading.Event()
 
-    def seen(self) -> None:
-        """Take note that the dashboard is in sight."""
+    def mark_visible(self) -> None:
+        """Note that the widget is visible now."""
         with self._lock:
             self._seen = time.monotonic()
             if self._thread is None and not self._stopped.is_set():
@@ -58,160 +61,161 @@ class Watching:
                 self._thread.start()
 
     def stop(self) -> None:
-        """End for good."""
+        """End the thread for good."""
         self._stopped.set()
 
     def _run(self) -> None:
         while True:
-            self._stopped.wait(EVERY)
+            self._stopped.wait(INTERVAL)
             with self._lock:
-                unseen = time.monotonic() - self._seen > UNSEEN and not cells.busy
-                if unseen or self._stopped.is_set():
+                # While a cell runs, no message of the browser arrives.
+                hidden = time.monotonic() - self._seen > TIMEOUT and not cells.busy
+                if hidden or self._stopped.is_set():
                     self._thread = None
                     return
-            if not self._shown():
+            if not self._try_refresh():
                 with self._lock:
                     self._thread = None
                 return
 
-    def _shown(self) -> bool:
+    def _try_refresh(self) -> bool:
         try:
-            return self._show()
-        except Exception as error:  # as when the kernel shuts down
-            logger.debug("the dashboard cannot be shown any more: %s", error)
+            return self._refresh()
+        except Exception as error:  # for example because the kernel shuts down
+            logger.debug("the dashboard cannot be updated any more: %s", error)
             return False
 
 
-class Cells:
-    """The cells of this kernel: none of the browser's messages is heard while one runs.
+class CellState:
+    """State of the kernel: a message of the browser is only handled between cells.
 
-    When one ends, the dashboards that are shown renew what the notebook keeps of them.
+    When a cell ends, each displayed dashboard updates its static copy.
     """
 
     def __init__(self) -> None:
         self.busy = False
-        self.shown: weakref.WeakSet[Dashboard] = weakref.WeakSet()
+        self.displayed: weakref.WeakSet[Dashboard] = weakref.WeakSet()
         shell = IPython.get_ipython()
         if shell is not None:
-            self.busy = True  # the cell that imports this
-            shell.events.register("pre_run_cell", self._begins)
-            shell.events.register("post_run_cell", self._ends)
+            self.busy = True  # the cell that imports this module
+            shell.events.register("pre_run_cell", self._begin)
+            shell.events.register("post_run_cell", self._end)
 
-    def _begins(self, info: object) -> None:
+    def _begin(self, info: object) -> None:
         self.busy = True
 
-    def _ends(self, result: object) -> None:
+    def _end(self, result: object) -> None:
         self.busy = False
-        for dashboard in list(self.shown):
-            dashboard.keep()
+        for dashboard in list(self.displayed):
+            dashboard.update_static()
 
 
-cells = Cells()
+cells = CellState()
 
 
 class Dashboard(anywidget.AnyWidget):
-    """A server's state, live in a cell, with controls to pause and to change the policy.
+    """Widget with a server's live state, and controls to pause and to change the policy.
 
-    The browser says every few seconds that the widget is in sight; a thread sends pictures as long
-    as it does, and ends when it is not. A picture that stands still is shown before the widget,
-    hidden as long as the widget lives: a notebook that is opened without its kernel shows that.
+    The browser reports every few seconds that the widget is visible; a thread sends snapshots until
+    these reports stop. A static dashboard is displayed before the widget and hidden while the
+    widget works; a notebook without a running kernel shows it instead.
     """
 
-    _esm = script()
-    _css = source("dashboard.css")
+    _esm = build_script()
+    _css = read_static("dashboard.css")
 
-    #: what is drawn; see `Live.picture`
-    picture = traitlets.Dict().tag(sync=True)
-    #: seconds between two signs of life
-    every = traitlets.Float(LOOKS).tag(sync=True)
-    #: the id of the picture that stands still
+    #: data to draw; see `EngineSnapshots.take`
+    snapshot = traitlets.Dict().tag(sync=True)
+    #: seconds between two messages that the widget is visible
+    every = traitlets.Float(HEARTBEAT).tag(sync=True)
+    #: id of the static dashboard to hide
     shown = traitlets.Unicode().tag(sync=True)
 
     def __init__(self, engines: EngineRegistry, name: str) -> None:
         self._engines = engines
-        self._lives = Lives(engines)
+        self._snapshots = ServerSnapshots(engines)
         self._name = name
-        self._watching = Watching(self._show, f"notebook-serve {name} dashboard")
-        self._kept_at = -math.inf
-        super().__init__(picture=self._picture())
+        self._thread = RefreshThread(self._refresh, f"notebook-serve {name} dashboard")
+        self._static_at = -math.inf
+        super().__init__(snapshot=self._take_snapshot())
         self.shown = self.model_id or ""
-        self.on_msg(self._heard)
+        self.on_msg(self._handle_message)
 
     @property
     def _engine(self) -> Engine:
-        """The engine of the model that is shown; of one that is gone, the first one."""
+        """The engine of the selected model; the first engine if that model was removed."""
         try:
             return self._engines[self._name]
         except NoSuchModel:
             return self._engines.first
 
-    def _picture(self) -> dict[str, Any]:
-        return {**self._lives.picture(self._engine.name), "steers": True}
+    def _take_snapshot(self) -> dict[str, Any]:
+        return {**self._snapshots.take(self._engine.name), "steers": True}
 
-    def _show(self) -> bool:
-        """Send what happens now; False where nothing will happen any more."""
-        self.picture = self._picture()
-        if time.monotonic() - self._kept_at > KEPT:
-            self.keep()
+    def _refresh(self) -> bool:
+        """Send a new snapshot; return False once the server has ended."""
+        self.snapshot = self._take_snapshot()
+        if time.monotonic() - self._static_at > STATIC_INTERVAL:
+            self.update_static()
         return self._engine.state not in ("stopped", "failed", "dead")
 
-    def _heard(self, widget: Any, content: Any, buffers: Any) -> None:
-        """A sign of life, another model to show, or what a control asks for."""
+    def _handle_message(self, widget: Any, content: Any, buffers: Any) -> None:
+        """Handle a message of the browser: visible, show another model, or a command."""
         match content:
             case {"do": "look"}:
                 pass
             case {"do": "show", "model": str(name)}:
                 self._name = name
             case _:
-                self._steer(content)
-        self._show()
-        self._watching.seen()
+                self._run_command(content)
+        self._refresh()
+        self._thread.mark_visible()
 
-    def _steer(self, content: Any) -> None:
+    def _run_command(self, content: Any) -> None:
         try:
-            steer(self._engine, content)
+            run_command(self._engine, content)
             self.send({"done": True})
         except OptionError as error:
             self.send({"error": error.message})
 
     def close(self) -> None:
-        """Stop watching, and take the widget away."""
-        self._watching.stop()
-        cells.shown.discard(self)
+        """End the thread and remove the widget."""
+        self._thread.stop()
+        cells.displayed.discard(self)
         super().close()
 
     def __repr__(self) -> str:
         return f"<Dashboard of {self._engine.name!r}>\n{self._engine.stats()!r}"
 
-    def keep(self) -> None:
-        """Renew the picture that stands still, unless the last one says more.
+    def update_static(self) -> None:
+        """Update the static dashboard, unless its present version shows more.
 
-        It says more if no request came within the last minute, or the server has been stopped.
+        It does if no request arrived within the last minute, or after the server was stopped.
         """
-        if self not in cells.shown:
+        if self not in cells.displayed:
             return
-        picture = self._picture()
-        if picture["state"] != "stopped" and _moves(picture):
-            self._display_still(picture, update=True)
+        snapshot = self._take_snapshot()
+        if snapshot["state"] != "stopped" and _has_arrivals(snapshot):
+            self._display_static(snapshot, update=True)
 
-    def _display_still(self, picture: dict[str, Any], **options: Any) -> None:
-        self._kept_at = time.monotonic()
-        # Rates are of whole seconds: those of the one that runs belong to what a cell has done.
-        ahead = self._lives.picture(self._engine.name, math.ceil(time.monotonic()))
-        picture = {**picture, "history": ahead["history"], "tiles": ahead["tiles"]}
+    def _display_static(self, snapshot: dict[str, Any], **options: Any) -> None:
+        self._static_at = time.monotonic()
+        # Rates cover whole seconds. Include the present one, in which the cell sent its requests.
+        ahead = self._snapshots.take(self._engine.name, math.ceil(time.monotonic()))
+        snapshot = {**snapshot, "history": ahead["history"], "tiles": ahead["tiles"]}
         at = time.strftime("%Y-%m-%d %H:%M")
-        still = DashboardPicture(picture, at, self.shown, repr(self))
-        _display(still, display_id=f"notebook-serve-{self.shown}", **options)
+        static = StaticDashboard(snapshot, at, self.shown, repr(self))
+        _display(static, display_id=f"notebook-serve-{self.shown}", **options)
 
     def _ipython_display_(self) -> None:
-        # A cell that comes right after keeps the browser's first look from being heard.
-        self._watching.seen()
-        self._display_still(self._picture())
-        cells.shown.add(self)
-        shown = self._repr_mimebundle_()
-        if shown is not None:
-            data, metadata = shown if isinstance(shown, tuple) else (shown, {})
-            # Where no widget can be drawn, the picture has said everything.
+        # Start now: the first message of the browser is not handled while a further cell runs.
+        self._thread.mark_visible()
+        self._display_static(self._take_snapshot())
+        cells.displayed.add(self)
+        bundle = self._repr_mimebundle_()
+        if bundle is not None:
+            data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
+            # No fallback text: the static dashboard is the fallback.
             data = {**data, "text/plain": "", "text/html": ""}
             _display(data, metadata=metadata, raw=True)
 
@@ -220,6 +224,6 @@ def _display(item: object, **options: Any) -> None:
     IPython.display.display(item, **options)  # type: ignore[no-untyped-call]
 
 
-def _moves(picture: dict[str, Any]) -> bool:
-    """Return True if a request came within the span of a picture."""
-    return any(request["arrived"] > -picture["span"] for request in picture["timeline"])
+def _has_arrivals(snapshot: dict[str, Any]) -> bool:
+    """Return True if a request arrived within the span of the snapshot."""
+    return any(request["arrived"] > -snapshot["span"] for request in snapshot["timeline"])

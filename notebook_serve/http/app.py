@@ -23,7 +23,7 @@ from ..engine.registry import AT_REST, FIRST, EngineRegistry, summarize
 from ..errors import InvalidInput, ModelFailed, NotReady, ServeError, WorkerDead
 from ..extras import require
 from .auth import AuthMiddleware
-from .dashboard_page import Page, chosen
+from .dashboard_page import Page, find_engine
 from .huggingface_api import InferenceApi
 from .model_call import ENGINE, CallFactory
 from .openai_api import OpenAIApi
@@ -171,7 +171,7 @@ class Handlers:
 
     async def stats(self, request: Request) -> Response:
         """Return statistics as JSON, of one model or of all together."""
-        engine = chosen(request, self._engines)
+        engine = find_engine(request, self._engines)
         # Sorting thousands of records would block the event loop.
         stats = await asyncio.to_thread(self._engines.stats if engine is None else engine.stats)
         return json_response(stats.redact(self._public_error).to_dict())

@@ -1,4 +1,4 @@
-"""The dashboard's page: what a browser is given, and what its controls may do."""
+"""Page of the dashboard: its HTML, its static files, its data, and commands of its controls."""
 
 from __future__ import annotations
 
@@ -17,9 +17,8 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
-from ..dashboard.assets import script, source
-from ..dashboard.snapshot import steer, told
-from ..dashboard.snapshots import Lives
+from ..dashboard.assets import build_script, read_static
+from ..dashboard.snapshot import ServerSnapshots, replace_messages, run_command
 from ..display import render
 from ..engine.engine import Engine
 from ..engine.registry import EngineRegistry
@@ -28,120 +27,128 @@ from .examples import example
 from .request import is_same_origin, read_body, read_headers
 from .responses import json_response
 
-#: most bytes that a control has to say
-MOST_ASKED = 4000
-#: everything comes from this server, and no other page may put this one into a frame
-POLICY = (
+#: most bytes of a command
+MOST_COMMAND = 4000
+#: allows only resources of this server, and no other page to embed this one in a frame
+CONTENT_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src data:; "
     "media-src data:; connect-src 'self'; frame-ancestors 'self'; base-uri 'none'; "
     "form-action 'none'"
 )
-#: what the page needs, by name
+#: static files by name: media type and a function that returns the text
 PARTS: dict[str, tuple[str, Callable[[], str]]] = {
-    "dashboard.js": ("text/javascript", script),
-    "dashboard.css": ("text/css", lambda: source("dashboard.css")),
-    "page.js": ("text/javascript", lambda: source("page.js")),
-    "page.css": ("text/css", lambda: source("page.css")),
-    "tryit.js": ("text/javascript", lambda: source("tryit.js")),
+    "dashboard.js": ("text/javascript", build_script),
+    "dashboard.css": ("text/css", lambda: read_static("dashboard.css")),
+    "page.js": ("text/javascript", lambda: read_static("page.js")),
+    "page.css": ("text/css", lambda: read_static("page.css")),
+    "tryit.js": ("text/javascript", lambda: read_static("tryit.js")),
 }
 
 
 class Page:
-    """The endpoints behind the dashboard's page.
+    """Endpoints of the dashboard's page.
 
-    `said` is what may be told of an error (see `serve`), and `trusted` whether whoever gets here
-    has shown a token.
+    `redact` returns the part of an error message that a client may read (see `serve`). `trusted` is
+    True if every request that arrives here has shown the token.
     """
 
-    def __init__(self, engines: EngineRegistry, said: Callable[[str], str], trusted: bool) -> None:
+    def __init__(
+        self, engines: EngineRegistry, redact: Callable[[str], str], trusted: bool
+    ) -> None:
         self._engines = engines
-        self._lives = Lives(engines)
-        self._said = said
+        self._snapshots = ServerSnapshots(engines)
+        self._redact = redact
         self._trusted = trusted
         self.routes = [
-            Route("/live", self.live),
-            Route("/control", self.control, methods=["POST"]),
-            Route("/static/{name}", self.part),
+            Route("/live", self.get_snapshot),
+            Route("/control", self.execute, methods=["POST"]),
+            Route("/static/{name}", self.get_static),
         ]
 
     async def page(self, request: Request) -> Response:
-        """The page itself."""
-        engine, url = self._chosen(request), str(request.base_url)
+        """Return the HTML page."""
+        engine, url = self._choose(request), str(request.base_url)
         if engine is not self._engines.first:
             url += f"models/{quote(engine.name, safe='')}"
-        shown = ' -H "Authorization: Bearer $TOKEN"' if self._trusted else ""
-        # It goes into a line for a shell.
-        values = {"name": engine.name, "url": shlex.quote(url), "header": shown, "icon": _icon()}
+        token = ' -H "Authorization: Bearer $TOKEN"' if self._trusted else ""
+        # Quoted for the shell command in the page.
+        quoted = shlex.quote(url)
+        values = {"name": engine.name, "url": quoted, "header": token, "icon": _encode_icon()}
         text = render("page.html", **values)
-        return HTMLResponse(text, headers={"Content-Security-Policy": POLICY})
+        return HTMLResponse(text, headers={"Content-Security-Policy": CONTENT_POLICY})
 
-    async def part(self, request: Request) -> Response:
-        """A script or a style sheet."""
+    async def get_static(self, request: Request) -> Response:
+        """Return a script or a style sheet."""
         name = request.path_params["name"]
         if name not in PARTS:
             raise HTTPException(404)
         kind, text = PARTS[name]
         return Response(text(), media_type=kind, headers={"Cache-Control": "no-cache"})
 
-    async def live(self, request: Request) -> Response:
-        """What happens just now."""
-        return json_response(await self._picture(request))
+    async def get_snapshot(self, request: Request) -> Response:
+        """Return a snapshot as JSON."""
+        return json_response(await self._take_snapshot(request))
 
-    async def control(self, request: Request) -> Response:
-        """Pause, resume, or set a policy; answered with what happens then."""
-        if not self._may_steer(request):
-            raise Forbidden("the controls work on this machine only, or with a token")
-        engine = self._chosen(request)
-        body = await read_body(request, MOST_ASKED, engine.timeout)
+    async def execute(self, request: Request) -> Response:
+        """Pause, resume, or set a policy, and return a snapshot."""
+        if not self._may_control(request):
+            raise Forbidden(
+                "the controls accept only requests of this server's page; from other machines the "
+                "server needs a token: serve(..., token=...)"
+            )
+        engine = self._choose(request)
+        body = await read_body(request, MOST_COMMAND, engine.timeout)
         try:
-            action = json.loads(body)
+            command = json.loads(body)
         except (ValueError, RecursionError) as error:
             raise BadRequest(f"the body is not JSON: {error}") from error
         try:
-            steer(engine, action)
+            run_command(engine, command)
         except OptionError as error:
             raise InvalidInput(error.message) from error
-        return json_response(await self._picture(request))
+        return json_response(await self._take_snapshot(request))
 
-    async def _picture(self, request: Request) -> dict[str, Any]:
-        # The first has ten thousand records to go through, which is not for the event loop.
-        engine = self._chosen(request)
-        picture = await asyncio.to_thread(self._lives.picture, engine.name)
-        more = {"steers": self._may_steer(request), "question": self._question(engine)}
-        return {**told(picture, self._said), **more}
+    async def _take_snapshot(self, request: Request) -> dict[str, Any]:
+        # In a thread: the first snapshot reads ten thousand records.
+        engine = self._choose(request)
+        snapshot = await asyncio.to_thread(self._snapshots.take, engine.name)
+        more = {"steers": self._may_control(request), "question": self._describe_form(engine)}
+        return {**replace_messages(snapshot, self._redact), **more}
 
-    def _question(self, engine: Engine) -> dict[str, Any] | None:
-        """Return what the form that asks a model needs to know; None while it is not loaded."""
+    def _describe_form(self, engine: Engine) -> dict[str, Any] | None:
+        """Return the data of the try-it form; None while the model is not loaded."""
         if engine.model is None:
             return None
         path = "" if engine is self._engines.first else f"models/{quote(engine.name, safe='')}"
         return {**example(engine.model), "path": path, "token": self._trusted}
 
-    def _chosen(self, request: Request) -> Engine:
-        return chosen(request, self._engines) or self._engines.first
+    def _choose(self, request: Request) -> Engine:
+        return find_engine(request, self._engines) or self._engines.first
 
-    def _may_steer(self, request: Request) -> bool:
+    def _may_control(self, request: Request) -> bool:
         headers = read_headers(request.scope)
         origin = headers.get("origin")
         if origin and not is_same_origin(origin, headers.get("host", "")):
             return False
-        return self._trusted or (request.client is not None and _is_here(request.client.host))
+        return self._trusted or (request.client is not None and _is_loopback(request.client.host))
 
 
 @lru_cache
-def _icon() -> str:
-    """Return the page's icon as an address that needs no request."""
-    return "data:image/svg+xml;base64," + base64.b64encode(source("icon.svg").encode()).decode()
+def _encode_icon() -> str:
+    """Return the page's icon as a data URL."""
+    return (
+        "data:image/svg+xml;base64," + base64.b64encode(read_static("icon.svg").encode()).decode()
+    )
 
 
-def chosen(request: Request, engines: EngineRegistry) -> Engine | None:
-    """The engine of the model that a query names, as ``?model=NAME``; None if it names none."""
+def find_engine(request: Request, engines: EngineRegistry) -> Engine | None:
+    """Return the engine of the model in the query ``?model=NAME``; None without one."""
     name = request.query_params.get("model")
     return None if name is None else engines[name]
 
 
-def _is_here(address: str) -> bool:
-    """Whether an address is of this machine."""
+def _is_loopback(address: str) -> bool:
+    """Return True for an address of this machine."""
     try:
         return ipaddress.ip_address(address.partition("%")[0]).is_loopback
     except ValueError:

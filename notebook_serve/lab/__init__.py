@@ -1,4 +1,4 @@
-"""The laboratory: load tests, comparisons and calibration against a real server.
+"""Laboratory: load tests, comparisons and calibration on a real server.
 
 It may import `server` and all that lies below it.
 """

@@ -1,4 +1,4 @@
-"""Policies side by side: at each offered load, simulated and, if asked for, measured."""
+"""Comparison of policies at several offered loads, simulated and optionally measured."""
 
 from __future__ import annotations
 
@@ -38,19 +38,19 @@ if TYPE_CHECKING:
 
 Cost = Callable[[Sequence[int]], float]
 
-#: loads to compare at, as multiples of what one request at a time can do
+#: default loads, as multiples of the throughput without batching
 MULTIPLES = (0.25, 0.5, 0.8, 1.0, 1.2, 1.5, 2.0, 3.0)
-#: an option of `simulate` that a comparison sets itself, and what to do instead
+#: options of `simulate` that a comparison sets itself, and the alternative
 COMPARED = {"traffic": "give rates=[...]; its traffic is Poisson, and `simulate` takes other"}
 
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Reports of several policies at several loads: a table in a cell, a figure, and advice."""
+    """Reports of several policies at several loads, with a table, a figure and a recommendation."""
 
-    #: each with its offered rate, in requests per second
+    #: pairs of an offered rate, in requests per second, and its report
     reports: tuple[tuple[float, Report], ...]
-    #: what the simulations went by, which the advice goes by too
+    #: cost model, lengths, policies and options of the simulations and of `recommendation`
     cost: Cost | None = None
     lengths: Lengths | None = None
     policies: tuple[Policy, ...] = ()
@@ -61,11 +61,11 @@ class Comparison:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Sentences on how far to trust it: the notes of its reports, each once."""
+        """Sentences on the limits of the comparison: the notes of its reports, each once."""
         return tuple(dict.fromkeys(note for _, report in self.reports for note in report.notes))
 
     def rows(self) -> list[dict[str, Any]]:
-        """One plain row for each report. Times are seconds, rates per second."""
+        """Return a row of plain values for each report. Times are seconds, rates per second."""
         return [
             {
                 "policy": report.policy,
@@ -85,12 +85,12 @@ class Comparison:
         ]
 
     def to_frame(self) -> DataFrame:
-        """The rows as a pandas data frame."""
+        """Return the rows as a pandas data frame."""
         return require("pandas", "notebook").DataFrame(self.rows())
 
     def to_json(self) -> str:
-        """The rows as JSON text; what is not a number is null."""
-        rows = [{key: _finite(value) for key, value in row.items()} for row in self.rows()]
+        """Return the rows as JSON text, with null for not-a-number."""
+        rows = [{key: _to_json(value) for key, value in row.items()} for row in self.rows()]
         return json.dumps(rows, indent=1)
 
     def save(self, path: str | Path) -> None:
@@ -100,36 +100,38 @@ class Comparison:
     def recommendation(
         self, objective: float = 0.25, quantile: Quantile = "p99", progress: bool | None = None
     ) -> str:
-        """Which policy holds a latency objective up to which load, the best first, in words.
+        """Return a sentence on the load up to which each policy meets a latency objective.
 
-        Found by simulation (see `capacity`), not read off the loads that were compared.
+        The best policy comes first. The loads are found by simulation (see `capacity`), and are not
+        limited to those of the comparison.
         """
         if self.cost is None:
-            raise OptionError("a recommendation needs a cost model; give compare() one")
+            raise OptionError("a recommendation needs a cost model; pass cost=... to compare()")
         check_objective(objective, quantile)
         goal = f"{quantile} under {in_words(objective)}"
         found = []
         with work_bar(progress, "finding limits", len(self.policies), "policies") as show:
             for done, policy in enumerate(self.policies):
                 show(done, label(policy))
-                found.append((self._capacity(policy, objective, quantile), label(policy)))
+                found.append((self._find_capacity(policy, objective, quantile), label(policy)))
         found.sort(key=lambda pair: -pair[0])
         (best, name), rest = found[0], found[1:]
-        said = dict.fromkeys(said for most, _ in found for said in most.warnings)
+        warnings = dict.fromkeys(text for most, _ in found for text in most.warnings)
         faults = dict.fromkeys(f"Policy failed: {most.fault}" for most, _ in found if most.fault)
-        doubts = [each for each in said if f"Policy failed: {each}" not in faults]
+        doubts = [text for text in warnings if f"Policy failed: {text}" not in faults]
         if best:
-            others = (f"{other} {_up_to(most)}" for most, other in rest)
-            advice = "; ".join([f"{name} holds {goal} {_up_to(best, ' requests/s')}", *others])
+            first = f"{name} holds {goal} {_format_capacity(best, ' requests/s')}"
+            others = (f"{other} {_format_capacity(most)}" for most, other in rest)
+            advice = "; ".join([first, *others])
         else:
-            advice = f"none of these holds {goal} at any load"
+            advice = f"no policy holds {goal} at any load"
         if best.factor == 1:
             return ". ".join([*faults, advice, *doubts])
-        # One that does not fit is said first: it may be wrong altogether.
+        # A cost model that does not fit comes first: the whole advice may be wrong.
         failed = (f"{fault}." for fault in faults)
         return " ".join([*failed, doubts[0], f"According to it, {advice}.", *doubts[1:]])
 
-    def _capacity(self, policy: Policy, objective: float, quantile: Quantile) -> Capacity:
+    def _find_capacity(self, policy: Policy, objective: float, quantile: Quantile) -> Capacity:
         assert self.cost is not None
         lengths = 1 if self.lengths is None else self.lengths
         return capacity(
@@ -138,23 +140,23 @@ class Comparison:
             objective,
             quantile=quantile,
             lengths=lengths,
-            progress=False,  # the bar is that of all policies
+            progress=False,  # there is one bar for all policies
             **self.options,
         )
 
     def plot(self) -> Figure:
-        """Draw latency, answers, batch size and padding against the offered load.
+        """Draw latency, throughput, batch size and padding against the offered load.
 
-        A cell shows it once, in the colours of its theme, as its value or when it is done.
+        A cell shows the figure once, as its value or at its end, in the colours of its theme.
         """
         return comparison(self.rows(), self.warnings)
 
     def table(self) -> Table:
-        """A table for each figure: the policies below each other, the loads side by side.
+        """Return a table with a section for each figure, a row for each policy and load columns.
 
-        At each load the best has a star, and those within 1% of it, unless all are as good or the
-        cost model does not fit. A latency is the best among the policies that lost no more requests
-        than the others.
+        At each load a star marks the best figure and those within 1% of it. There is no star if all
+        are equally good or the cost model does not fit. A latency can be best only if its policy
+        lost no more requests than the others.
         """
         return pivot(self.reports, self.warnings)
 
@@ -180,28 +182,28 @@ def compare(
     progress: bool | None = None,
     **options: Any,
 ) -> Comparison:
-    """Policies under the same Poisson traffic at each of `rates`, simulated and measured.
+    """Compare policies under the same Poisson traffic at each of `rates`.
 
     Args:
-        policies: What to compare.
-        server: A server to learn the cost and the lengths from (what it has served), and to
-            measure on, if there are `inputs`; its policy is put back afterwards.
-        cost: Seconds of a batch, from its lengths; the server's, unless given.
-        rates: Requests per second; unless given, from a quarter of what one request at a time can
-            do to three times that.
-        lengths: Of the inputs; those that the server has served, unless given, or 1.
-        inputs: What to send to the server, in turn; without them nothing is measured.
-        duration: Seconds of traffic simulated, for each policy and rate; where there is a
-            measurement beside it, it is the same traffic as that.
-        measured: Seconds of traffic sent to the server, for each policy and rate.
-        seed: The same traffic is made of the same one.
-        progress: Whether to show a bar while measuring and simulating (which needs tqdm); if not
-            given, where a person sees it and the work takes more than a second or two.
-        **options: Further options of `simulate`. A server's queue limit, time-out and refusals are
-            taken over.
+        policies: The policies.
+        server: A server, for the cost model and the lengths of its records. If there are `inputs`,
+            the policies are also measured on it, and its own policy is restored afterwards.
+        cost: A function from the lengths of a batch to its seconds; by default the server's.
+        rates: Offered loads in requests per second. By default, multiples of the throughput without
+            batching, from 0.25 to 3.
+        lengths: Lengths of the inputs; by default those of the server's records, or 1.
+        inputs: Inputs to send to the server in turn. Without them nothing is measured.
+        duration: Seconds of simulated traffic for each policy and rate. Beside a measurement, the
+            simulation uses the same traffic as the measurement.
+        measured: Seconds of traffic sent to the server for each policy and rate.
+        seed: Seed of the traffic.
+        progress: True shows a progress bar, which needs tqdm. By default it is shown if the work
+            takes more than a second or two and the output is a notebook or a terminal.
+        **options: Further options of `simulate`. The queue limit, timeout and rejection of late
+            requests default to those of the server.
 
-    An interrupt ends the measuring, and what was measured until then is compared. Raises
-    `OptionError` without a cost or a server that has served enough to fit one.
+    An interrupt ends the measurement; the comparison then has the runs measured so far. Raises
+    `OptionError` without a cost model, or if the server's records are too few to fit one.
     """
     chosen: tuple[Policy, ...] = as_policies(policies)
     check_forwarded(compare, simulate, options, COMPARED)
@@ -213,61 +215,64 @@ def compare(
             "load_test(url, ...) measures at a URL"
         )
     for name, seconds in (("duration", duration), ("measured", measured)):
-        if not is_above_nought(seconds):
+        if not is_positive(seconds):
             raise OptionError(f"{name} must be a number of seconds > 0, got {seconds!r}")
     rates = None if rates is None else _as_rates(rates)
     if not chosen or (rates is not None and not rates):
-        raise OptionError("give policies to compare, and rates at which; one of each at least")
+        empty = "rates" if chosen else "policies"
+        raise OptionError(
+            f"{empty} must not be empty, for example compare([Greedy(8)], rates=[20])"
+        )
     labels = [label(policy) for policy in chosen]
     if len(set(labels)) < len(labels):
         twice = next(text for text in labels if labels.count(text) > 1)
         raise OptionError(
-            f"two of the policies read {twice}; leave one out, or give their class a __repr__ "
-            "that tells them apart (a dataclass has one)"
+            f"two policies have the same repr {twice}; remove one, or give their class a __repr__ "
+            "with its options (a dataclass has one)"
         )
     runs: list[tuple[float, Report]] = []
     if server is not None:
         options = {**server.limits, **options}
         if rates is None or inputs is None:
             cost = cost or server.fit_cost()
-            lengths = _served(server) if lengths is None else lengths
+            lengths = _list_served_lengths(server) if lengths is None else lengths
     elif inputs is not None:
-        raise OptionError("inputs are sent to a server; give one to measure on")
+        raise OptionError("inputs need a server to measure on: pass server=...")
     elif cost is None:
-        raise OptionError("compare needs a cost model, or a server that has served something")
+        raise OptionError("compare needs cost=..., or server=... with a server that has records")
     if rates is None:
         assert cost is not None
-        rates = [multiple * _one_at_a_time(cost, lengths) for multiple in MULTIPLES]
+        rates = [multiple * _compute_unbatched_rate(cost, lengths) for multiple in MULTIPLES]
     if server is not None and inputs is not None:
         runs += _measure(server, chosen, rates, inputs, measured, seed, progress, options)
         cost = cost or server.fit_cost()
-        lengths = _of_inputs(runs, len(inputs))
+        lengths = _list_input_lengths(runs, len(inputs))
         duration = measured
     assert cost is not None
     options = {"noise": getattr(cost, "noise", 0.0), **options}
-    asked = as_lengths(1 if lengths is None else lengths)
+    lengths = as_lengths(1 if lengths is None else lengths)
     pairs = list(product(rates, chosen))
     with work_bar(progress, "simulating", len(pairs), "runs") as show:
         for done, (rate, policy) in enumerate(pairs):
             show(done, f"{label(policy)} at {rate:.3g}/s")
             traffic = Poisson(rate, seed=seed)
             run = simulate(
-                policy, traffic, cost, lengths=asked, duration=duration, seed=seed, **options
+                policy, traffic, cost, lengths=lengths, duration=duration, seed=seed, **options
             )
             runs.append((rate, run))
     places = {label(policy): place for place, policy in enumerate(chosen)}
     runs.sort(key=lambda pair: (pair[0], places.get(pair[1].policy, len(places))))
-    return Comparison(tuple(runs), cost, asked, chosen, options)
+    return Comparison(tuple(runs), cost, lengths, chosen, options)
 
 
-def is_above_nought(value: Any) -> bool:
+def is_positive(value: Any) -> bool:
     """Return True for a finite number above 0."""
     number = isinstance(value, Real) and not isinstance(value, bool)
     return number and 0 < value < math.inf
 
 
 def _as_rates(rates: Any) -> list[float]:
-    """Return the rates of any iterable. Raises `OptionError` if one is no rate."""
+    """Return a list of rates. Raises `OptionError` for a rate that is not a positive number."""
     if isinstance(rates, (str, bytes)) or not isinstance(rates, Iterable):
         raise OptionError(
             f"rates must be a list of requests per second, got {safe_repr(rates)}; "
@@ -275,7 +280,7 @@ def _as_rates(rates: Any) -> list[float]:
         )
     kept = list(rates)
     for rate in kept:
-        if not is_above_nought(rate):
+        if not is_positive(rate):
             raise OptionError(
                 f"rates must be numbers of requests per second > 0, got {safe_repr(rate)}"
             )
@@ -292,12 +297,12 @@ def _measure(
     progress: bool | None,
     options: Mapping[str, Any],
 ) -> list[tuple[float, Report]]:
-    """Each policy at each rate on the server, one after another."""
+    """Measure each policy at each rate on the server, one after another."""
     deadline = options.get("deadline", options["timeout"])
     runs: list[tuple[float, Report]] = []
     before = server.policy
     try:
-        # All policies at one rate before the next, so that a machine that slows down slows all.
+        # All policies at one rate before the next rate: a machine that slows down affects all.
         pairs = list(product(rates, policies))
         with work_bar(progress, f"measuring, {seconds:g} s each", len(pairs), "runs") as show:
             for done, (rate, policy) in enumerate(pairs):
@@ -311,7 +316,7 @@ def _measure(
                     deadline=deadline,
                     progress=False,
                 )
-                # Only an interrupt ends it early, or takes back what is in flight.
+                # Only an interrupt ends a run early or cancels requests.
                 if run.duration < seconds or run.outcomes["cancelled"]:
                     break
                 runs.append((rate, run))
@@ -322,43 +327,43 @@ def _measure(
     return runs
 
 
-def _served(server: Server | Endpoint) -> Empirical:
-    """The lengths that a server has served."""
+def _list_served_lengths(server: Server | Endpoint) -> Empirical:
+    """Return the lengths of a server's records."""
     lengths = [max(1, item.length) for item in server.records() if item.started is not None]
     if not lengths:
-        raise OptionError("the server has served nothing yet; let it serve some requests")
+        raise OptionError("the server has no records yet; send it some requests first")
     return Empirical(lengths)
 
 
-def _of_inputs(runs: Sequence[tuple[float, Report]], count: int) -> Cycle:
-    """The lengths of `count` inputs that were sent in turn, as the runs show them."""
+def _list_input_lengths(runs: Sequence[tuple[float, Report]], count: int) -> Cycle:
+    """Return the lengths of `count` inputs that were sent in turn, from the runs' records."""
     found: dict[int, int] = {}
     for log in (run.records for _, run in runs):
         for number, (length, started) in enumerate(zip(log.length, log.started, strict=True)):
             if started is not None:
                 found.setdefault(number % count, max(1, length))
     if not found:
-        raise OptionError("the server answered none of the inputs, so there is nothing to compare")
-    # An input that never ran counts as one that did.
-    some = list(found.values())
-    return Cycle([found.get(n, some[n % len(some)]) for n in range(count)])
+        raise OptionError("the server answered none of the inputs; see server.errors()")
+    # Replace the unknown length of an input that never ran by a known one.
+    known = list(found.values())
+    return Cycle([found.get(n, known[n % len(known)]) for n in range(count)])
 
 
-def _one_at_a_time(cost: Cost, lengths: Lengths | Sequence[int] | int | None) -> float:
-    """Requests per second without batching."""
+def _compute_unbatched_rate(cost: Cost, lengths: Lengths | Sequence[int] | int | None) -> float:
+    """Return the requests per second without batching."""
     sample = as_lengths(1 if lengths is None else lengths).sample(1000)
     seconds = sum(as_seconds(cost((length,))) for length in sample)
     if not 0 < seconds < math.inf:
-        raise OptionError(f"no rates follow from {cost}; give rates")
+        raise OptionError(f"cannot derive rates from {cost}; pass rates=[...]")
     return len(sample) / seconds
 
 
-def _up_to(most: Capacity, unit: str = "") -> str:
-    """A load as advice says it."""
+def _format_capacity(most: Capacity, unit: str = "") -> str:
+    """Format a capacity for `Comparison.recommendation`."""
     if not 0 < most < math.inf:
         return f"at {most.in_words}"
     return "up to " + most.in_words.replace("/s", "") + unit
 
 
-def _finite(value: Any) -> Any:
+def _to_json(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value

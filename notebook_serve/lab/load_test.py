@@ -1,4 +1,4 @@
-"""Load on a server or a URL, and what it made of it."""
+"""Load test of a server or a URL, with an open or a closed loop."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ from ..validation.tracebacks import entry_point
 from .run_sync import run_sync
 from .targets import CLIENT, QueueTarget, Reply, Target, UrlTarget
 
-#: seconds of traffic where neither it nor the caller says when to end
+#: seconds of traffic if neither the traffic nor the caller limits it
 DURATION = 10.0
-#: connections that stand before an open loop begins; it makes more when it needs them
+#: connections opened before an open loop begins; it opens more when it needs them
 CONNECTIONS = 32
-#: requests that are begun in one go where many are due, before others have their turn
+#: most due requests started in one step, before other tasks run
 BURST = 64
-#: seconds between two looks at the progress bar
+#: seconds between two updates of the progress bar
 TICK = 0.1
-#: an open loop's generator is named as the bottleneck where its lateness (p99) is above so many
-#: seconds, and above this share of the median latency
+#: an open loop's generator counts as the bottleneck if its p99 lateness is above this many seconds
+#: and above this share of the median latency
 LATE, LATE_SHARE = 0.010, 0.1
-#: a closed loop's, where its thread computed for this share of the time
+#: a closed loop's generator counts as the bottleneck if its thread was busy for this share of time
 BUSY = 0.8
 
 
@@ -66,50 +66,49 @@ def load_test(
     progress: bool | None = None,
     share_loop: bool = False,
 ) -> Report:
-    """Put load on a server or a URL; what became of each request.
+    """Send requests to a server or a URL, and report the outcome of each.
 
-    Works in a script, in a cell and in an async function. An interrupt (Ctrl+C, the notebook's stop
-    button) withdraws what is in flight and returns the report so far.
+    It works in a script, a cell and an async function. An interrupt (Ctrl+C, the notebook's stop
+    button) cancels the requests in flight and returns the report so far.
 
-    With `traffic` the loop is open: each request is sent at its time, whatever became of those
-    before, without a limit to how many are in flight. Its latency counts from the time it was
-    *meant* to be sent, so that a slow server cannot hide its own delay (coordinated omission).
-    How late the generator itself was is the report's ``lateness``. With `concurrency` the loop is
-    closed: so many users, each of whom asks again when it was answered.
+    With `traffic` the loop is open: each request is sent at its scheduled time, independent of
+    earlier answers, and any number of requests may be in flight. Latency counts from the scheduled
+    time, so a slow server cannot hide its own delay (coordinated omission). The report's
+    ``lateness`` is the delay of the generator itself. With `concurrency` the loop is closed: that
+    many users each send a request, wait for the answer, and send the next.
 
-    In both a note in the report says so where the generator was the bottleneck. A server in the
-    same process shares the interpreter with it: for figures of HTTP that are fair to the server,
-    load its URL from another process.
+    A note in the report says if the generator was the bottleneck. A server in the same process
+    shares the GIL with it: to measure HTTP fairly, call the server's URL from another process.
 
     Args:
-        target: A `Server` or one of its models, whose queue is loaded without HTTP; or a URL that
-            is posted to.
-        inputs: What to ask, in turn and over and over; each is one request, one place in the queue.
-            To a URL text goes as text/plain, bytes as application/octet-stream, the rest as JSON.
+        target: A `Server` or one of its models, called through its queue without HTTP; or a URL
+            for POST requests.
+        inputs: The inputs, sent in turn, one to a request. Over HTTP a text is sent as text/plain,
+            bytes as application/octet-stream, and other inputs as JSON.
         traffic: Arrival times in seconds, such as ``Poisson(50)``, or a `ClosedLoop`.
-        concurrency: Instead of `traffic`: how many users ask at the same time.
-        duration: Seconds of traffic; if not given all of it, or 10 of what has no end. What is in
-            flight then is waited for.
-        think: Seconds that a user of a closed loop waits before asking again; after a refusal
-            (status 503) at least 0.1.
-        parameters: Of every request; to a URL they are sent as JSON.
-        timeout: Seconds after which a request is given up.
-        headers: Of every request to a URL, such as ``{"Authorization": "Bearer TOKEN"}``.
-        deadline: Seconds within which an answer counts as good.
+        concurrency: The number of users of a closed loop, instead of `traffic`.
+        duration: Seconds of traffic. By default all of it, or 10 s of endless traffic. The test
+            then waits for the requests in flight.
+        think: Seconds that a user of a closed loop waits before its next request; at least 0.1
+            after a rejection (status 503).
+        parameters: The parameters of every request; over HTTP they are sent as JSON.
+        timeout: Seconds until a request times out.
+        headers: The headers of every HTTP request, such as ``{"Authorization": "Bearer TOKEN"}``.
+        deadline: Seconds within which an answer counts towards goodput.
         warmup: The share of the duration that the report's statistics leave out.
-        progress: Whether to show a progress bar (which needs tqdm); if not given where somebody
-            sees it and the traffic lasts more than 2 seconds.
-        share_loop: In a cell or an async function, a load test runs on a thread of its own, and the
-            running event loop stands still until it ends. True runs it on that loop, with the help
-            of nest_asyncio. It is needed only if a task of that loop serves the URL, such as
-            uvicorn with ``server.app``; ``await aload_test(...)`` is the better way. In a cell use
-            it only with no other cell queued, because ipykernel 7 loses those.
+        progress: True shows a progress bar, which needs tqdm. By default it is shown if the traffic
+            lasts more than 2 seconds and the output is a notebook or a terminal.
+        share_loop: In a cell or an async function, a load test runs on a new thread, and the
+            running event loop waits until it ends. True runs it on that loop instead, with
+            nest_asyncio. This is needed only if a task of that loop serves the URL, such as uvicorn
+            with ``server.app``; ``await aload_test(...)`` is the better way. In a cell, use it only
+            with no other cell queued: ipykernel 7 loses queued cells.
 
     Raises:
-        OptionError: An option makes no sense.
-        Unavailable: The server takes no requests, or nobody answers at the URL.
+        OptionError: An option is invalid.
+        Unavailable: The server accepts no requests, or no server answers at the URL.
     """
-    load = _load(
+    load = _make_load(
         target,
         inputs,
         traffic=traffic,
@@ -124,7 +123,7 @@ def load_test(
         progress=progress,
     )
     check_flags(share_loop=share_loop)
-    return run_sync(_until_interrupted(load), share_loop)
+    return run_sync(_run_until_interrupted(load), share_loop)
 
 
 @entry_point
@@ -143,8 +142,8 @@ async def aload_test(
     warmup: float = 0.1,
     progress: bool | None = None,
 ) -> Report:
-    """The same as `load_test`, to be awaited; a cancelled one withdraws what is in flight."""
-    load = _load(
+    """Run `load_test` as a coroutine. If it is cancelled, so are the requests in flight."""
+    load = _make_load(
         target,
         inputs,
         traffic=traffic,
@@ -162,7 +161,7 @@ async def aload_test(
     return load.report()
 
 
-async def _until_interrupted(load: Load) -> Report:
+async def _run_until_interrupted(load: Load) -> Report:
     try:
         await load.run()
     except asyncio.CancelledError:
@@ -175,10 +174,10 @@ async def _until_interrupted(load: Load) -> Report:
 
 @dataclass(eq=False)
 class Load:
-    """Requests that are sent, and what is known of them."""
+    """Run of a load test: the requests to send and their records."""
 
     target: Target
-    #: when to send, or who sends
+    #: scheduled times, or the users of a closed loop
     plan: Sequence[float] | ClosedLoop
     #: seconds of traffic
     duration: float
@@ -188,28 +187,28 @@ class Load:
     warmup: float = 0.1
     progress: bool | None = None
     interrupted: bool = False
-    #: what ended, by its number in the order of sending
+    #: ended requests, by their number in the order of sending
     records: dict[int, RequestRecord] = field(default_factory=dict)
-    #: seconds from when each request of an open loop was meant to be sent until it was
+    #: seconds from the scheduled time of each request of an open loop until it was sent
     lateness: list[float] = field(default_factory=list)
-    #: how often something went wrong, and what was said of it first
-    troubles: Counter[str] = field(default_factory=Counter)
-    said: dict[str, str] = field(default_factory=dict)
+    #: number of errors of each kind, and the first message of each
+    errors: Counter[str] = field(default_factory=Counter)
+    messages: dict[str, str] = field(default_factory=dict)
     #: seconds for which requests were sent
     offered: float = 0.0
-    #: the share of them that the generator's thread computed
+    #: share of these seconds in which the generator's thread computed
     busy: float = 0.0
 
     def __post_init__(self) -> None:
         self.policy = "" if self.server is None else label(self.server.policy)
-        #: the zero of the report's times
+        #: monotonic time that is 0 in the report
         self.origin = time.monotonic()
         self._numbers = count()
         self._sent = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
-        """Send everything and wait for every answer; if cancelled, withdraw what is in flight."""
+        """Send all requests and wait for the answers; if cancelled, cancel them."""
         users = self.plan.clients if isinstance(self.plan, ClosedLoop) else None
         try:
             with progress_bar(self.progress, self.duration) as show:
@@ -217,7 +216,7 @@ class Load:
                 self.origin = time.monotonic()
                 showing = asyncio.create_task(self._show(show))
                 try:
-                    await self._offer()
+                    await self._send_all()
                     while self._tasks:
                         await asyncio.wait(self._tasks)
                 finally:
@@ -226,59 +225,59 @@ class Load:
         finally:
             await self.target.close()
 
-    async def _offer(self) -> None:
+    async def _send_all(self) -> None:
         begun = time.thread_time()
         try:
             if isinstance(self.plan, ClosedLoop):
-                await self._closed_loop(self.plan)
+                await self._run_closed_loop(self.plan)
             else:
-                await self._open_loop(self.plan)
+                await self._run_open_loop(self.plan)
         except asyncio.CancelledError:
             self.offered = min(self._now(), self.duration)
             raise
         self.offered = self.duration
         self.busy = (time.thread_time() - begun) / max(self._now(), TINY)
 
-    async def _open_loop(self, times: Sequence[float]) -> None:
-        """Send each request at its time, and all that are due at once."""
+    async def _run_open_loop(self, times: Sequence[float]) -> None:
+        """Send each request at its scheduled time, or at once if it is due."""
         for number, at in enumerate(times):
             if number % BURST == 0:
                 await asyncio.sleep(0)
-            while (early := at - self._now()) > 0:  # some loops wake up before it is over
+            while (early := at - self._now()) > 0:  # some event loops wake up early
                 await asyncio.sleep(early)
             self._start(self._send_at(at))
 
-    async def _closed_loop(self, plan: ClosedLoop) -> None:
-        """Let so many users ask, each again when it was answered."""
+    async def _run_closed_loop(self, plan: ClosedLoop) -> None:
+        """Run all users, each of which sends its next request after an answer."""
         for _ in range(plan.clients):
-            self._start(self._user(plan.think))
+            self._start(self._run_user(plan.think))
         await asyncio.wait(self._tasks)
 
-    async def _user(self, think: float) -> None:
+    async def _run_user(self, think: float) -> None:
         while (at := self._now()) < self.duration:
-            outcome = await self._request(at)
+            outcome = await self._send(at)
             pause = max(think, RETRY) if outcome == "rejected" else think
             if self._now() + pause >= self.duration:
                 return
             await asyncio.sleep(pause)
 
-    async def _send_at(self, meant: float) -> None:
-        self.lateness.append(self._now() - meant)
-        await self._request(meant)
+    async def _send_at(self, scheduled: float) -> None:
+        self.lateness.append(self._now() - scheduled)
+        await self._send(scheduled)
 
-    async def _request(self, arrived: float) -> Outcome:
-        """Send one request that counts as arrived then, and note what becomes of it."""
+    async def _send(self, arrived: float) -> Outcome:
+        """Send one request, and record its outcome with `arrived` as its arrival."""
         number = next(self._numbers)
         self._sent += 1
         try:
-            reply = await self.target.ask(number)
+            reply = await self.target.send(number)
         except asyncio.CancelledError:
-            self._note(number, arrived, Reply("cancelled", time.monotonic()))
+            self._record(number, arrived, Reply("cancelled", time.monotonic()))
             raise
-        self._note(number, arrived, reply)
+        self._record(number, arrived, reply)
         return reply.outcome
 
-    def _note(self, number: int, arrived: float, reply: Reply) -> None:
+    def _record(self, number: int, arrived: float, reply: Reply) -> None:
         self.records[number] = RequestRecord(
             id=number,
             arrived=arrived,
@@ -291,10 +290,10 @@ class Load:
             group=reply.group,
             client=CLIENT,
         )
-        if reply.trouble is not None:
-            kind, said = reply.trouble
-            self.troubles[kind] += 1
-            self.said.setdefault(kind, said)
+        if reply.error is not None:
+            kind, message = reply.error
+            self.errors[kind] += 1
+            self.messages.setdefault(kind, message)
 
     def _start(self, coroutine: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(coroutine)
@@ -314,12 +313,12 @@ class Load:
     def _now(self) -> float:
         return time.monotonic() - self.origin
 
-    # -- what it made of it ---------------------------------------------------------------
+    # -- the report -----------------------------------------------------------------------
 
     def report(self) -> Report:
-        """What became of each request."""
-        batches, kept_all = self._batches()
-        policy, changes = self._policies()
+        """Return the report of all requests that ended."""
+        batches, is_complete = self._list_batches()
+        policy, changes = self._list_policies()
         made = Report(
             records=RequestLog.of(self.records[number] for number in sorted(self.records)),
             batches=batches,
@@ -331,10 +330,10 @@ class Load:
             replicas=1 if self.server is None else self.server.limits["replicas"],
             lateness=Distribution.of(self.lateness) if self.lateness else None,
         )
-        return replace(made, notes=tuple(self._notes(made, kept_all)))
+        return replace(made, notes=tuple(self._make_notes(made, is_complete)))
 
-    def _policies(self) -> tuple[str, tuple[PolicyChange, ...]]:
-        """The policy when the traffic began, and those that took effect until the last answer."""
+    def _list_policies(self) -> tuple[str, tuple[PolicyChange, ...]]:
+        """Return the policy at the start, and the changes until the last answer."""
         if self.server is None:
             return self.policy, ()
         ended = (record.finished for record in self.records.values())
@@ -342,12 +341,12 @@ class Load:
         first, changes = policies_between(self.server.policy_changes(), self.origin, end)
         return first or self.policy, changes
 
-    def _batches(self) -> tuple[list[BatchRecord], bool]:
-        """The server's batches since the start, and whether these are all."""
+    def _list_batches(self) -> tuple[list[BatchRecord], bool]:
+        """Return the server's batches since the start, and True if none is missing."""
         if self.server is None:
             return [], True
         kept = self.server.batches()
-        # Its ids are the server's; the records of a report have their own, and name their batch.
+        # The request ids in a batch are the server's, not those of the report.
         ran = [
             replace(batch, started=batch.started - self.origin, requests=())
             for batch in kept
@@ -355,27 +354,27 @@ class Load:
         ]
         return ran, len(kept) < KEEP_BATCHES or len(ran) < len(kept)
 
-    def _notes(self, made: Report, kept_all: bool) -> Iterator[str]:
+    def _make_notes(self, made: Report, is_complete: bool) -> Iterator[str]:
         if self.interrupted:
             yield (
-                f"Interrupted after {self.offered:.1f} s; {made.outcomes['cancelled']} requests "
-                "that were in flight were withdrawn."
+                f"Interrupted after {self.offered:.1f} s: {made.outcomes['cancelled']} requests in "
+                "flight were cancelled."
             )
-        slow = bottleneck(made.lateness, made.latency.p50, self.busy)
+        slow = describe_bottleneck(made.lateness, made.latency.p50, self.busy)
         if slow:
             yield slow
-        for kind, times in self.troubles.most_common():
-            yield f"{times} of {len(made.records)} requests ended in {kind}: {self.said[kind]}"
-        if not kept_all:
+        for kind, times in self.errors.most_common():
+            yield f"{times} of {len(made.records)} requests ended in {kind}: {self.messages[kind]}"
+        if not is_complete:
             yield (
-                f"The server keeps its newest {KEEP_BATCHES} batches; those before them are "
-                "missing here."
+                f"The server keeps only its newest {KEEP_BATCHES} batches; older ones are missing "
+                "in this report."
             )
-        ran = zip(made.records.outcome, made.records.started, strict=True)
-        if any(outcome == "ok" and started is None for outcome, started in ran):
+        pairs = zip(made.records.outcome, made.records.started, strict=True)
+        if any(outcome == "ok" and started is None for outcome, started in pairs):
             yield (
-                "Answers came without Server-Timing and X-Batch-Size, so it is not known when "
-                "they ran, and queue and inference times leave them out."
+                "Some answers have no headers Server-Timing and X-Batch-Size; queue time and "
+                "inference time leave them out."
             )
 
 
@@ -385,32 +384,32 @@ async def _cancel(*tasks: asyncio.Task[None]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def bottleneck(lateness: Distribution | None, latency: float, busy: float) -> str:
-    """A note if the generator was what limited the load; empty if it was not.
+def describe_bottleneck(lateness: Distribution | None, latency: float, busy: float) -> str:
+    """Return a note if the generator limited the load, else an empty string.
 
-    An open loop's was if one request in a hundred was more than 10 ms late, and that is more than a
-    tenth of the median `latency` (seconds). A closed loop, whose `lateness` is None, shows no
-    lateness; its generator was if its thread computed for more than 80% of the time (`busy`).
+    The generator of an open loop did if its p99 lateness is above 10 ms and above a tenth of the
+    median `latency` (seconds). A closed loop has no `lateness`; its generator did if its thread
+    computed for more than 80% of the time (`busy`).
     """
     if lateness is None:
         if busy <= BUSY:
             return ""
         return (
             f"The load generator itself was busy for {busy:.0%} of the time; the server may be "
-            "faster than this says."
+            "faster than measured."
         )
     if not lateness.p99 > max(LATE, LATE_SHARE * (0.0 if math.isnan(latency) else latency)):
         return ""
     return (
-        f"The load generator itself was late: one request in a hundred was sent "
-        f"{duration_of(lateness.p99)} or more after it was meant to be. Latency includes that."
+        f"The load generator itself was late: it sent 1% of the requests at least "
+        f"{duration_of(lateness.p99)} after their scheduled time. Latency includes this delay."
     )
 
 
-# -- what the options mean ----------------------------------------------------------------
+# -- options ------------------------------------------------------------------------------
 
 
-def _load(
+def _make_load(
     target: Server | Endpoint | str,
     inputs: Sequence[Any],
     *,
@@ -425,19 +424,19 @@ def _load(
     warmup: float,
     progress: bool | None,
 ) -> Load:
-    """The load that is meant; raises `OptionError` before anything is sent."""
+    """Return the load of these options. Raises `OptionError` before any request is sent."""
     if progress is not None:
         check_flags(progress=progress)
     if not isinstance(parameters, (Mapping, NoneType)):
-        raise OptionError(f"parameters are a dict of names and values, not {shown(parameters)}")
+        raise OptionError(f"parameters must be a dict of names and values, got {shown(parameters)}")
     _check("timeout", timeout, TINY, math.inf, "a positive number of seconds")
     _check("deadline", deadline, TINY, math.inf, "a positive number of seconds")
     _check("warmup", warmup, 0.0, math.nextafter(1.0, 0.0), "a share from 0 to below 1")
     if duration is not None:
         _check("duration", duration, TINY, sys.float_info.max, "a positive number of seconds")
-    plan, seconds = _plan(traffic, concurrency, think, duration)
+    plan, seconds = _make_plan(traffic, concurrency, think, duration)
     return Load(
-        _target(target, _checked_inputs(inputs), parameters or {}, timeout, headers),
+        _make_target(target, _list_inputs(inputs), parameters or {}, timeout, headers),
         plan,
         seconds,
         server=target if isinstance(target, (Server, Endpoint)) else None,
@@ -447,41 +446,39 @@ def _load(
     )
 
 
-def _plan(
+def _make_plan(
     traffic: Traffic | Sequence[float] | ClosedLoop | None,
     concurrency: int | None,
     think: float,
     duration: float | None,
 ) -> tuple[Sequence[float] | ClosedLoop, float]:
-    """When to send or who sends, and for how many seconds."""
+    """Return the scheduled times or the closed loop, and the seconds of traffic."""
     if (traffic is None) == (concurrency is None):
         raise OptionError(
-            "give traffic (arrival times) for an open loop, or concurrency (how many users) for a "
-            "closed one, and not both"
+            "pass either traffic (arrival times) for an open loop or concurrency (number of users) "
+            "for a closed loop"
         )
     if concurrency is not None:
-        what = "a whole number from 1 up"
+        what = "a whole number >= 1"
         _check("concurrency", concurrency, 1, sys.maxsize, what, Integral)
         return ClosedLoop(concurrency, think), DURATION if duration is None else duration
     if think:
-        raise OptionError("think is for users, so it needs concurrency")
+        raise OptionError("think needs concurrency: only the users of a closed loop think")
     if isinstance(traffic, ClosedLoop):
         return traffic, DURATION if duration is None else duration
     return bounded(traffic, duration, DURATION)
 
 
-def _checked_inputs(inputs: Sequence[Any]) -> list[Any]:
+def _list_inputs(inputs: Sequence[Any]) -> list[Any]:
     named = isinstance(inputs, (str, bytes, bytearray, Mapping))
     if named or not hasattr(inputs, "__len__") or not hasattr(inputs, "__getitem__"):
-        raise OptionError(
-            f"inputs are a list of what to ask, even if it is one, not {shown(inputs)}"
-        )
+        raise OptionError(f"inputs must be a list, even for one input, got {shown(inputs)}")
     if not len(inputs):
-        raise OptionError("inputs are empty; there must be something to ask")
+        raise OptionError("inputs must not be empty")
     return list(inputs)
 
 
-def _target(
+def _make_target(
     target: Server | Endpoint | str,
     inputs: list[Any],
     parameters: Mapping[str, Any],
@@ -491,24 +488,24 @@ def _target(
     if isinstance(target, str):
         return UrlTarget(target, inputs, parameters, timeout, headers or {})
     if not isinstance(target, (Server, Endpoint)):
-        raise OptionError(f"a load test takes a server or a URL, not {shown(target)}")
+        raise OptionError(f"target must be a server or a URL, got {shown(target)}")
     if headers:
-        raise OptionError("headers are for a URL; the queue of a server has none")
-    _check_taken(target, parameters)
+        raise OptionError("headers need a URL as target; the queue of a server has no headers")
+    _check_parameters(target, parameters)
     return QueueTarget(target._engine, inputs, parameters, timeout)
 
 
-def _check_taken(target: Server | Endpoint, parameters: Mapping[str, Any]) -> None:
-    """Refuse parameters that the model does not take, as it would refuse every request."""
+def _check_parameters(target: Server | Endpoint, parameters: Mapping[str, Any]) -> None:
+    """Raise `OptionError` for parameters with which the model would reject every request."""
     known: Parameters | None = getattr(target._engine.model, "_parameters", None)
     if parameters and known is not None:
         try:
             known.check(parameters)
         except InvalidInput as error:
-            raise OptionError(f"every request would be rejected: {error}") from None
+            raise OptionError(f"the model rejects these parameters: {error}") from None
 
 
 def _check(name: str, value: Any, least: float, most: float, what: str, kind: type = Real) -> None:
     number = isinstance(value, kind) and not isinstance(value, bool)
     if not number or not least <= value <= most:
-        raise OptionError(f"{name} is {what}, not {shown(value)}")
+        raise OptionError(f"{name} must be {what}, got {shown(value)}")

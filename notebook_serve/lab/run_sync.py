@@ -15,8 +15,8 @@ from ..errors import OptionError
 
 T = TypeVar("T")
 
-#: seconds of one wait for the thread, after which an interrupt is noticed at the latest
-LOOK_UP = 0.5
+#: seconds of one wait for the thread, and so the longest delay of an interrupt
+JOIN_TIMEOUT = 0.5
 
 
 def run_sync(coroutine: Coroutine[Any, Any, T], share_loop: bool = False) -> T:
@@ -26,20 +26,20 @@ def run_sync(coroutine: Coroutine[Any, Any, T], share_loop: bool = False) -> T:
     async function), it runs on a new loop in another thread while this thread waits. So a kernel's
     loop stands still, as it does for any other cell, and runs the queued cells afterwards.
 
-    With `share_loop` it runs on the running loop, which nest_asyncio makes to nest, and other tasks
-    of that loop go on meanwhile. Use it only if `coroutine` waits for one of them, and in a cell
+    With `share_loop` it runs on the running loop, made re-entrant by nest_asyncio, and other tasks
+    of that loop continue. Use it only if `coroutine` waits for one of them, and in a cell
     only with no other cell queued: ipykernel 7 loses cells and widget messages that arrive in a
     nested loop. Raises `OptionError` if the loop cannot nest.
 
-    An interrupt cancels the coroutine. If it still returns something, that is returned; if not,
-    `KeyboardInterrupt` is raised. A second interrupt raises `KeyboardInterrupt` at once.
+    An interrupt cancels the coroutine. If it still returns a value, `run_sync` returns that; if it
+    does not, `KeyboardInterrupt` is raised. A second interrupt raises `KeyboardInterrupt` at once.
     """
-    running = _running_loop()
+    running = _find_running_loop()
     if running is not None and share_loop:
         return _run_nested(running, coroutine)
     loop = asyncio.new_event_loop()
     run = _run if running is None else _run_in_thread
-    return _finished(loop, coroutine, partial(run, loop))
+    return _run_interruptibly(loop, coroutine, partial(run, loop))
 
 
 def _run_nested(running: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T]) -> T:
@@ -49,14 +49,14 @@ def _run_nested(running: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, An
             f"`share_loop` needs an event loop that can nest, got {type(running).__name__} on "
             f"Python {platform.python_version()}; await the async function instead"
         )
-    # The only place: nest_asyncio changes asyncio for the whole process.
+    # Imported here only: nest_asyncio changes asyncio for the whole process.
     import nest_asyncio  # type: ignore[import-untyped]
 
     nest_asyncio.apply(running)
-    return _finished(running, coroutine, running.run_until_complete)
+    return _run_interruptibly(running, coroutine, running.run_until_complete)
 
 
-def _running_loop() -> asyncio.AbstractEventLoop | None:
+def _find_running_loop() -> asyncio.AbstractEventLoop | None:
     try:
         return asyncio.get_running_loop()
     except RuntimeError:
@@ -66,8 +66,8 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
 def _can_nest(loop: asyncio.AbstractEventLoop) -> bool:
     """Return True if nest_asyncio can make `loop` run inside itself.
 
-    It hides the running task by taking it out of a dictionary of asyncio's. Python 3.14 keeps that
-    task elsewhere; a nested loop would then run no task and never end.
+    It hides the running task by removing it from a dictionary of asyncio. Python 3.14 stores the
+    task elsewhere: there a nested loop runs no task and never ends.
     """
     if not isinstance(loop, asyncio.BaseEventLoop):
         return False
@@ -75,15 +75,15 @@ def _can_nest(loop: asyncio.AbstractEventLoop) -> bool:
     return task is None or getattr(asyncio.tasks, "_current_tasks", {}).get(loop) is task
 
 
-def _finished(
+def _run_interruptibly(
     loop: asyncio.AbstractEventLoop,
     coroutine: Coroutine[Any, Any, T],
     run: Callable[[asyncio.Task[T]], T],
 ) -> T:
-    """Run a task of `coroutine` by `run`, so that it can be interrupted."""
+    """Run `coroutine` as a task by `run`, and cancel it on an interrupt."""
     task = loop.create_task(coroutine)
     interrupted = threading.Event()
-    with _cancelled_by_interrupt(loop, task, interrupted):
+    with _cancel_on_interrupt(loop, task, interrupted):
         try:
             return run(task)
         except asyncio.CancelledError:
@@ -93,13 +93,13 @@ def _finished(
 
 
 @contextlib.contextmanager
-def _cancelled_by_interrupt(
+def _cancel_on_interrupt(
     loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any], interrupted: threading.Event
 ) -> Iterator[None]:
     """Let the first SIGINT cancel `task`; the next raises `KeyboardInterrupt`.
 
-    By itself every one would raise that in whatever runs just then, in a callback of asyncio's own
-    as well as in the coroutine, and neither is written for it.
+    Python's own handler raises it wherever the main thread is, even inside asyncio's callbacks,
+    which do not expect it.
     """
     before = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or not callable(before):
@@ -120,8 +120,8 @@ def _cancelled_by_interrupt(
 
 
 def _run(loop: asyncio.AbstractEventLoop, task: asyncio.Task[T]) -> T:
-    """Run `task` on a `loop` that is ours, and close that."""
-    # Not asyncio.run: where nest_asyncio was ever applied, that is another.
+    """Run `task` on a new `loop`, and close the loop."""
+    # Not asyncio.run, which nest_asyncio replaces if it was ever applied.
     try:
         return loop.run_until_complete(task)
     finally:
@@ -136,20 +136,20 @@ def _run(loop: asyncio.AbstractEventLoop, task: asyncio.Task[T]) -> T:
 
 
 def _run_in_thread(loop: asyncio.AbstractEventLoop, task: asyncio.Task[T]) -> T:
-    """The same in a thread of its own; what is raised there is raised here."""
+    """Run `task` and close the loop in a new thread; return its result or raise its error."""
 
     def run() -> None:
-        with contextlib.suppress(BaseException):  # the task keeps it
+        with contextlib.suppress(BaseException):  # the task stores the error
             _run(loop, task)
 
     thread = threading.Thread(target=run, name="notebook-serve run_sync", daemon=True)
     try:
-        thread.start()  # waits until it runs, and both interrupts may come by then
-        # Python does not see an interrupt that comes just before a wait begins until it ends.
+        thread.start()  # within the try: both interrupts may arrive before it returns
+        # With a timeout: Python handles an interrupt from just before a wait only after the wait.
         while thread.is_alive():
-            thread.join(LOOK_UP)
+            thread.join(JOIN_TIMEOUT)
     except BaseException:  # interrupted twice
-        with contextlib.suppress(RuntimeError):  # it has just ended by itself
+        with contextlib.suppress(RuntimeError):  # the loop is closed already
             loop.call_soon_threadsafe(task.cancel)
         raise
     return task.result()

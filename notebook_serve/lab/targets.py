@@ -1,4 +1,4 @@
-"""What a load test asks: a server's queue itself, or a URL over HTTP."""
+"""Targets of a load test: the queue of a server in this process, or a URL over HTTP."""
 
 from __future__ import annotations
 
@@ -22,43 +22,43 @@ from ..records import Outcome
 if TYPE_CHECKING:
     import httpx
 
-#: what the records of a load test say of who asked
+#: client of a load test's records
 CLIENT = "load test"
-#: most seconds for the first connection to a URL
-CONNECT = 10.0
+#: seconds until a connection to a URL times out
+CONNECT_TIMEOUT = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """How one request ended; times are those of ``time.monotonic()``."""
+    """Outcome of one request; times are those of ``time.monotonic()``."""
 
     outcome: Outcome
     finished: float
-    #: when its batch started; None if it never ran, or nobody said
+    #: start of its batch; None if it did not run or the answer does not say
     started: float | None = None
     batch_id: int | None = None
     batch_size: int = 0
     length: int = 1
     group: str = ""
-    #: what went wrong, in a word, and in a sentence
-    trouble: tuple[str, str] | None = None
+    #: kind and message of an error
+    error: tuple[str, str] | None = None
 
 
 class Target(Protocol):
-    """Something that takes requests. What goes wrong with one is in its reply, never raised."""
+    """Receiver of requests. It puts a request's error into the reply and never raises it."""
 
     async def open(self, connections: int) -> None:
-        """Get ready for so many requests at a time; raises `Unavailable` if nobody is there."""
+        """Prepare for that many concurrent requests. Raises `Unavailable` without a server."""
 
-    async def ask(self, index: int) -> Reply:
-        """Send the input whose turn it is with the request of this number; cancel to withdraw."""
+    async def send(self, index: int) -> Reply:
+        """Send request number `index`, with the inputs in turn; cancelling the task cancels it."""
 
     async def close(self) -> None:
-        """Let go of everything."""
+        """Release all resources."""
 
 
 class QueueTarget:
-    """The queue of a server in this process, without HTTP."""
+    """Queue of a server in this process, without HTTP."""
 
     def __init__(
         self,
@@ -73,26 +73,26 @@ class QueueTarget:
         self._timeout = timeout
 
     async def open(self, connections: int) -> None:
-        """Raise why the server takes no requests, if it does not."""
+        """Raise the server's error if it accepts no requests."""
         closed = self._engine.closed()
         if closed is not None:
             raise closed
 
-    async def ask(self, index: int) -> Reply:
-        """Put one input into the queue and wait for its answer."""
+    async def send(self, index: int) -> Reply:
+        """Enqueue one input and wait for its answer."""
         given = self._inputs[index % len(self._inputs)]
-        trouble = None
+        failure = None
         try:
             (future,) = self._engine.submit(
                 [given], self._parameters, timeout=self._timeout, client=CLIENT
             )
             record = (await asyncio.wrap_future(future)).record
         except ServeError as error:
-            if error.record is None:  # refused at the door
+            if error.record is None:  # rejected before it was queued
                 return Reply("rejected", time.monotonic())
             record = error.record
             if record.outcome in ("invalid", "failed"):
-                trouble = type(error).__name__, error.message
+                failure = type(error).__name__, error.message
         return Reply(
             record.outcome,
             record.finished,
@@ -101,19 +101,19 @@ class QueueTarget:
             record.batch_size,
             record.length,
             record.group,
-            trouble,
+            failure,
         )
 
     async def close(self) -> None:
-        """Nothing to do."""
+        """Do nothing: there is no connection."""
 
 
 class UrlTarget:
-    """A URL, over connections that stay open.
+    """URL that is called over persistent connections.
 
-    A pool of httpx looks at each of its idle connections for every request, so a request costs the
-    more the more of them there are. Here every connection is a pool of its own, and the one that
-    became free last is taken first.
+    A connection pool of httpx checks all its idle connections for each request, so a request gets
+    slower with more of them. Here each connection is a pool by itself, and the one used last is
+    reused first.
     """
 
     def __init__(
@@ -126,55 +126,57 @@ class UrlTarget:
     ) -> None:
         import httpx
 
-        self._url = _checked(url)
+        self._url = _parse_url(url)
         self._requests = [
-            _request(self._url, given, parameters, timeout, headers) for given in inputs
+            _make_request(self._url, given, parameters, timeout, headers) for given in inputs
         ]
         self._free: list[httpx.AsyncHTTPTransport] = []
         self._all: list[httpx.AsyncHTTPTransport] = []
-        # Reading the certificates takes a while: once, not once for each connection.
+        # Load the certificates once: it is slow, and each connection needs them.
         secure = self._url.scheme == "https"
         self._tls = httpx.create_ssl_context() if secure else SSLContext(PROTOCOL_TLS_CLIENT)
         self._httpx = httpx
 
     async def open(self, connections: int) -> None:
-        """Connect so many times; raises `Unavailable` if nobody answers."""
+        """Open that many connections. Raises `Unavailable` if no server answers."""
         if importlib.util.find_spec("sniffio") is None:
-            # httpcore looks for it several times for each request, and a search that finds nothing
-            # is slow: a third of all that a request takes. So it reads here that it is not there.
+            # httpcore tries this import several times a request. A failed import is slow, a third
+            # of a request's time; with this entry it fails at once.
             sys.modules["sniffio"] = None  # type: ignore[assignment]
-        seconds = self._httpx.Timeout(CONNECT).as_dict()
-        # Whatever this answers, and be it an error, the connection stands then.
-        greeting = self._httpx.Request(
+        seconds = self._httpx.Timeout(CONNECT_TIMEOUT).as_dict()
+        # Any answer opens the connection, even an error.
+        probe = self._httpx.Request(
             "GET", self._url.join("/health"), extensions={"timeout": seconds}
         )
         try:
-            await self._send(greeting)
-            greetings = (self._send(greeting) for _ in range(connections))
-            for greeted in await asyncio.gather(*greetings, return_exceptions=True):
-                if isinstance(greeted, BaseException):
-                    raise greeted
+            await self._exchange(probe)
+            probes = (self._exchange(probe) for _ in range(connections))
+            for result in await asyncio.gather(*probes, return_exceptions=True):
+                if isinstance(result, BaseException):
+                    raise result
         except (self._httpx.TransportError, OSError) as error:
-            raise Unavailable(f"nobody answers at {self._url}: {_said(error)}") from error
+            raise Unavailable(
+                f"no server answers at {self._url}: {_format_message(error)}"
+            ) from error
 
-    async def ask(self, index: int) -> Reply:
+    async def send(self, index: int) -> Reply:
         """Send one request and read its answer."""
         sent = time.monotonic()
         try:
-            response = await self._send(self._requests[index % len(self._requests)])
+            response = await self._exchange(self._requests[index % len(self._requests)])
         except self._httpx.TimeoutException as error:
-            return Reply("expired", time.monotonic(), trouble=_trouble(error))
+            return Reply("expired", time.monotonic(), error=_describe_error(error))
         except Exception as error:
-            return Reply("failed", time.monotonic(), trouble=_trouble(error))
+            return Reply("failed", time.monotonic(), error=_describe_error(error))
         finished = time.monotonic()
         status = response.status_code
-        outcome = outcome_of(status)
-        trouble = None
+        outcome = classify_status(status)
+        failure = None
         if outcome not in ("ok", "rejected", "expired"):
-            trouble = f"status {status}", response.text[:200]
-        size, seconds = _ran(response.headers)
+            failure = f"status {status}", response.text[:200]
+        size, seconds = _parse_batch(response.headers)
         started = None if seconds is None else max(sent, finished - seconds)
-        return Reply(outcome, finished, started, batch_size=size, trouble=trouble)
+        return Reply(outcome, finished, started, batch_size=size, error=failure)
 
     async def close(self) -> None:
         """Close all connections."""
@@ -183,10 +185,10 @@ class UrlTarget:
         for transport in self._all:
             await transport.aclose()
 
-    async def _send(self, request: httpx.Request) -> httpx.Response:
-        # Below the client: it would follow no redirects, keep no cookies and read no settings of
-        # this machine's here anyway, and a request through it takes about a third longer.
-        transport = self._free.pop() if self._free else self._connection()
+    async def _exchange(self, request: httpx.Request) -> httpx.Response:
+        # The transport without `httpx.Client`: redirects, cookies and environment settings are not
+        # wanted here, and a client makes a request about a third slower.
+        transport = self._free.pop() if self._free else self._connect()
         try:
             response = await transport.handle_async_request(request)
             try:
@@ -197,15 +199,15 @@ class UrlTarget:
         finally:
             self._free.append(transport)
 
-    def _connection(self) -> httpx.AsyncHTTPTransport:
+    def _connect(self) -> httpx.AsyncHTTPTransport:
         limits = self._httpx.Limits(max_connections=1, keepalive_expiry=None)
         transport = self._httpx.AsyncHTTPTransport(verify=self._tls, trust_env=False, limits=limits)
         self._all.append(transport)
         return transport
 
 
-def outcome_of(status: int) -> Outcome:
-    """How a request ended that was answered with this HTTP status; redirects are not followed."""
+def classify_status(status: int) -> Outcome:
+    """Return the outcome for an HTTP status; a redirect is a failure, as none is followed."""
     if 200 <= status < 300:
         return "ok"
     if status in (429, 503):
@@ -215,8 +217,8 @@ def outcome_of(status: int) -> Outcome:
     return "invalid" if 400 <= status < 500 else "failed"
 
 
-def _ran(headers: Mapping[str, str]) -> tuple[int, float | None]:
-    """The size of the batch that an answer came from, and how many seconds that ran, if known."""
+def _parse_batch(headers: Mapping[str, str]) -> tuple[int, float | None]:
+    """Return size and seconds of an answer's batch; 0 and None if the headers lack them."""
     size = headers.get("X-Batch-Size", "")
     timing = re.search(r"\binference;dur=(\d+(?:\.\d+)?)", headers.get("Server-Timing", ""))
     if timing is None or not size.isdecimal() or not int(size):
@@ -224,29 +226,29 @@ def _ran(headers: Mapping[str, str]) -> tuple[int, float | None]:
     return int(size), float(timing[1]) / 1e3
 
 
-def _checked(url: str) -> httpx.URL:
+def _parse_url(url: str) -> httpx.URL:
     import httpx
 
     try:
-        checked = httpx.URL(url)
+        parsed = httpx.URL(url)
     except httpx.InvalidURL as error:
-        raise OptionError(f"{url!r} is no URL: {error}") from error
-    if checked.scheme not in ("http", "https") or not checked.host:
-        raise OptionError(f"a URL begins with http:// or https:// and a host, unlike {url!r}")
-    return checked
+        raise OptionError(f"target must be a valid URL, got {url!r}: {error}") from error
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise OptionError(f"a URL must begin with http:// or https:// and a host, got {url!r}")
+    return parsed
 
 
-def _request(
+def _make_request(
     url: httpx.URL,
     given: Any,
     parameters: Mapping[str, Any],
     timeout: float,
     headers: Mapping[str, str],
 ) -> httpx.Request:
-    """A request, made once for all the times that it is sent."""
+    """Build a request once, to send it many times."""
     import httpx
 
-    kind, content = _body(given, parameters)
+    kind, content = _encode_body(given, parameters)
     known = httpx.Headers({"Content-Type": kind, "User-Agent": "notebook-serve"})
     if timeout < math.inf:
         known["X-Request-Timeout"] = repr(float(timeout))
@@ -257,11 +259,11 @@ def _request(
             "POST", url, headers=known, content=content, extensions={"timeout": seconds}
         )
     except (AttributeError, TypeError, ValueError) as error:
-        raise OptionError(f"headers are strings by their names: {error}") from error
+        raise OptionError(f"headers must be a dict of strings: {error}") from error
 
 
-def _body(given: Any, parameters: Mapping[str, Any]) -> tuple[str, bytes]:
-    """The content type and the body that an input is sent as."""
+def _encode_body(given: Any, parameters: Mapping[str, Any]) -> tuple[str, bytes]:
+    """Return the content type and the body of an input."""
     if isinstance(given, (bytes, bytearray)):
         if not parameters:
             return "application/octet-stream", bytes(given)
@@ -275,9 +277,9 @@ def _body(given: Any, parameters: Mapping[str, Any]) -> tuple[str, bytes]:
         raise OptionError(f"an input cannot be sent: {error}") from error
 
 
-def _trouble(error: Exception) -> tuple[str, str]:
-    return type(error).__name__, _said(error)
+def _describe_error(error: Exception) -> tuple[str, str]:
+    return type(error).__name__, _format_message(error)
 
 
-def _said(error: Exception) -> str:
+def _format_message(error: Exception) -> str:
     return str(error) or type(error).__name__

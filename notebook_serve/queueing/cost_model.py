@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from itertools import combinations
 from typing import Any, Protocol, runtime_checkable
 
-from ..display import described, safe_repr
+from ..display import make_bundle, safe_repr
 from ..errors import OptionError
 from ..validation.numbers import (
     as_number,
@@ -244,7 +244,7 @@ class CostModel:
         return "\n".join([text, *(f"warning: {warning}" for warning in self.warnings)])
 
     def _repr_mimebundle_(self, **options: Any) -> dict[str, str]:
-        return described(type(self).__name__, *str(self).splitlines())
+        return make_bundle(type(self).__name__, *str(self).splitlines())
 
 
 def check_cost(cost: Any) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from itertools import islice, takewhile
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
-from ..display import described, safe_repr
+from ..display import make_bundle, safe_repr
 from ..records import BatchRecord
 from ..validation.numbers import normalize_number, normalize_whole_number
 from .jobs import Decision, Job
@@ -54,7 +54,7 @@ def label(policy: Policy) -> str:
 def in_a_cell(policy: Policy, *more: str, **options: Any) -> dict[str, str]:
     """Return the display of a policy in a cell: its repr, its summary line and `more`."""
     summary = (type(policy).__doc__ or "").strip().partition("\n")[0]
-    return described(label(policy), summary, *more)
+    return make_bundle(label(policy), summary, *more)
 
 
 @built_in

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from ..display import described, per_second, percent, roughly
 from ..display import duration as in_words
+from ..display import format_rough, make_bundle, per_second, percent
 from ..errors import OptionError
 from ..progress import work_bar
 from ..queueing.cost_model import CostModel, as_warnings, check_cost
@@ -95,7 +95,7 @@ factor of 2.'
         if self.factor == 1 or not 0 < self < math.inf:
             return "no load" if not self else "any load" if self == math.inf else per_second(self)
         low, high = self / self.factor, self * self.factor
-        return f"{roughly(self, per_second)} ({_two_digits(low)} to {_two_digits(high)})"
+        return f"{format_rough(self, per_second)} ({_two_digits(low)} to {_two_digits(high)})"
 
     def _lines(self) -> list[str]:
         failed = [f"policy failed: {self.fault}"] if self.fault else []
@@ -108,7 +108,7 @@ factor of 2.'
     __repr__ = __str__
 
     def _repr_mimebundle_(self, **options: Any) -> dict[str, str]:
-        return described(*self._lines())
+        return make_bundle(*self._lines())
 
 
 def _two_digits(rate: float) -> str:
@@ -237,8 +237,8 @@ class Plan:
             return f"no number of replicas of {policy} holds {goal} at {load}"
         latency = getattr(self.report.latency, self.quantile)
         if self.report.is_rough:
-            count, took = f"about {self.replicas}", roughly(latency, in_words)
-            busy = roughly(self.report.utilisation, percent)
+            count, took = f"about {self.replicas}", format_rough(latency, in_words)
+            busy = format_rough(self.report.utilisation, percent)
         else:
             count, took = str(self.replicas), in_words(latency)
             busy = percent(self.report.utilisation)

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle, islice
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..display import per_second, roughly
+from ..display import format_rough, per_second
 from ..extras import require
 from ..queueing.policy_history import policies_in_words
 
@@ -158,7 +158,7 @@ def _draw_levels(ax: Axes, report: Plottable, longest: float, scale: float, unit
             known = not report.is_rough or name == "deadline"
             value = _three_digits(seconds * scale)
             if not known:
-                value = roughly(seconds * scale, _three_digits)
+                value = format_rough(seconds * scale, _three_digits)
             label = f"{name} {value} {unit}"
             ax.plot(span, [seconds * scale] * 2, color=colour, linestyle=style, label=label)
 

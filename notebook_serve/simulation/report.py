@@ -13,7 +13,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..display import Table, cell, duration, per_second, percent, roughly
+from ..display import Table, cell, duration, format_rough, per_second, percent
 from ..errors import OptionError
 from ..extras import require
 from ..queueing.cost_model import MOST_ERROR
@@ -466,7 +466,7 @@ def _unchanged(show: Show) -> Show:
 
 
 def _to_one_digit(show: Show) -> Show:
-    return partial(roughly, show=show)
+    return partial(format_rough, show=show)
 
 
 def _with_interval(value: float, interval: Interval | None, show: Show) -> str:

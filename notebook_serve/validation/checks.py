@@ -9,7 +9,7 @@ from numbers import Integral, Real
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
-from ..display import without_addresses
+from ..display import strip_addresses
 from ..errors import OptionError
 
 #: form of a name or an address in a Host header, in lower case
@@ -22,7 +22,7 @@ MOST_TEXT = 200
 
 def shown(value: Any) -> str:
     """Return a value for an error: shortened if long, without memory addresses."""
-    text = without_addresses(repr(value))
+    text = strip_addresses(repr(value))
     return text if len(text) <= MOST_TEXT else text[:MOST_TEXT] + "…"
 
 

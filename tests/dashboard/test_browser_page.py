@@ -18,12 +18,12 @@ from ..helpers.browser import Visit, a_browser, visiting  # noqa: F401 (fixtures
 
 Make = Callable[..., Server]
 
-#: the least contrast of text that everybody can read (WCAG 2.1, level AA)
+#: the least contrast of readable text (WCAG 2.1, level AA)
 READABLE = 4.5
 
 
 def echo(inputs: list[Any]) -> list[Any]:
-    """A model that is quick."""
+    """Return the inputs."""
     return inputs
 
 
@@ -34,18 +34,19 @@ def ask(server: Server, times: int = 1) -> None:
 
 
 def chart(name: str) -> str:
-    """What finds a chart, in JavaScript."""
+    """Return JavaScript that finds a chart."""
     return f"Chart.getChart(document.querySelector('[data-chart={name}]'))"
 
 
 def total(name: str, dataset: int) -> str:
-    """What adds up the numbers that a chart shows, in JavaScript."""
+    """Return JavaScript that adds up the numbers of a chart."""
     return f"{chart(name)}.data.datasets[{dataset}].data.reduce((sum, {{ y }}) => sum + y, 0)"
 
 
 def wait_until(page: Page, condition: str) -> None:
-    """Wait for a condition in JavaScript: as the page's own rules let no text become a program,
-    Playwright's way to do so would be refused.
+    """Wait for a condition in JavaScript.
+
+    The page's content policy forbids `eval`, which Playwright's own function needs.
     """
     page.evaluate(
         f"""() => new Promise((done) => {{
@@ -56,29 +57,29 @@ def wait_until(page: Page, condition: str) -> None:
 
 
 def outcome(page: Page) -> Locator:
-    """The line that says what came of a control."""
+    """Return the line with the result of a command."""
     return page.locator("main").get_by_role("status")
 
 
 def apply(page: Page, policy: str, **options: str) -> None:
-    """Set a policy by hand."""
+    """Set a policy with the form."""
     page.get_by_label("policy").first.select_option(policy)
     for name, value in options.items():
         page.get_by_label(name).fill(value)
     page.get_by_role("button", name="Apply").click()
 
 
-# -- what is shown ------------------------------------------------------------------------------
+# -- data ---------------------------------------------------------------------------------------
 
 
-def test_the_page_moves(make: Make, visit: Visit) -> None:
-    """What is asked while the page is open appears in its tiles and charts."""
+def test_the_page_is_updated(make: Make, visit: Visit) -> None:
+    """New requests appear in its tiles and charts."""
     server = make(echo)
     page = visit(server.url)
-    expect(page.get_by_text("Nothing has been asked yet")).to_be_visible()
+    expect(page.get_by_text("No requests yet.")).to_be_visible()
 
     ask(server, 3)
-    expect(page.get_by_text("Nothing has been asked yet")).to_be_hidden()
+    expect(page.get_by_text("No requests yet.")).to_be_hidden()
     expect(page.locator(".ns-outcomes")).to_have_text("since the start:■ ok 3 (100.0%)")
     wait_until(page, f"{total('rates', 1)} === 3 && {total('rates', 2)} === 3")
     wait_until(page, f"{total('sizes', 0)} === 3")
@@ -93,7 +94,7 @@ def test_the_page_moves(make: Make, visit: Visit) -> None:
 
 
 def test_text_is_not_markup(make: Make, visit: Visit) -> None:
-    """A name, and a policy that is the user's own, are shown as they are and can be left."""
+    """Names and a user's own policy are escaped; another policy can be selected."""
 
     @dataclass
     class Own:
@@ -115,7 +116,7 @@ def test_text_is_not_markup(make: Make, visit: Visit) -> None:
 
 
 def lowest_contrast(page: Page) -> tuple[float, str]:
-    """The contrast of the text that is hardest to read, and that text."""
+    """Return the lowest contrast of a text, and that text."""
     found: list[Any] = page.evaluate(
         """() => {
           const parse = (text) => text.match(/[\\d.]+/g).map(Number);
@@ -140,13 +141,13 @@ def lowest_contrast(page: Page) -> tuple[float, str]:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_can_be_read(make: Make, visit: Visit, scheme: str) -> None:
-    """All text stands out, in light and in dark, that of the charts and of errors too."""
+def test_texts_have_contrast(make: Make, visit: Visit, scheme: str) -> None:
+    """They do in light and dark, in charts and errors too."""
     server = make(echo)
     ask(server)
     page = visit(server.url, color_scheme=scheme)
     apply(page, "Greedy", max_batch_size="no number")
-    expect(page.locator(".ns-refused")).to_be_visible()
+    expect(page.locator(".ns-rejected")).to_be_visible()
     contrast, text = lowest_contrast(page)
 
     assert contrast >= READABLE, text
@@ -155,7 +156,7 @@ def test_it_can_be_read(make: Make, visit: Visit, scheme: str) -> None:
 
 
 def test_charts_follow_the_theme_of_jupyterlab(make: Make, visit: Visit) -> None:
-    """When JupyterLab's colours change, those of the charts do."""
+    """The colours of the charts change with those of JupyterLab."""
     server = make(echo)
     ask(server)
     page = visit(server.url)
@@ -168,8 +169,8 @@ def test_charts_follow_the_theme_of_jupyterlab(make: Make, visit: Visit) -> None
 # -- controls -----------------------------------------------------------------------------------
 
 
-def test_a_policy_is_set_by_hand(make: Make, visit: Visit) -> None:
-    """Choosing a policy, writing its options and applying them changes the server's."""
+def test_a_policy_is_set(make: Make, visit: Visit) -> None:
+    """The form changes the policy and the options of the server."""
     server = make(echo)
     page = visit(server.url)
     expect(page.get_by_label("policy")).to_have_value("CostAware")
@@ -181,8 +182,8 @@ def test_a_policy_is_set_by_hand(make: Make, visit: Visit) -> None:
     expect(page.get_by_role("button", name="Undo")).to_be_hidden()
 
 
-def test_a_policy_that_makes_no_sense_is_refused(make: Make, visit: Visit) -> None:
-    """What is wrong with an option is said in a sentence, and the field keeps what was typed."""
+def test_an_invalid_policy_is_rejected(make: Make, visit: Visit) -> None:
+    """The page shows the error, and the field keeps its text."""
     server = make(echo, policy=Greedy(3))
     page = visit(server.url)
     apply(page, "Greedy", max_batch_size="-1")
@@ -192,8 +193,8 @@ def test_a_policy_that_makes_no_sense_is_refused(make: Make, visit: Visit) -> No
     expect(page.get_by_label("max_batch_size")).to_have_value("-1")
 
 
-def test_what_is_half_typed_stays(make: Make, visit: Visit) -> None:
-    """A picture never overwrites an edit; taking the edit back shows what is in effect."""
+def test_an_edit_is_kept(make: Make, visit: Visit) -> None:
+    """A snapshot does not overwrite an edit; Undo shows the policy in effect."""
     server = make(echo, policy=Greedy(3))
     page = visit(server.url)
     field = page.get_by_label("max_batch_size")
@@ -209,7 +210,7 @@ def test_what_is_half_typed_stays(make: Make, visit: Visit) -> None:
 
 
 def test_pause_and_resume(make: Make, visit: Visit) -> None:
-    """The button lets the queue fill, and then go on; the keyboard will do."""
+    """The button pauses and resumes the server, by mouse or keyboard."""
     server = make(echo)
     page = visit(server.url)
     page.get_by_role("button", name="Pause").press("Enter")
@@ -222,8 +223,8 @@ def test_pause_and_resume(make: Make, visit: Visit) -> None:
     assert server.stats().state == "ready"
 
 
-def test_many_on_one_page_and_none_left_behind(make: Make, visit: Visit) -> None:
-    """As in a notebook: each view of a widget has its own charts, and closing it leaves nothing."""
+def test_views_on_one_page_are_removed(make: Make, visit: Visit) -> None:
+    """Each view of a widget has its own charts, and removing it leaves nothing."""
     server = make(echo)
     ask(server)
     page = visit(server.url)
@@ -231,10 +232,10 @@ def test_many_on_one_page_and_none_left_behind(make: Make, visit: Visit) -> None
     shown = page.evaluate(
         """async () => {
           const { default: dashboard } = await import("./static/dashboard.js");
-          const picture = await (await fetch("live")).json();
+          const snapshot = await (await fetch("live")).json();
           const heard = new Set();
           const model = {
-            get: (name) => ({ picture, every: 4 })[name],
+            get: (name) => ({ snapshot, every: 4 })[name],
             on: (event, listener) => heard.add(listener),
             off: (event, listener) => heard.delete(listener),
             send: () => {},
@@ -251,14 +252,14 @@ def test_many_on_one_page_and_none_left_behind(make: Make, visit: Visit) -> None
 
 
 @pytest.mark.parametrize("direct", [False, True])
-def test_what_was_sent_says_when_it_takes_effect(make: Make, visit: Visit, direct: bool) -> None:
-    """In a cell once all queued cells have run, which the page need not wait for."""
+def test_a_sent_command_says_when_it_takes_effect(make: Make, visit: Visit, direct: bool) -> None:
+    """In a notebook it is applied after all queued cells, from the page at once."""
     page = visit(make(echo).url)
-    said = page.evaluate(
+    text = page.evaluate(
         """async (direct) => {
           const { default: dashboard } = await import("./static/dashboard.js");
-          const picture = await (await fetch("live")).json();
-          const values = { picture, every: 4, ...(direct ? { direct } : {}) };
+          const snapshot = await (await fetch("live")).json();
+          const values = { snapshot, every: 4, ...(direct ? { direct } : {}) };
           const model = { get: (name) => values[name], on() {}, off() {}, send() {} };
           const el = document.createElement("div");
           document.body.append(el);
@@ -268,17 +269,17 @@ def test_what_was_sent_says_when_it_takes_effect(make: Make, visit: Visit, direc
         }""",
         direct,
     )
-    cell = " It takes effect when all queued cells have run."
-    elsewhere = " On the server's page, controls take effect at once."
+    cell = " The kernel applies it after all queued cells."
+    elsewhere = " Controls on the server's page take effect at once."
 
-    assert said == ("Sent." if direct else f"Sent.{cell}{elsewhere}")
+    assert text == ("Sent." if direct else f"Sent.{cell}{elsewhere}")
 
 
 # -- several models -----------------------------------------------------------------------------
 
 
-def test_one_of_several_models_is_chosen(make: Make, visit: Visit) -> None:
-    """A button for each says what it does; the one that is pressed is shown, and steered."""
+def test_one_of_several_models_is_selected(make: Make, visit: Visit) -> None:
+    """A button shows each model's state; data and commands are those of the selected model."""
     server = make(echo, name="first")
     page = visit(server.url)
     buttons = page.get_by_role("navigation", name="models").get_by_role("button")
@@ -292,7 +293,7 @@ def test_one_of_several_models_is_chosen(make: Make, visit: Visit) -> None:
     buttons.nth(1).click()
     expect(page.locator(".ns-name")).to_have_text("second")
     expect(page.locator("[aria-current]")).to_contain_text("second")
-    page.get_by_text("the same as curl").click()
+    page.get_by_text("the same request as").click()
     expect(page.locator("[data-form=curl]")).to_contain_text("/models/second'")
     expect(page.get_by_label("max_batch_size")).to_have_value("3")
     apply(page, "NoBatching")
@@ -305,12 +306,12 @@ def test_one_of_several_models_is_chosen(make: Make, visit: Visit) -> None:
     assert server["second"].predict("x") == "x"
     expect(page.locator(".ns-outcomes")).to_have_text("since the start:■ ok 1 (100.0%)")
     buttons.first.click()
-    expect(page.get_by_text("Nothing has been asked yet")).to_be_visible()
+    expect(page.get_by_text("No requests yet.")).to_be_visible()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_models_can_be_read(make: Make, visit: Visit, scheme: str) -> None:
-    """Their buttons stand out, in light and in dark."""
+def test_buttons_of_models_have_contrast(make: Make, visit: Visit, scheme: str) -> None:
+    """They do in light and dark."""
     server = make(echo)
     server.add("other", echo)
     page = visit(server.url, color_scheme=scheme)
@@ -320,28 +321,28 @@ def test_the_models_can_be_read(make: Make, visit: Visit, scheme: str) -> None:
     assert contrast >= READABLE, text
 
 
-# -- asking the server --------------------------------------------------------------------------
+# -- requests to the server ---------------------------------------------------------------------
 
 
 HIDE = """hidden => {
   Object.defineProperty(document, "visibilityState", { get: () => hidden, configurable: true });
   document.dispatchEvent(new Event("visibilitychange"));
 }"""
-#: done once every observer has been told
+#: resolves after all observers were called
 SCROLL = """away => new Promise((done) => {
-  const told = (entries) => entries.at(-1).isIntersecting !== away && done();
+  const check = (entries) => entries.at(-1).isIntersecting !== away && done();
   document.body.style.paddingTop = away ? "9999px" : "";
-  new IntersectionObserver(told).observe(document.querySelector(".notebook-serve-live"));
+  new IntersectionObserver(check).observe(document.querySelector(".notebook-serve-live"));
 })"""
 
 
 @pytest.mark.parametrize(
     ("change", "away", "back"), [(HIDE, "hidden", "visible"), (SCROLL, True, False)]
 )
-def test_out_of_sight_it_asks_for_nothing(
+def test_a_hidden_page_sends_no_requests(
     make: Make, visit: Visit, change: str, away: Any, back: Any
 ) -> None:
-    """Neither a tab behind others nor a dashboard that is scrolled away costs the server work."""
+    """A background tab or a dashboard outside the viewport costs the server no work."""
     looks: list[str] = []
     server = make(echo)
     page = visit(server.url, lambda page: page.clock.install())
@@ -357,10 +358,10 @@ def test_out_of_sight_it_asks_for_nothing(
         page.evaluate(change, back)
 
 
-def test_silence_is_told(make: Make, visit: Visit) -> None:
-    """When no picture comes the page says for how long, and takes it back when one does.
+def test_missing_data_is_reported(make: Make, visit: Visit) -> None:
+    """Without data, the page says for how long and disables the controls until data arrives.
 
-    Meanwhile nothing can be steered, and what is half typed stays.
+    An edit is kept.
     """
     server = make(echo)
     page = visit(server.url, lambda page: page.clock.install())
@@ -368,21 +369,21 @@ def test_silence_is_told(make: Make, visit: Visit) -> None:
     page.route("**/live", lambda route: route.fulfill(body=""))
     buttons = [page.get_by_role("button", name=name) for name in ("Pause", "Apply")]
     page.clock.run_for(9_000)
-    expect(page.get_by_text("no news for")).to_be_visible()
+    expect(page.get_by_text("No data for")).to_be_visible()
     page.get_by_label("max_batch_size").fill("12")
     for button in buttons:
         expect(button).to_be_disabled()
     page.unroute("**/live")
     page.clock.run_for(2_000)
 
-    expect(page.get_by_text("no news for")).to_be_hidden()
+    expect(page.get_by_text("No data for")).to_be_hidden()
     for button in buttons:
         expect(button).to_be_enabled()
     expect(page.get_by_label("max_batch_size")).to_have_value("12")
 
 
 def test_a_token_in_the_address_opens_the_page(make: Make, visit: Visit) -> None:
-    """The page opens once by ?token=, drops it from the address, and works by its cookie."""
+    """The page accepts ``?token=``, removes it from the address, and works with its cookie."""
     server = make(echo, token="secret")
     assert httpx.get(server.url + "/live").status_code == 401
 
@@ -391,14 +392,14 @@ def test_a_token_in_the_address_opens_the_page(make: Make, visit: Visit) -> None
     apply(page, "NoBatching")
     expect(page.locator("header")).to_contain_text("NoBatching()")
     assert "secret" not in page.url
-    page.get_by_text("the same as curl").click()
+    page.get_by_text("the same request as").click()
     expect(page.locator("[data-form=curl]")).to_contain_text('"Authorization: Bearer $TOKEN"')
     assert "secret" not in page.content()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_browser_is_asked_for_the_token(make: Make, visit: Visit, scheme: str) -> None:
-    """The address alone shows a form; a wrong token shows it again, the right one the page."""
+    """Without a token or with a wrong one there is a form, with the right one the page."""
     server = make(echo, token="s3cret &?#ü")
     narrow = {"width": 390, "height": 800}
     page = visit(server.url, color_scheme=scheme, viewport=narrow)
@@ -423,7 +424,7 @@ def test_a_browser_is_asked_for_the_token(make: Make, visit: Visit, scheme: str)
 
 
 def through(server: Server) -> Callable[[Page], object]:
-    """Show a server at an address below that of a proxy."""
+    """Serve a server below a proxy's prefix."""
 
     def proxy(route: Route) -> None:
         path = route.request.url.removeprefix("http://proxy.test/user/me/")
@@ -437,7 +438,7 @@ def through(server: Server) -> Callable[[Page], object]:
 
 
 def test_behind_the_prefix_of_a_proxy(make: Make, visit: Visit) -> None:
-    """Every address is relative, so the page works wherever a proxy shows it."""
+    """Every address is relative, so the page works below any prefix."""
     page = visit("http://proxy.test/user/me/", through(make(echo)))
     expect(page.locator(".ns-state")).to_have_text("ready")
 
@@ -446,8 +447,8 @@ def test_behind_the_prefix_of_a_proxy(make: Make, visit: Visit) -> None:
         assert link == f"http://proxy.test/user/me/{name}"
 
 
-def test_the_form_for_the_token_is_behind_a_prefix_too(make: Make, visit: Visit) -> None:
-    """It leads to where it came from."""
+def test_the_form_for_the_token_behind_a_prefix(make: Make, visit: Visit) -> None:
+    """It is sent to the page's own address."""
     page = visit("http://proxy.test/user/me/", through(make(echo, token="secret")))
     action = page.locator("form").evaluate("form => form.action")
 
@@ -455,7 +456,7 @@ def test_the_form_for_the_token_is_behind_a_prefix_too(make: Make, visit: Visit)
 
 
 def test_without_javascript(make: Make, visit: Visit) -> None:
-    """A browser that runs no scripts is shown where the figures are."""
+    """A browser without scripts shows the address of the figures."""
     page = visit(make(echo).url, java_script_enabled=False)
 
     expect(page.locator("noscript p")).to_be_visible()

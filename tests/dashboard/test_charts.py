@@ -1,6 +1,6 @@
-"""What a dashboard draws of a picture: its charts, marks, tiles and what is wrong, in a browser.
+"""Charts, marks, tiles and errors of the dashboard in a browser.
 
-The pictures are those of a server, with what a test wants to see put in.
+A test replaces fields in the snapshot of a server.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import pytest
 from playwright.sync_api import Page, Route, expect
 
 from notebook_serve import Server
-from notebook_serve.dashboard import still_picture as dashboard_picture
+from notebook_serve.dashboard import static_dashboard
 from notebook_serve.records import OUTCOMES
 
 from ..helpers.browser import Visit, a_browser, visiting  # noqa: F401 (fixtures)
 from .test_browser_page import READABLE, ask, chart, echo, lowest_contrast
 
 Make = Callable[..., Server]
-#: opens a dashboard whose picture has these fields
+#: opens a dashboard with these fields in its snapshot
 Show = Callable[..., Page]
 
 #: the least contrast of a mark that carries meaning (WCAG 2.1, level AA)
@@ -40,8 +40,8 @@ FAILING = {
 }
 
 
-def waited(arrived: float, started: float | None, finished: float | None) -> dict[str, Any]:
-    """A request of the time line."""
+def make_request(arrived: float, started: float | None, finished: float | None) -> dict[str, Any]:
+    """Return a request of the timeline."""
     return {
         "id": int(-1000 * arrived),
         "arrived": arrived,
@@ -56,15 +56,15 @@ def waited(arrived: float, started: float | None, finished: float | None) -> dic
 
 @pytest.fixture(name="show")
 def showing(make: Make, visit: Visit) -> Show:
-    """Opens the page of a server that has answered once, with other things in its pictures."""
+    """Return a function that opens the page of a server with fields of its snapshot replaced."""
 
     def show(*, context: dict[str, Any] | None = None, **fields: Any) -> Page:
         server = make(echo)
         ask(server)
-        picture = {**httpx.get(server.url + "/live").raise_for_status().json(), **fields}
+        snapshot = {**httpx.get(server.url + "/live").raise_for_status().json(), **fields}
 
         def answer(route: Route) -> None:
-            route.fulfill(json=picture)
+            route.fulfill(json=snapshot)
 
         page = visit(server.url, lambda page: page.route("**/live", answer), **(context or {}))
         expect(page.locator("canvas").first).to_be_visible()
@@ -74,7 +74,7 @@ def showing(make: Make, visit: Visit) -> Show:
 
 
 def light(colour: str) -> float:
-    """The relative luminance of ``#rrggbb`` or ``rgb(r, g, b)``."""
+    """Return the relative luminance of ``#rrggbb`` or ``rgb(r, g, b)``."""
     if colour.startswith("#"):
         parts = [int(colour[at : at + 2], 16) for at in (1, 3, 5)]
     else:
@@ -85,7 +85,7 @@ def light(colour: str) -> float:
 
 
 def contrast(one: str, other: str) -> float:
-    """The contrast of two colours, from 1 to 21."""
+    """Return the contrast of two colours, from 1 to 21."""
     low, high = sorted((light(one), light(other)))
     return (high + 0.05) / (low + 0.05)
 
@@ -94,8 +94,8 @@ def contrast(one: str, other: str) -> float:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_mark_stands_out(show: Show, scheme: str) -> None:
-    """Lines, bars, squares and lines of changes, on the ground of the page and of JupyterLab."""
+def test_every_mark_has_contrast(show: Show, scheme: str) -> None:
+    """Lines, bars and squares have, on the backgrounds of the page and of JupyterLab."""
     outcomes = dict.fromkeys(OUTCOMES, 3)
     page = show(changes=CHANGES, outcomes=outcomes, context={"color_scheme": scheme})
     colours = page.evaluate(
@@ -123,16 +123,23 @@ def test_every_mark_stands_out(show: Show, scheme: str) -> None:
             assert contrast(known[name], ground) >= READABLE, (name, ground)
 
 
-def test_every_mark_of_the_still_picture_stands_out() -> None:
-    """An image knows no theme: one colour has to do for light and dark."""
-    still = dashboard_picture
-    for colour in {still.BLUE, still.GREEN, still.LOST, still.ORANGE, still.GREY, *still.BATCHES}:
+def test_every_mark_of_the_static_dashboard_has_contrast() -> None:
+    """An image has no theme: each colour is used on light and dark backgrounds."""
+    static = static_dashboard
+    for colour in {
+        static.BLUE,
+        static.GREEN,
+        static.LOST,
+        static.ORANGE,
+        static.GREY,
+        *static.BATCHES,
+    }:
         for ground in ("#ffffff", "#0f1419", "#111111", "#212121"):
             assert contrast(colour, ground) >= VISIBLE, (colour, ground)
 
 
-def test_every_outcome_has_a_sign_and_a_colour_of_its_own(show: Show) -> None:
-    """How requests were lost can be told apart, also without colours."""
+def test_every_outcome_has_a_distinct_sign_and_colour(show: Show) -> None:
+    """Outcomes differ without colours too."""
     page = show(outcomes=dict.fromkeys(OUTCOMES, 3))
     squares = page.locator(".ns-outcomes .ns-square")
     signs = squares.all_text_contents()
@@ -142,8 +149,8 @@ def test_every_outcome_has_a_sign_and_a_colour_of_its_own(show: Show) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_what_is_wrong_can_be_read(show: Show, scheme: str) -> None:
-    """The banner, the errors and the warnings, in light and in dark."""
+def test_errors_and_warnings_have_contrast(show: Show, scheme: str) -> None:
+    """They do in light and dark."""
     page = show(
         failing=FAILING,
         errors=[{**FAILING, "request": "r1"}],
@@ -160,7 +167,7 @@ def test_what_is_wrong_can_be_read(show: Show, scheme: str) -> None:
 
 
 def test_every_axis_of_values_has_a_title(show: Show) -> None:
-    """With a unit where it has one; the others are names."""
+    """The title has the unit; axes of names have none."""
     page = show()
     titles = page.evaluate(
         """(names) => Object.fromEntries(names.map((name) => {
@@ -181,8 +188,8 @@ def test_every_axis_of_values_has_a_title(show: Show) -> None:
     }
 
 
-def test_sizes_are_as_far_apart_as_they_are(show: Show) -> None:
-    """From 1 to 2 is a sixty-second part of the way from 2 to 64."""
+def test_batch_sizes_are_on_a_linear_axis(show: Show) -> None:
+    """The distance from 2 to 64 is 62 times that from 1 to 2."""
     page = show(batch_sizes={"1": 5, "2": 1, "64": 3})
     one, two, last = page.evaluate(
         f"{chart('sizes')}.getDatasetMeta(0).data.map(({{ x, width }}) => [x, width])"
@@ -193,14 +200,14 @@ def test_sizes_are_as_far_apart_as_they_are(show: Show) -> None:
 
 
 def labels(page: Page, name: str) -> list[str]:
-    """The labels of a chart's x axis, from left to right."""
+    """Return the labels of a chart's x axis, from left to right."""
     found: list[str] = page.evaluate(f"{chart(name)}.scales.x.ticks.map(({{ label }}) => label)")
     return found
 
 
-def test_axes_of_time_end_in_now(show: Show) -> None:
-    """Those of the last minute, and the time line while a request is in it."""
-    page = show(timeline=[waited(-2.0, -1.5, -1.0), waited(-0.5, -0.25, None)])
+def test_time_axes_end_now(show: Show) -> None:
+    """Those of the last minute do, and the timeline while a request runs."""
+    page = show(timeline=[make_request(-2.0, -1.5, -1.0), make_request(-0.5, -0.25, None)])
     for name in ("rates", "waiting"):
         assert labels(page, name) == ["−60 s", "−45 s", "−30 s", "−15 s", "now"]
 
@@ -210,13 +217,13 @@ def test_axes_of_time_end_in_now(show: Show) -> None:
     assert counted == list(range(-59, 1))
 
 
-def test_a_time_line_of_long_ago_begins_with_the_first_arrival(show: Show) -> None:
-    """Requests of milliseconds, a minute ago, would be one dot on an axis up to now."""
-    page = show(timeline=[waited(-40.0, -39.998, -39.995)])
+def test_an_old_timeline_begins_with_the_first_arrival(show: Show) -> None:
+    """On an axis up to now, requests of milliseconds would be one dot."""
+    page = show(timeline=[make_request(-40.0, -39.998, -39.995)])
     title = page.evaluate(f"{chart('timeline')}.scales.x.options.title.text")
     (run,) = page.evaluate(f"{chart('timeline')}.data.datasets[1].data")
 
-    assert title == "time (ms since the first arrival); the last answer came 40 s ago"
+    assert title == "time (ms since the first arrival); last answer 40 s ago"
     assert run == pytest.approx([2, 5])
     assert "now" not in labels(page, "timeline")
 
@@ -225,8 +232,8 @@ def test_a_time_line_of_long_ago_begins_with_the_first_arrival(show: Show) -> No
 
 
 def test_changes_of_the_policy_are_marked(show: Show) -> None:
-    """Where each happened, in every chart over time, with a line and what took effect."""
-    page = show(changes=CHANGES, timeline=[waited(-20.0, -1.5, None)])
+    """Every chart over time has a line and the new policy at each change."""
+    page = show(changes=CHANGES, timeline=[make_request(-20.0, -1.5, None)])
     for name in ("rates", "waiting", "timeline"):
         marks = page.evaluate(f"{chart(name)}.marks")
         assert [mark["x"] for mark in marks] == [-40, -15, -5]
@@ -235,8 +242,8 @@ def test_changes_of_the_policy_are_marked(show: Show) -> None:
             "Window(16, 0.005)",
             "fault → Greedy(8)",
         ]
-        said = page.locator(f"[data-chart={name}]").get_attribute("aria-label") or ""
-        assert "policy became Window(16, 0.005) 15 s ago" in said
+        label = page.locator(f"[data-chart={name}]").get_attribute("aria-label") or ""
+        assert "policy set to Window(16, 0.005) 15 s ago" in label
     dark = page.evaluate(
         f"""() => {{
           const chart = {chart("waiting")};
@@ -262,7 +269,7 @@ def test_changes_of_the_policy_are_marked(show: Show) -> None:
 
 
 def test_labels_do_not_hide_each_other(show: Show) -> None:
-    """Of many changes within a second only the newest are named, the others are lines."""
+    """Of many changes within a second, only the newest ones have a label."""
     many = [
         {"ago": 30.0 - 0.01 * n, "policy": f"Greedy(max_batch_size={n})", "reason": "set"}
         for n in range(40)
@@ -287,11 +294,11 @@ def test_labels_do_not_hide_each_other(show: Show) -> None:
     assert len({y for _, _, y in drawn}) == 3
 
 
-# -- tiles, and what is wrong -------------------------------------------------------------------
+# -- tiles, errors and warnings -----------------------------------------------------------------
 
 
-def test_a_figure_says_what_it_covers(show: Show) -> None:
-    """Its name, in small the time that it is of, and its value; one without a time has none."""
+def test_a_tile_has_name_span_and_value(show: Show) -> None:
+    """The span is in small letters; it may be missing."""
     page = show(tiles=[["arrivals", "31.2/s", "last 10 s"], ["waiting", "4"]])
     tiles = page.locator(".ns-tile")
 
@@ -299,13 +306,13 @@ def test_a_figure_says_what_it_covers(show: Show) -> None:
     expect(tiles.first.locator("small")).to_have_text("last 10 s")
 
 
-def test_why_requests_fail_is_told_first(show: Show) -> None:
-    """What failed, how often, when, and what happens next; as text, and read out once."""
+def test_the_banner_of_a_failing_model(show: Show) -> None:
+    """It has the escaped error, count, age and next step; only the error is an alert."""
     page = show(state="failing", failing=FAILING)
     banner = page.locator(".ns-failing")
     expect(banner).to_have_text(
         "Requests fail: RuntimeError: the <b>tensors</b> do not match"
-        "12 times, the last one 3 s ago. The next request is tried as usual."
+        "12 times, last 3 s ago. The next request is tried as usual."
     )
     expect(page.locator("main").get_by_role("alert")).to_have_text(
         "Requests fail: RuntimeError: the <b>tensors</b> do not match"
@@ -317,8 +324,8 @@ def test_why_requests_fail_is_told_first(show: Show) -> None:
 
 
 @pytest.mark.parametrize("state", ["stopping", "stopped", "failed", "dead"])
-def test_what_has_ended_cannot_be_steered(show: Show, state: str) -> None:
-    """The buttons say so, also while an option is edited."""
+def test_an_ended_server_has_no_controls(show: Show, state: str) -> None:
+    """The buttons are disabled, even while an option is edited."""
     page = show(state=state)
     for name in ("Pause", "Apply"):
         expect(page.get_by_role("button", name=name)).to_be_disabled()
@@ -329,7 +336,7 @@ def test_what_has_ended_cannot_be_steered(show: Show, state: str) -> None:
 
 
 def test_the_newest_errors_unfold(show: Show) -> None:
-    """Closed at first; by keyboard too; each with how often, when and in which request."""
+    """The list is closed at first; each error has count, age and request."""
     errors = [
         {"type": "ValueError", "message": "<i>new", "ago": 0.2, "times": 3, "request": "r-9"},
         {"type": "TypeError", "message": "old", "ago": 300.0, "times": 1, "request": ""},
@@ -346,8 +353,8 @@ def test_the_newest_errors_unfold(show: Show) -> None:
     expect(warnings).to_have_text(["first <b>warning", "second"])
 
 
-def test_without_troubles_nothing_is_told(show: Show) -> None:
-    """A server of before, whose picture has none of these fields, is drawn as well."""
+def test_without_errors_there_is_no_list(show: Show) -> None:
+    """Empty fields are hidden."""
     page = show()
     for name in ("failing", "warnings", "errors"):
         expect(page.locator(f".ns-{name}")).to_be_hidden()
@@ -355,7 +362,7 @@ def test_without_troubles_nothing_is_told(show: Show) -> None:
 
 @pytest.mark.parametrize("width", [360, 600, 1280])
 def test_nothing_is_cut_off_on_the_right(show: Show, width: int) -> None:
-    """In a narrow cell or window as in a broad one."""
+    """The page fits a narrow and a wide window."""
     page = show(
         failing={**FAILING, "message": "x" * 300},
         changes=CHANGES,

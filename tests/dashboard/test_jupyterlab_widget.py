@@ -1,4 +1,4 @@
-"""The dashboard in a notebook that is opened again, when its kernel is gone, in JupyterLab."""
+"""Dashboard in JupyterLab, in a notebook that is opened again without its kernel."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ server = serve(lambda texts: texts, port=0, name="<mine>", policy=Greedy(8))""",
     "ask": "server.predict(['x'] * 20)[0]",
     "stop": "server.stop()",
 }
-STILL = ".notebook-serve-picture"
-#: what JupyterLab says in place of a widget whose kernel is gone
+STATIC = ".notebook-serve-static"
+#: message of JupyterLab in place of a widget without a kernel
 ERROR = "Error displaying widget"
 
 Open = Callable[[], Notebook]
@@ -35,7 +35,7 @@ Open = Callable[[], Notebook]
 
 @pytest.fixture(name="reopen")
 def reopening(browser: Browser, lab: Lab) -> Iterator[Open]:  # noqa: F811
-    """Opens ``kept.ipynb`` in a page of its own, as often as it is called."""
+    """Return a function that opens ``kept.ipynb`` in a new page."""
     code: dict[str, Any] = {
         "cell_type": "code",
         "metadata": {},
@@ -61,17 +61,17 @@ def reopening(browser: Browser, lab: Lab) -> Iterator[Open]:  # noqa: F811
 
 
 def seen(page: Page) -> list[bool]:
-    """Whether the picture that stands still is seen, the live one, and JupyterLab's error."""
-    places = (STILL, ".notebook-serve-live", f"text={ERROR}")
+    """Return the visibility of the static dashboard, the widget and JupyterLab's error."""
+    places = (STATIC, ".notebook-serve-live", f"text={ERROR}")
     return [page.locator(place).first.is_visible() for place in places]
 
 
-def test_a_notebook_without_its_kernel_shows_a_picture(
+def test_a_notebook_without_its_kernel_shows_the_static_dashboard(
     reopen: Open,
     lab: Lab,  # noqa: F811
     tmp_path: Path,
 ) -> None:
-    """While the widget lives it alone is seen; in a new kernel a picture, and no error."""
+    """With its kernel only the widget is visible, without it only the static dashboard."""
     notebook = reopen()
     notebook.menu("Run", "Run All Cells")
     notebook.ran()
@@ -81,21 +81,21 @@ def test_a_notebook_without_its_kernel_shows_a_picture(
     assert notebook.complaints() == []
     notebook.menu("File", "Save Notebook")
     path = lab.folder / "kept.ipynb"
-    eventually(lambda: "notebook-serve-picture" in path.read_text("utf-8"), "it is saved")
+    eventually(lambda: "notebook-serve-static" in path.read_text("utf-8"), "it is saved")
     lab.stop_kernels()
 
     notebook = reopen()
-    still = notebook.page.locator(STILL)
+    static = notebook.page.locator(STATIC)
     expect(notebook.page.get_by_text(ERROR)).to_have_count(1)
-    expect(still).to_be_visible()
-    (tmp_path / "still.png").write_bytes(notebook.page.screenshot())
+    expect(static).to_be_visible()
+    (tmp_path / "static.png").write_bytes(notebook.page.screenshot())
     assert seen(notebook.page) == [True, False, False]
-    expect(still).to_contain_text("<mine> ready · policy Greedy(max_batch_size=8)")
-    expect(still).to_contain_text("as of 20")
-    expect(still.locator("img")).to_have_count(4)
+    expect(static).to_contain_text("<mine> ready · policy Greedy(max_batch_size=8)")
+    expect(static).to_contain_text("as of 20")
+    expect(static.locator("img")).to_have_count(4)
 
     notebook.run("serve")
     notebook.run("the-dashboard")
     expect(notebook.dashboard).to_be_visible()
-    expect(still).to_be_hidden()
+    expect(static).to_be_hidden()
     notebook.run("stop")

@@ -1,4 +1,4 @@
-"""The picture that a dashboard draws, and what its controls do."""
+"""Snapshots of engines, and commands of the dashboard's controls."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from notebook_serve.dashboard.snapshot import (
     MOST_BARS,
     MOST_ERRORS,
     SPAN,
-    Live,
-    options,
-    steer,
-    told,
+    EngineSnapshots,
+    list_options,
+    replace_messages,
+    run_command,
 )
 from notebook_serve.display import per_second
 from notebook_serve.queueing.scheduler import PolicyFault
@@ -58,34 +58,34 @@ def echo(inputs: list[Any]) -> list[Any]:
     return inputs
 
 
-def tiles(picture: dict[str, Any]) -> dict[str, str]:
-    """Return the figures of a picture by their names."""
-    return {name: value for name, value, _ in picture["tiles"]}
+def tiles(snapshot: dict[str, Any]) -> dict[str, str]:
+    """Return the figures of a snapshot by their names."""
+    return {name: value for name, value, _ in snapshot["tiles"]}
 
 
 def later(seconds: float = 2.0) -> float:
-    """A moment by which whatever has happened is in the past of whole seconds."""
+    """Return a time at which all events so far lie in past whole seconds."""
     return time.monotonic() + seconds
 
 
-def test_before_anything_was_asked_it_says_so(make: Make) -> None:
-    """An idle server has a picture too, of JSON values without not-a-number."""
-    picture = Live(make(echo)._engine).picture()
+def test_snapshot_of_an_idle_server(make: Make) -> None:
+    """It has all fields, as JSON values without not-a-number."""
+    snapshot = EngineSnapshots(make(echo)._engine).take()
 
-    assert picture["tiles"] == EMPTY_TILES
-    assert picture["timeline"] == []
-    assert picture["state"] == "ready"
-    assert set(map(len, picture["history"].values())) == {SPAN}
-    json.dumps(picture, allow_nan=False)
+    assert snapshot["tiles"] == EMPTY_TILES
+    assert snapshot["timeline"] == []
+    assert snapshot["state"] == "ready"
+    assert set(map(len, snapshot["history"].values())) == {SPAN}
+    json.dumps(snapshot, allow_nan=False)
 
 
 def rates(count: int) -> set[str]:
-    """What `count` in the last 10 s may be per second, on a server that is younger than that."""
+    """Return the possible rates of `count` events on a server that is up to 10 s old."""
     return {per_second(count / seconds) for seconds in range(1, 11)}
 
 
-def test_it_counts_what_was_asked(make: Make) -> None:
-    """Arrivals, answers and losses by the second; sizes, reasons and outcomes."""
+def test_it_counts_requests_and_batches(make: Make) -> None:
+    """It has arrivals, answers and losses by the second, batch sizes, reasons and outcomes."""
     server = make(Faulty(echo, fail_on="bad"), policy=Greedy(4))
     server.pause()
     with ThreadPoolExecutor(8) as pool:
@@ -93,22 +93,22 @@ def test_it_counts_what_was_asked(make: Make) -> None:
         eventually(lambda: len(server.queue()) == 4, "all wait")
         server.resume()
         assert sum(future.exception() is not None for future in asked) == 1
-    picture = Live(server._engine).picture(later())
-    history = picture["history"]
+    snapshot = EngineSnapshots(server._engine).take(later())
+    history = snapshot["history"]
 
     assert sum(history["arrived"]) == 4
     assert sum(history["answered"]) == 3
     assert sum(history["lost"]) == 1
-    assert picture["batch_sizes"] == {"4": 1}
-    assert picture["reasons"] == {"full": 1}
-    assert picture["outcomes"]["failed"] == 1
-    assert [bar["size"] for bar in picture["timeline"]] == [4] * 4
-    assert {bar["reason"] for bar in picture["timeline"]} == {"full"}
-    assert tiles(picture)["answers"] in rates(3)
+    assert snapshot["batch_sizes"] == {"4": 1}
+    assert snapshot["reasons"] == {"full": 1}
+    assert snapshot["outcomes"]["failed"] == 1
+    assert [bar["size"] for bar in snapshot["timeline"]] == [4] * 4
+    assert {bar["reason"] for bar in snapshot["timeline"]} == {"full"}
+    assert tiles(snapshot)["answers"] in rates(3)
 
 
-def test_who_waits_and_who_runs_is_shown(make: Make) -> None:
-    """A request has a bar from its arrival on, and counts as waiting until it runs."""
+def test_waiting_and_running_requests(make: Make) -> None:
+    """A request is in the timeline from its arrival, and counts as waiting until it runs."""
     gate = Gate()
     server = make(gate, policy=NoBatching())
     with ThreadPoolExecutor(3) as pool:
@@ -116,85 +116,85 @@ def test_who_waits_and_who_runs_is_shown(make: Make) -> None:
             pool.submit(server.predict, name)
         assert gate.begun.wait(60)
         eventually(lambda: len(server.queue()) == 2, "two wait")
-        picture = Live(server._engine).picture(later(3.0))
+        snapshot = EngineSnapshots(server._engine).take(later(3.0))
         gate.opened.set()
-    bars = picture["timeline"]
+    bars = snapshot["timeline"]
 
     assert [bar["finished"] for bar in bars] == [None] * 3
     assert [bar["started"] is None for bar in bars] == [False, True, True]
-    assert tiles(picture)["waiting"] == "2"
-    assert tiles(picture)["running"] == "1"
-    assert picture["history"]["waiting"][-1] == 2
-    assert sum(picture["history"]["arrived"]) == 3
+    assert tiles(snapshot)["waiting"] == "2"
+    assert tiles(snapshot)["running"] == "1"
+    assert snapshot["history"]["waiting"][-1] == 2
+    assert sum(snapshot["history"]["arrived"]) == 3
 
 
-def test_looking_often_shows_the_same_as_looking_once(make: Make) -> None:
-    """What is kept from picture to picture adds up to what the records say."""
+def test_many_snapshots_add_up_to_the_same_as_one(make: Make) -> None:
+    """The state kept between snapshots agrees with the records."""
     server = make(echo, policy=Greedy(3))
-    often, looks = Live(server._engine), 0
+    often, count = EngineSnapshots(server._engine), 0
     with ThreadPoolExecutor(4) as pool:
         for _ in pool.map(server.predict, [f"text {n}" for n in range(300)]):
-            often.picture()
-            looks += 1
+            often.take()
+            count += 1
     now = later()
 
-    assert looks == 300
-    assert often.picture(now) == Live(server._engine).picture(now)
+    assert count == 300
+    assert often.take(now) == EngineSnapshots(server._engine).take(now)
 
 
-def test_what_is_old_is_forgotten(make: Make) -> None:
-    """A picture reaches a minute back, but for the time line and the counts since the start."""
+def test_old_records_are_dropped(make: Make) -> None:
+    """A snapshot covers one minute, except for the timeline and the counts since the start."""
     server = make(echo)
     server.predict("x")
-    live = Live(server._engine)
-    assert sum(live.picture(later())["history"]["answered"]) == 1
-    picture = live.picture(later(SPAN + 5.0))
+    snapshots = EngineSnapshots(server._engine)
+    assert sum(snapshots.take(later())["history"]["answered"]) == 1
+    snapshot = snapshots.take(later(SPAN + 5.0))
 
-    assert sum(picture["history"]["answered"]) == 0
-    assert picture["batch_sizes"] == {}
-    assert picture["times"]["latency"]["p50"] is None
-    assert picture["outcomes"]["ok"] == 1
-    assert len(picture["timeline"]) == 1
+    assert sum(snapshot["history"]["answered"]) == 0
+    assert snapshot["batch_sizes"] == {}
+    assert snapshot["times"]["latency"]["p50"] is None
+    assert snapshot["outcomes"]["ok"] == 1
+    assert len(snapshot["timeline"]) == 1
 
 
-def test_a_server_that_starts_again_begins_anew(make: Make) -> None:
-    """Its records are new, and so is the picture."""
+def test_a_restarted_server_begins_anew(make: Make) -> None:
+    """Its records are new, and so are the counts of its snapshots."""
     server = make(echo)
     server.predict(["x", "y"])
-    live = Live(server._engine)
-    assert live.picture()["outcomes"]["ok"] == 2
+    snapshots = EngineSnapshots(server._engine)
+    assert snapshots.take()["outcomes"]["ok"] == 2
     server.stop()
-    assert live.picture()["state"] == "stopped"
+    assert snapshots.take()["state"] == "stopped"
     server.start()
     server.predict("z")
-    picture = live.picture(later())
+    snapshot = snapshots.take(later())
 
-    assert picture["outcomes"]["ok"] == 1
-    assert sum(picture["history"]["answered"]) == 1
+    assert snapshot["outcomes"]["ok"] == 1
+    assert sum(snapshot["history"]["answered"]) == 1
 
 
-def test_the_time_line_is_bounded(make: Make) -> None:
-    """However many wait: the newest that ended, and of those that wait the oldest."""
+def test_the_timeline_is_bounded(make: Make) -> None:
+    """It has the newest ended requests, and the oldest of those that wait."""
     gate = Gate()
     server = make(gate, policy=NoBatching(), max_queue_size=1000)
     with ThreadPoolExecutor(1) as pool:
         pool.submit(server.predict, [str(n) for n in range(500)])
         assert gate.begun.wait(60)
-        picture = Live(server._engine).picture()
+        snapshot = EngineSnapshots(server._engine).take()
         gate.opened.set()
 
-    assert len(picture["timeline"]) == MOST_BARS // 3
-    assert picture["timeline"][0]["started"] is not None
-    full = Live(server._engine).picture()["timeline"]
+    assert len(snapshot["timeline"]) == MOST_BARS // 3
+    assert snapshot["timeline"][0]["started"] is not None
+    full = EngineSnapshots(server._engine).take()["timeline"]
     assert len(full) == MOST_BARS
     assert [bar["id"] for bar in full] == sorted(bar["id"] for bar in full)
 
 
-def test_the_times_are_those_of_the_records(make: Make) -> None:
-    """The percentiles of the wait, of the run and of both are those of `stats`."""
+def test_percentiles_equal_those_of_stats(make: Make) -> None:
+    """They do for queue time, inference time and latency."""
     server = make(echo)
     server.predict([str(n) for n in range(50)])
-    times, stats = Live(server._engine).picture()["times"], server.stats()
+    times, stats = EngineSnapshots(server._engine).take()["times"], server.stats()
 
     assert times["wait"]["p90"] == stats.queue_time.p90
     assert times["run"]["p99"] == stats.inference_time.p99
@@ -202,8 +202,8 @@ def test_the_times_are_those_of_the_records(make: Make) -> None:
     assert not math.isnan(stats.latency.p50)
 
 
-def test_arrivals_count_what_waits_and_what_is_rejected(make: Make) -> None:
-    """The load that comes, answered or not, over the same seconds as the answers."""
+def test_arrivals_include_waiting_and_rejected_requests(make: Make) -> None:
+    """Arrivals and answers cover the same seconds."""
     gate = Gate()
     server = make(gate, policy=NoBatching(), max_queue_size=2)
     with ThreadPoolExecutor(3) as pool:
@@ -213,11 +213,11 @@ def test_arrivals_count_what_waits_and_what_is_rejected(make: Make) -> None:
         eventually(lambda: len(server.queue()) == 2, "two wait")
         with pytest.raises(QueueFull):
             server.predict("d")
-        picture = Live(server._engine).picture(later())
+        snapshot = EngineSnapshots(server._engine).take(later())
         gate.opened.set()
 
-    assert tiles(picture)["arrivals"] in rates(4)
-    assert tiles(picture)["answers"] == "0/s"
+    assert tiles(snapshot)["arrivals"] in rates(4)
+    assert tiles(snapshot)["answers"] == "0/s"
 
 
 @pytest.mark.parametrize(
@@ -239,44 +239,44 @@ def test_busy_is_the_share_of_time_that_workers_ran(
     workers: int,
     share: float,
 ) -> None:
-    """Of the last ten seconds, the batches that still run included; the mean of all workers."""
-    live = Live(make(loader=lambda: echo, workers=workers)._engine)
-    live._batches.extend(
+    """It covers ten seconds, includes running batches, and is the mean over all workers."""
+    snapshots = EngineSnapshots(make(loader=lambda: echo, workers=workers)._engine)
+    snapshots._batches.extend(
         BatchRecord(1, "full", (1,), started, seconds, worker=worker)
         for started, seconds, worker in batches
     )
     unfinished = [Unfinished(1, 40.0, started, batch, 1) for batch, started in running]
     waiting = [Unfinished(2, 40.0, None, None, 0)]
 
-    assert live._busy([*unfinished, *waiting], 90.0, 100.0) == pytest.approx(share)
+    assert snapshots._measure_busy([*unfinished, *waiting], 90.0, 100.0) == pytest.approx(share)
 
 
-def test_a_failing_model_is_in_the_picture(make: Make) -> None:
-    """With its error and what comes next; the errors stay when it answers again."""
+def test_a_failing_model(make: Make) -> None:
+    """It has the error and what happens next; the list of errors stays after an answer."""
     server = make(Faulty(echo, fail_on="bad"), policy=NoBatching())
-    live = Live(server._engine)
-    picture = live.picture()
-    assert (picture["failing"], picture["errors"], picture["warnings"]) == (None, [], [])
+    snapshots = EngineSnapshots(server._engine)
+    snapshot = snapshots.take()
+    assert (snapshot["failing"], snapshot["errors"], snapshot["warnings"]) == (None, [], [])
     for _ in range(3):
         with pytest.raises(ModelFailed):
             server.predict("bad")
-    picture = live.picture()
+    snapshot = snapshots.take()
 
-    assert picture["state"] == "failing"
-    assert {"type", "message", "ago", "times", "next"} <= picture["failing"].keys()
-    assert (picture["failing"]["times"], picture["failing"]["type"]) == (3, "RuntimeError")
-    json.dumps(picture, allow_nan=False)
+    assert snapshot["state"] == "failing"
+    assert {"type", "message", "ago", "times", "next"} <= snapshot["failing"].keys()
+    assert (snapshot["failing"]["times"], snapshot["failing"]["type"]) == (3, "RuntimeError")
+    json.dumps(snapshot, allow_nan=False)
     server.predict("good")
-    picture = live.picture()
-    (error,) = picture["errors"]
-    assert (picture["state"], picture["failing"]) == ("ready", None)
+    snapshot = snapshots.take()
+    (error,) = snapshot["errors"]
+    assert (snapshot["state"], snapshot["failing"]) == ("ready", None)
     assert error.keys() == {"type", "message", "ago", "times", "request"}
     assert (error["type"], error["times"], error["request"]) == ("RuntimeError", 3, "3")
     assert error["ago"] >= 0
 
 
-def test_a_picture_has_the_newest_errors(make: Make) -> None:
-    """At most ten, the newest first."""
+def test_the_newest_errors(make: Make) -> None:
+    """There are at most ten, the newest first."""
     calls = iter(range(100))
 
     def model(inputs: list[Any]) -> list[Any]:
@@ -288,18 +288,18 @@ def test_a_picture_has_the_newest_errors(make: Make) -> None:
             server.predict("x")
     server._engine.policy_failed(PolicyFault(Greedy(), RuntimeError("no idea")))
     server._engine.policy_failed(PolicyFault(Greedy(), RuntimeError("none at all")))
-    errors = Live(server._engine).picture()["errors"]
+    errors = EngineSnapshots(server._engine).take()["errors"]
 
     assert len(errors) == MOST_ERRORS == 10
     assert [error["message"] for error in errors[:3]] == ["none at all", "no idea", "8"]
 
 
-def test_changes_of_the_policy_are_in_the_picture(make: Make) -> None:
-    """Those of the last minute, oldest first, each with its age and its reason."""
+def test_changes_of_the_policy(make: Make) -> None:
+    """They are those of the last minute, oldest first, with age and reason."""
     server = make(echo, policy=Greedy(3))
     server.policy = NoBatching()
-    live, now = Live(server._engine), time.monotonic()
-    changes = live.picture(now)["changes"]
+    snapshots, now = EngineSnapshots(server._engine), time.monotonic()
+    changes = snapshots.take(now)["changes"]
     first, second = server.policy_changes()
 
     assert [(change["policy"], change["reason"]) for change in changes] == [
@@ -307,42 +307,44 @@ def test_changes_of_the_policy_are_in_the_picture(make: Make) -> None:
         ("NoBatching()", "set"),
     ]
     assert [change["ago"] for change in changes] == [now - first.at, now - second.at]
-    assert live.picture(first.at - 1)["changes"][0]["ago"] == 0.0
-    assert live.picture(second.at + SPAN + 1)["changes"] == []
+    assert snapshots.take(first.at - 1)["changes"][0]["ago"] == 0.0
+    assert snapshots.take(second.at + SPAN + 1)["changes"] == []
 
 
-def test_the_picture_says_what_the_model_takes(make: Make) -> None:
-    """Its task and the kinds of input, for a form to ask it; nothing before it is loaded."""
-    about = Live(make(echo)._engine).picture()
+def test_task_and_kinds_of_input(make: Make) -> None:
+    """The try-it form needs them; they are empty before the model is loaded."""
+    about = EngineSnapshots(make(echo)._engine).take()
     assert (about["task"], about["accepts"]) == ("function", ["bytes", "json", "text"])
-    pipe = Live(make(small_models.pipeline("fill-mask"))._engine).picture()
+    pipe = EngineSnapshots(make(small_models.pipeline("fill-mask"))._engine).take()
     assert (pipe["task"], pipe["accepts"]) == ("fill-mask", ["json", "text"])
-    unloaded = Live(make(loader=lambda: echo, start=False)._engine).picture()
+    unloaded = EngineSnapshots(make(loader=lambda: echo, start=False)._engine).take()
     assert (unloaded["task"], unloaded["accepts"]) == ("", [])
 
 
-def test_a_client_is_told_what_it_may_read() -> None:
-    """Every message of an error is replaced, and nothing else."""
+def test_messages_are_replaced() -> None:
+    """Every message of an error is replaced, and no other field."""
     error = {"type": "KeyError", "message": "secret", "ago": 1.0}
-    picture = {"error": "secret", "failing": error, "errors": [error], "policy": "Greedy()"}
-    shown = told(picture, lambda text: "hidden")
+    snapshot = {"error": "secret", "failing": error, "errors": [error], "policy": "Greedy()"}
+    found = replace_messages(snapshot, lambda text: "hidden")
 
-    assert "secret" not in json.dumps(shown)
-    assert shown["errors"] == [{**error, "message": "hidden"}]
-    assert told({**picture, "failing": None}, str)["failing"] is None
+    assert "secret" not in json.dumps(found)
+    assert found["errors"] == [{**error, "message": "hidden"}]
+    assert replace_messages({**snapshot, "failing": None}, str)["failing"] is None
 
 
 # -- controls -------------------------------------------------------------------------------
 
 
 def test_controls_pause_resume_and_set_a_policy(make: Make) -> None:
-    """As `pause`, `resume` and `policy` of the server do."""
+    """They act as `pause`, `resume` and `policy` of the server do."""
     server = make(echo)
-    steer(server._engine, {"do": "pause"})
+    run_command(server._engine, {"do": "pause"})
     assert server.state == "paused"
-    steer(server._engine, {"do": "resume"})
+    run_command(server._engine, {"do": "resume"})
     assert server.state == "ready"
-    steer(server._engine, {"do": "policy", "policy": "Window(max_batch_size=3, max_wait=0.01)"})
+    run_command(
+        server._engine, {"do": "policy", "policy": "Window(max_batch_size=3, max_wait=0.01)"}
+    )
 
     assert server.policy == Window(3, 0.01)
 
@@ -351,29 +353,29 @@ def test_controls_pause_resume_and_set_a_policy(make: Make) -> None:
     "action",
     [{}, [], None, "pause", {"do": "stop"}, {"do": "policy"}, {"do": "policy", "policy": 8}],
 )
-def test_a_control_that_there_is_not_changes_nothing(make: Make, action: Any) -> None:
-    """It is said what there is."""
+def test_an_unknown_command_changes_nothing(make: Make, action: Any) -> None:
+    """The error lists the commands."""
     server = make(echo)
     with pytest.raises(OptionError, match="pause, resume or set a policy"):
-        steer(server._engine, action)
+        run_command(server._engine, action)
 
     assert (server.state, server.policy) == ("ready", CostAware())
 
 
-def test_a_policy_that_makes_no_sense_leaves_the_one_in_effect(make: Make) -> None:
-    """The error names what is wrong with it."""
+def test_an_invalid_policy_changes_nothing(make: Make) -> None:
+    """The error names the invalid option."""
     server = make(echo, policy=Greedy(3))
     with pytest.raises(OptionError, match="max_batch_size"):
-        steer(server._engine, {"do": "policy", "policy": "Greedy(max_batch_size=0)"})
+        run_command(server._engine, {"do": "policy", "policy": "Greedy(max_batch_size=0)"})
 
     assert server.policy == Greedy(3)
 
 
-def test_the_options_of_a_policy_are_as_they_are_written() -> None:
-    """Of one that ships; another's are not known."""
+def test_options_of_a_policy() -> None:
+    """They are the reprs of a built-in policy; those of another policy are unknown."""
 
     class Own:
         def decide(self, waiting: Any, now: float) -> Any: ...
 
-    assert options(Window(8)) == {"max_batch_size": "8", "max_wait": "0.005"}
-    assert options(Own()) == {}
+    assert list_options(Window(8)) == {"max_batch_size": "8", "max_wait": "0.005"}
+    assert list_options(Own()) == {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numbers
 from typing import Any
 
-from notebook_serve.display import without_addresses
+from notebook_serve.display import strip_addresses
 
 
 def assert_same(expected: Any, actual: Any, tolerance: float = 1e-4, at: str = "answer") -> None:
@@ -51,4 +51,4 @@ def _assert_close(expected: Any, actual: Any, tolerance: float, at: str) -> None
 
 def called(value: object) -> str:
     """What a parametrised test calls a value: the same in every process, without its address."""
-    return without_addresses(repr(value))
+    return strip_addresses(repr(value))

@@ -1,3 +1,5 @@
+"""Calibration of models with known cost, and of small pipelines."""
+
 from __future__ import annotations
 
 import inspect
@@ -10,7 +12,7 @@ from typing import Any
 import pytest
 
 from notebook_serve.errors import InvalidInput, OptionError
-from notebook_serve.lab.calibration import ALONE, calibrate
+from notebook_serve.lab.calibration import UNBATCHED, calibrate
 from notebook_serve.models.base import Prepared
 from notebook_serve.models.functions.function_model import FunctionModel
 from notebook_serve.queueing.cost_model import TERMS, CostModel
@@ -26,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 
 class Counted:
-    """A batch function that takes as long as a law says, on a clock of its own."""
+    """Batch function that advances its own clock by a cost model."""
 
     def __init__(self, law: CostModel = LAW) -> None:
         self.law = law
@@ -36,7 +38,7 @@ class Counted:
         self.parameters: list[Any] = []
 
     def __call__(self, inputs: list[str], extra: float = 0.0, mark: object = None) -> list[str]:
-        """Let the time of this batch pass."""
+        """Advance the clock by the seconds of this batch."""
         lengths = [len(item) for item in inputs]
         self.calls.append((len(lengths), max(lengths)))
         self.parameters.append(extra)
@@ -44,27 +46,27 @@ class Counted:
         return inputs
 
     def seconds(self, lengths: Sequence[int]) -> float:
-        """How long this batch takes."""
+        """Return the seconds of this batch."""
         return self.law(lengths)
 
     def length(self, item: str) -> int:
-        """How long an input is."""
+        """Return the length of an input."""
         return len(item)
 
     def clock(self) -> float:
-        """The time now, in seconds."""
+        """Return the time in seconds."""
         return self.now
 
 
 def same_law(one: CostModel, other: CostModel, tolerance: float = 1e-6) -> bool:
-    """Whether two laws agree on all that was measured, and on the parts of it."""
+    """Return True if all terms of two cost models agree over the measured range."""
     largest = [1, 16 * 128, 16, 16 * 128**2]
     parts = zip(TERMS, largest, strict=True)
     apart = [abs(getattr(one, name) - getattr(other, name)) * most for name, most in parts]
     return all(part <= tolerance * other.seconds(16, 128) for part in apart)
 
 
-# -- functions, on a clock of their own ---------------------------------------------------
+# -- functions with their own clock -------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -77,8 +79,8 @@ def same_law(one: CostModel, other: CostModel, tolerance: float = 1e-6) -> bool:
     ],
     ids=str,
 )
-def test_a_known_law_is_found(law: CostModel) -> None:
-    """A function that takes exactly as long as a law says is measured to have that law."""
+def test_a_known_cost_model_is_found(law: CostModel) -> None:
+    """The fit to exact timings has the terms of the cost model."""
     function = Counted(law)
     measured = calibrate(function, clock=function.clock)
 
@@ -89,7 +91,7 @@ def test_a_known_law_is_found(law: CostModel) -> None:
 
 
 def test_every_shape_runs_once_to_warm_up_and_then_in_rounds() -> None:
-    """Each size at each length, in a new order each round, so that drift is not of one shape."""
+    """Each size at each length runs once a round, in a new order."""
     function = Counted()
     calibrate(function, repeats=4, clock=function.clock)
     rounds = [function.calls[at : at + 25] for at in range(0, 125, 25)]
@@ -99,8 +101,8 @@ def test_every_shape_runs_once_to_warm_up_and_then_in_rounds() -> None:
     assert len(set(map(tuple, rounds))) == 5
 
 
-def test_the_order_is_the_seeds() -> None:
-    """The same seed gives the same order, and another one another."""
+def test_the_seed_determines_the_order() -> None:
+    """The same seed gives the same order, another seed another order."""
     orders = []
     for seed in (1, 1, 2):
         function = Counted()
@@ -111,7 +113,7 @@ def test_the_order_is_the_seeds() -> None:
 
 
 def test_the_first_run_of_a_shape_does_not_count() -> None:
-    """What a model does once for a new shape (allocate, choose a kernel) is no part of the law."""
+    """Work done once for a new shape, such as choosing a kernel, is not fitted."""
 
     class Lazy(Counted):
         def seconds(self, lengths: Sequence[int]) -> float:
@@ -123,8 +125,8 @@ def test_the_first_run_of_a_shape_does_not_count() -> None:
     assert same_law(calibrate(function, clock=function.clock), LAW)
 
 
-def test_a_machine_that_slows_down_does_not_look_like_a_term() -> None:
-    """Every shape is measured early and late: the parts keep their proportions."""
+def test_a_slowing_machine_does_not_bias_a_term() -> None:
+    """Every shape is timed early and late, so the terms keep their proportions."""
 
     class Tiring(Counted):
         def seconds(self, lengths: Sequence[int]) -> float:
@@ -138,8 +140,8 @@ def test_a_machine_that_slows_down_does_not_look_like_a_term() -> None:
         assert slower == pytest.approx(1.63, rel=0.15)
 
 
-def test_the_length_that_the_server_would_see_is_what_counts() -> None:
-    """`make` may miss the length it was asked for; the batches are taken as they are."""
+def test_the_fit_uses_the_length_that_the_server_would_see() -> None:
+    """`make` may return an input of another length."""
     function = Counted()
     asked: list[int] = []
 
@@ -155,7 +157,7 @@ def test_the_length_that_the_server_would_see_is_what_counts() -> None:
 
 
 def test_inputs_of_one_batch_may_differ() -> None:
-    """`make` may be random: a batch costs what its longest costs."""
+    """`make` may be random: the longest input of a batch counts."""
     function = Counted()
     more = iter(range(1000))
     measured = calibrate(
@@ -166,7 +168,7 @@ def test_inputs_of_one_batch_may_differ() -> None:
 
 
 def test_a_function_without_lengths_has_a_cost_per_item() -> None:
-    """Where length means nothing the sizes alone are measured, and nothing is missed."""
+    """Without lengths only the sizes are measured, without a warning."""
     function = Counted(CostModel(fixed=0.01, per_item=0.002))
 
     def batch(inputs: list[str]) -> list[str]:
@@ -179,8 +181,8 @@ def test_a_function_without_lengths_has_a_cost_per_item() -> None:
     assert measured.warnings == ()
 
 
-def test_what_makes_an_answer_of_an_output_counts_too() -> None:
-    """The worker does that as well, so a batch's seconds in a server have it in them."""
+def test_postprocessing_is_timed() -> None:
+    """It is part of a batch's seconds in a server too."""
     function = Counted()
 
     class Finishing(FunctionModel):
@@ -193,8 +195,8 @@ def test_what_makes_an_answer_of_an_output_counts_too() -> None:
     assert same_law(measured, CostModel(0.005, 0.501, 0.0002))
 
 
-def test_parameters_are_those_of_a_request() -> None:
-    """They reach the function, and what they cost is measured."""
+def test_parameters_reach_the_function() -> None:
+    """Their cost is measured too."""
     function = Counted()
     measured = calibrate(function, parameters={"extra": 0.25}, clock=function.clock)
 
@@ -202,8 +204,8 @@ def test_parameters_are_those_of_a_request() -> None:
     assert measured.fixed == pytest.approx(0.255)
 
 
-def test_all_of_it_runs_on_the_calling_thread() -> None:
-    """So the caller's torch threads are those that are measured."""
+def test_everything_runs_on_the_calling_thread() -> None:
+    """So the caller's number of torch threads applies."""
     threads: set[threading.Thread] = set()
 
     def function(inputs: list[str]) -> list[str]:
@@ -215,20 +217,20 @@ def test_all_of_it_runs_on_the_calling_thread() -> None:
     assert threads == {threading.current_thread()}
 
 
-def test_inputs_that_never_share_a_batch_are_measured_alone() -> None:
-    """Parameters that cannot be compared keep each request apart: sizes above one do not occur."""
+def test_inputs_that_never_share_a_batch() -> None:
+    """Requests with parameters that cannot be compared run alone: only size 1 is measured."""
     function = Counted()
     measured = calibrate(function, parameters={"mark": object()}, clock=function.clock)
 
     assert set(function.calls) == {(1, length) for length in LENGTHS}
-    assert measured.warnings.count(ALONE) == 1
+    assert measured.warnings.count(UNBATCHED) == 1
 
 
-# -- what goes wrong ----------------------------------------------------------------------
+# -- errors -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"lengths": ()}, "lengths must be whole numbers"),
         ({"lengths": (8, 0)}, "lengths must be whole numbers"),
@@ -240,29 +242,29 @@ def test_inputs_that_never_share_a_batch_are_measured_alone() -> None:
         ({"repeats": 0}, "repeats must be whole numbers"),
     ],
 )
-def test_options_that_make_no_sense(options: dict[str, Any], said: str) -> None:
-    """They are refused before anything runs."""
+def test_invalid_options(options: dict[str, Any], message: str) -> None:
+    """They are rejected before a batch runs."""
     function = Counted()
-    with pytest.raises(OptionError, match=said):
+    with pytest.raises(OptionError, match=message):
         calibrate(function, **options)
 
     assert function.calls == []
 
 
-def test_what_is_no_model_is_refused() -> None:
-    """As by `serve`."""
+def test_an_invalid_model() -> None:
+    """The error is that of `serve`."""
     with pytest.raises(OptionError, match="neither a transformers pipeline nor a callable"):
         calibrate("fill-mask")
 
 
-def test_inputs_that_nobody_knows_must_be_made() -> None:
-    """A function without a length may take anything at all: the error says what to give."""
-    with pytest.raises(OptionError, match="give make"):
+def test_unknown_inputs_need_make() -> None:
+    """The inputs of a function without a length are unknown; the error says what to pass."""
+    with pytest.raises(OptionError, match="pass make"):
         calibrate(sorted)
 
 
-def test_what_the_model_raises_is_raised() -> None:
-    """Its own exception, not a law of the batches before it."""
+def test_errors_of_the_model_are_raised() -> None:
+    """There is no fit to the batches before the error."""
 
     class Fragile(Counted):
         def seconds(self, lengths: Sequence[int]) -> float:
@@ -274,8 +276,8 @@ def test_what_the_model_raises_is_raised() -> None:
         calibrate(Fragile())
 
 
-def test_lengths_that_the_model_refuses_are_left_out() -> None:
-    """The rest is measured, and the warnings say what was not."""
+def test_rejected_lengths_are_left_out() -> None:
+    """The others are measured, and a warning names each rejected length."""
     function = Counted()
 
     def make(length: int) -> str:
@@ -293,8 +295,8 @@ def test_lengths_that_the_model_refuses_are_left_out() -> None:
     assert same_law(measured, LAW)
 
 
-def test_if_every_length_is_refused_so_is_the_call() -> None:
-    """There is nothing to fit to, and the model's own words say why."""
+def test_an_error_if_every_length_is_rejected() -> None:
+    """It is the model's own error."""
     with pytest.raises(InvalidInput, match="does not take the parameter 'colour'"):
         calibrate(Counted(), parameters={"colour": "red"})
 
@@ -306,7 +308,7 @@ FEW_TOKENS = {"text-generation": {"max_new_tokens": 2, "do_sample": False}}
 
 
 def forwards(pipe: Any) -> list[tuple[int, ...]]:
-    """The shapes of the prompts that the model will see, as they come."""
+    """Return a list that collects the shapes of the model's prompts."""
     shapes: list[tuple[int, ...]] = []
     forward = pipe.model.forward
 
@@ -321,8 +323,8 @@ def forwards(pipe: Any) -> list[tuple[int, ...]]:
 
 
 @pytest.mark.parametrize("task", sorted({*small_models.TASKS} - {"zero-shot-classification"}))
-def test_texts_have_the_lengths_that_were_asked_for(task: str) -> None:
-    """Each text task gets words (and a mask where it needs one) of exactly so many tokens."""
+def test_texts_have_the_requested_lengths(task: str) -> None:
+    """Words, and a mask for fill-mask, have exactly that number of tokens."""
     pipe = small_models.pipeline(task)
     shapes = forwards(pipe)
     measured = calibrate(pipe, (5, 8, 33, 64), (1, 3), repeats=2, parameters=FEW_TOKENS.get(task))
@@ -337,7 +339,7 @@ def test_texts_have_the_lengths_that_were_asked_for(task: str) -> None:
 @pytest.mark.parametrize("labels", [None, ["red", "blue", "green"]])
 @pytest.mark.parametrize("made_with", [None, "one, two, three, open"])
 def test_zero_shot_is_measured_with_labels(labels: Any, made_with: Any) -> None:
-    """Those of the parameters, else the pipeline's own, else two; lengths are sums over them."""
+    """They are those of the parameters, of the pipeline, or two; lengths are sums over them."""
     options = {"candidate_labels": made_with} if made_with else {}
     pipe = small_models.pipeline("zero-shot-classification", **options)
     shapes = forwards(pipe)
@@ -351,32 +353,33 @@ def test_zero_shot_is_measured_with_labels(labels: Any, made_with: Any) -> None:
 
 @pytest.mark.parametrize("task", sorted({*small_models.TASKS} - {"zero-shot-classification"}))
 def test_lengths_above_the_models_positions_are_left_out(task: str) -> None:
-    """Rather than failing, or measuring a text that was cut; the warnings name them."""
+    """A warning names each of them."""
     pipe = small_models.pipeline(task)
     shapes = forwards(pipe)
     measured = calibrate(
         pipe, (8, 64, 65, 1000), (1, 2), repeats=1, parameters=FEW_TOKENS.get(task)
     )
-    said = [warning for warning in measured.warnings if "left out" in warning]
+    left_out = [warning for warning in measured.warnings if "left out" in warning]
 
     assert {length for _, length in shapes} == {8, 64}
-    assert [warning.split(" is ")[0] for warning in said] == ["length 65", "length 1000"]
+    assert [warning.split(" is ")[0] for warning in left_out] == ["length 65", "length 1000"]
 
 
-def test_texts_that_are_cut_are_not_taken_for_long_ones() -> None:
-    """A length that truncation keeps from being reached is left out."""
+def test_truncated_texts_are_left_out() -> None:
+    """A length that truncation makes impossible is left out."""
     pipe = small_models.pipeline("text-classification")
     cut = {"truncation": True, "max_length": 10}
     measured = calibrate(pipe, (8, 10, 12), (1, 2), repeats=1, parameters=cut)
 
     assert any(
-        "length 12 is left out" in warning and "cut" in warning for warning in measured.warnings
+        "length 12 is left out" in warning and "truncate" in warning
+        for warning in measured.warnings
     )
     assert measured.batches == 4
 
 
-def test_texts_come_as_near_as_they_can() -> None:
-    """Special tokens make a shorter length impossible; what there is, is measured as it is."""
+def test_texts_come_as_close_as_possible() -> None:
+    """Special tokens set a minimum length; the actual length is fitted."""
     pipe = small_models.pipeline("fill-mask")
     shapes = forwards(pipe)
     calibrate(pipe, (1, 6), (1,), repeats=1)
@@ -384,15 +387,15 @@ def test_texts_come_as_near_as_they_can() -> None:
     assert {length for _, length in shapes} == {4, 6}  # a word, the mask, and two around them
 
 
-def test_a_bad_parameter_of_a_pipeline_is_told_of() -> None:
-    """It is the pipeline's own refusal that is raised."""
+def test_an_invalid_parameter_of_a_pipeline() -> None:
+    """The error is the pipeline's own."""
     pipe = small_models.pipeline("fill-mask")
     with pytest.raises(InvalidInput, match="'top_k' must be a whole number"):
         calibrate(pipe, parameters={"top_k": 0})
 
 
-def test_inputs_of_ones_own_for_a_pipeline() -> None:
-    """`make` may give what is like the real requests, pairs of texts for one."""
+def test_make_for_a_pipeline() -> None:
+    """`make` may return inputs like those of real requests, such as pairs of texts."""
     pipe = small_models.pipeline("text-classification")
     shapes = forwards(pipe)
     calibrate(
@@ -406,8 +409,8 @@ def test_inputs_of_ones_own_for_a_pipeline() -> None:
     assert {length for _, length in shapes} == {10 + 5, 20 + 5}
 
 
-def test_a_pipeline_that_runs_one_at_a_time() -> None:
-    """Only its user knows what it takes, and its batches are of one."""
+def test_a_pipeline_that_runs_one_input_at_a_time() -> None:
+    """It needs `make`, and its batches have size 1."""
     from transformers import FillMaskPipeline
 
     class Own(FillMaskPipeline):  # type: ignore[misc]
@@ -416,12 +419,12 @@ def test_a_pipeline_that_runs_one_at_a_time() -> None:
     plain = small_models.pipeline("fill-mask")
     pipe = Own(model=plain.model, tokenizer=plain.tokenizer, device="cpu")
     shapes = forwards(pipe)
-    with pytest.raises(OptionError, match=r"one at a time\) takes; give make"):
+    with pytest.raises(OptionError, match=r"one at a time\) are unknown; pass make"):
         calibrate(pipe)
     measured = calibrate(pipe, [8], make=lambda length: "the [MASK] waits", repeats=2)
 
     assert set(shapes) == {(1, 5)}
     assert measured.batches == 2
-    assert ALONE in measured.warnings
+    assert UNBATCHED in measured.warnings
     assert measured([1]) > 0
     assert math.isfinite(measured.error)

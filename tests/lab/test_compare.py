@@ -1,3 +1,5 @@
+"""Comparison of policies, simulated and measured."""
+
 from __future__ import annotations
 
 import json
@@ -43,7 +45,7 @@ ROW = (
 
 
 def compared(policies: Sequence[Policy] = POLICIES, **options: Any) -> Comparison:
-    """A short comparison on a law."""
+    """Return a short comparison by a cost model."""
     options = {"cost": LAW, "rates": [30, 90], "lengths": MIXED, "duration": 10.0, **options}
     return compare(policies, **options)
 
@@ -52,7 +54,7 @@ def compared(policies: Sequence[Policy] = POLICIES, **options: Any) -> Compariso
 
 
 def test_each_policy_runs_at_each_rate() -> None:
-    """There is a report of each, by rate and then in the order in which they were given."""
+    """Reports are sorted by rate, then by the order of the policies."""
     found = compared(rates=[90, 30])
     expected = [(rate, repr(policy)) for rate in (30, 90) for policy in POLICIES]
 
@@ -64,7 +66,7 @@ def test_each_policy_runs_at_each_rate() -> None:
 
 
 def test_all_policies_get_the_same_traffic() -> None:
-    """At each rate the same arrivals, as long; at another the same pattern, faster."""
+    """At each rate, arrivals and lengths are the same for all policies."""
     found = compared(seed=4)
     slow, fast = ([report for at, report in found.reports if at == rate] for rate in (30, 90))
     times = Poisson(30, seed=4).times(10.0)
@@ -77,8 +79,8 @@ def test_all_policies_get_the_same_traffic() -> None:
     }
 
 
-def test_a_report_is_what_simulate_gives() -> None:
-    """With the same options and seed, and no noise for a law that was not fitted."""
+def test_a_report_equals_that_of_simulate() -> None:
+    """It does with the same options and seed; a cost model without a fit has no noise."""
     found = compared([Greedy(8)], rates=[90], seed=3, timeout=0.3, replicas=2, dispatch="random")
     expected = simulate(
         Greedy(8),
@@ -98,8 +100,8 @@ def test_a_report_is_what_simulate_gives() -> None:
     assert report.deadline == 0.3
 
 
-def test_a_fitted_law_brings_its_error_as_noise() -> None:
-    """Unless another is asked for."""
+def test_the_error_of_a_fit_is_the_noise() -> None:
+    """An option replaces it."""
     fitted = CostModel(0.0065, 0.0004, 0.00017, error=0.2, batches=50)
     plain, noisy, quiet = (
         compared([Greedy(8)], cost=cost, **options)
@@ -111,8 +113,8 @@ def test_a_fitted_law_brings_its_error_as_noise() -> None:
     assert quiet.rows() == plain.rows()
 
 
-def test_the_rates_are_those_that_matter_unless_given() -> None:
-    """Around what one at a time can do, which follows from the law and the lengths."""
+def test_default_rates() -> None:
+    """They are multiples of the throughput without batching."""
     found = compare([NoBatching()], cost=LAW, lengths=20, duration=1.0)
     alone = 1 / LAW([20])
 
@@ -123,13 +125,13 @@ def test_the_rates_are_those_that_matter_unless_given() -> None:
 @pytest.mark.parametrize(
     ("given", "found"), [(None, Fixed(1)), ([3, 5], Cycle([3, 5])), (7, Fixed(7)), (MIXED, MIXED)]
 )
-def test_lengths_are_what_simulate_takes(given: Any, found: Any) -> None:
-    """A number, a sequence, a distribution, or nothing, which is 1."""
+def test_lengths_may_have_any_form_that_simulate_accepts(given: Any, found: Any) -> None:
+    """They may be a number, a sequence, a distribution or None, which is 1."""
     assert compared([NoBatching()], lengths=given, rates=[5]).lengths == found
 
 
 def test_any_function_may_be_the_cost() -> None:
-    """One that knows no error has no noise."""
+    """Without an error there is no noise."""
     found = compare(
         [NoBatching()], cost=lambda lengths: 0.01 * len(lengths), rates=[10], duration=5.0
     )
@@ -138,11 +140,11 @@ def test_any_function_may_be_the_cost() -> None:
     assert found.rows()[0]["p50"] == pytest.approx(0.01)
 
 
-# -- what it can be shown as --------------------------------------------------------------
+# -- forms of a comparison ----------------------------------------------------------------
 
 
 def test_rows_hold_the_figures_of_the_reports() -> None:
-    """Plain values under plain names, taken from each report."""
+    """They are plain values of each report."""
     found = compared(timeout=0.2, max_queue_size=5)
     for row, (rate, report) in zip(found.rows(), found.reports, strict=True):
         assert tuple(row) == ROW
@@ -157,8 +159,8 @@ def test_rows_hold_the_figures_of_the_reports() -> None:
     assert found.rows()[3]["refused"] > 0
 
 
-def test_it_reads_as_a_table() -> None:
-    """In a terminal and in a cell: a row for each policy, a column for each load."""
+def test_it_is_displayed_as_a_table() -> None:
+    """It is in a terminal and in a cell."""
     found = compared([NoBatching(), Window(1000, 0.5)], timeout=0.4)
     lines = repr(found).splitlines()
     markup = found._repr_html_()
@@ -167,14 +169,14 @@ def test_it_reads_as_a_table() -> None:
     assert lines[1].split() == ["offered", "load,", "per", "second", "30", "90"]
     p99 = lines.index("latency, p99")
     assert lines[p99 + 1].startswith("  NoBatching()  ")
-    assert lines[p99 + 2].split()[-2:] == ["–", "–"]  # all of the other's have expired
+    assert lines[p99 + 2].split()[-2:] == ["–", "–"]  # all requests of this policy expired
     assert "<b>latency, p99</b>" in markup
     assert "nan" not in repr(found)
     assert str(found.table()) == repr(found)
 
 
-def test_it_is_kept_as_json(tmp_path: Path) -> None:
-    """The rows as plain JSON, what is not known as null, in a file if wanted."""
+def test_it_is_saved_as_json(tmp_path: Path) -> None:
+    """The file has the rows, with null for unknown figures."""
     found = compared([NoBatching(), Window(1000, 0.5)], timeout=0.4)
     found.save(tmp_path / "comparison.json")
     rows = json.loads((tmp_path / "comparison.json").read_text("utf-8"))
@@ -188,7 +190,7 @@ def test_it_is_kept_as_json(tmp_path: Path) -> None:
 
 
 def test_it_is_a_data_frame() -> None:
-    """One row for each report, one column for each figure."""
+    """It has a row for each report and a column for each figure."""
     found = compared()
     frame = found.to_frame()
 
@@ -198,7 +200,7 @@ def test_it_is_a_data_frame() -> None:
 
 @pytest.fixture
 def close_figures() -> Iterator[None]:
-    """Leave no figure open."""
+    """Close all figures after the test."""
     yield
     import matplotlib.pyplot as plt
 
@@ -206,7 +208,7 @@ def close_figures() -> Iterator[None]:
 
 
 def test_it_is_a_figure(close_figures: None) -> None:
-    """Panels against the offered load, with a line for each policy that the legend names once."""
+    """Each panel has a line for each policy; the legend names each once."""
     found = compared()
     figure = found.plot()
     named = [text.get_text() for text in figure.legends[0].get_texts()]
@@ -222,16 +224,16 @@ def test_it_is_a_figure(close_figures: None) -> None:
     figure.canvas.draw()
 
 
-# -- advice -------------------------------------------------------------------------------
+# -- recommendation -----------------------------------------------------------------------
 
 
 def advising(policies: Sequence[Policy], **options: Any) -> Comparison:
-    """A comparison whose advice is found by short simulations."""
+    """Return a comparison with short simulations for its recommendation."""
     return Comparison((), LAW, MIXED, tuple(policies), {"requests": 2000, **options})
 
 
-def test_it_recommends_what_holds_an_objective_best() -> None:
-    """The highest loads, as `capacity` finds them, the best first."""
+def test_the_recommendation_has_the_best_policy_first() -> None:
+    """The loads are those of `capacity`."""
     found = compared([NoBatching(), LengthAware()], rates=[20], duration=2.0)
     alone, aware = (
         capacity(policy, LAW, 0.25, lengths=MIXED) for policy in (NoBatching(), LengthAware())
@@ -246,41 +248,41 @@ def test_it_recommends_what_holds_an_objective_best() -> None:
 
 @pytest.mark.parametrize("quantile", ["p50", "mean"])
 def test_the_objective_may_be_another(quantile: Any) -> None:
-    """Its seconds and its quantile are those that were asked for."""
-    said = advising([Greedy(4)]).recommendation(0.1, quantile)
+    """It has the given seconds and quantile."""
+    text = advising([Greedy(4)]).recommendation(0.1, quantile)
     rate = capacity(Greedy(4), LAW, 0.1, quantile=quantile, lengths=MIXED, requests=2000)
 
-    assert said == (
+    assert text == (
         f"Greedy(max_batch_size=4) holds {quantile} under 100.0 ms up to {rate:.3g} requests/s"
     )
 
 
-def test_advice_is_for_what_was_compared() -> None:
-    """With the replicas and the noise of the simulations."""
+def test_a_recommendation_uses_the_options_of_the_comparison() -> None:
+    """They include replicas and noise."""
     options: dict[str, Any] = {"replicas": 2, "noise": 0.3, "requests": 2000}
-    said = advising([Greedy(4)], **options).recommendation(0.1)
+    text = advising([Greedy(4)], **options).recommendation(0.1)
     rate = capacity(Greedy(4), LAW, 0.1, lengths=MIXED, **options)
 
-    assert f"up to {rate:.3g} requests/s" in said
-    assert said != advising([Greedy(4)]).recommendation(0.1)
+    assert f"up to {rate:.3g} requests/s" in text
+    assert text != advising([Greedy(4)]).recommendation(0.1)
 
 
-def test_it_says_what_holds_nothing() -> None:
-    """One policy that cannot, and none that can."""
+def test_a_policy_that_holds_no_load() -> None:
+    """It comes last; if all hold none, the recommendation says so."""
     some = advising([Window(16, 0.5), NoBatching()])
 
     assert some.recommendation(0.2).endswith(f"; {Window(16, 0.5)!r} at no load")
     assert some.recommendation(0.2).startswith("NoBatching() holds p99 under 200.0 ms up to ")
-    assert some.recommendation(0.001) == "none of these holds p99 under 1.0 ms at any load"
+    assert some.recommendation(0.001) == "no policy holds p99 under 1.0 ms at any load"
 
 
-def test_there_is_no_advice_without_a_law() -> None:
-    """Reports alone do not tell what would be at other loads."""
+def test_there_is_no_recommendation_without_a_cost_model() -> None:
+    """Reports alone do not give other loads."""
     with pytest.raises(OptionError, match="needs a cost model"):
         Comparison(()).recommendation()
 
 
-# -- what is doubtful ---------------------------------------------------------------------
+# -- warnings -----------------------------------------------------------------------------
 
 #: fitted to small batches of short inputs, and badly
 BAD = replace(LAW, error=0.69, batches=12, warnings=("only 12 batches",), largest=2, longest=1000)
@@ -290,8 +292,8 @@ MISFIT = (
 )
 
 
-def test_warnings_travel_with_a_comparison(close_figures: None) -> None:
-    """Each once: in text, in HTML, in the figure, in each row and in a file."""
+def test_every_form_has_the_warnings(close_figures: None) -> None:
+    """Text, HTML, figure, rows and file have each warning once."""
     found = compared([NoBatching(), Greedy(8)], cost=BAD)
     below: Any = found.plot().get_supxlabel()
 
@@ -305,8 +307,8 @@ def test_warnings_travel_with_a_comparison(close_figures: None) -> None:
     assert MISFIT in found.to_frame()["notes"][0]
 
 
-def test_a_comparison_by_a_law_that_does_not_fit_is_rounded() -> None:
-    """One digit, and nothing is called the best."""
+def test_a_comparison_without_a_fitting_cost_model_is_rounded() -> None:
+    """Figures have one digit, and none is marked as the best."""
     lines = repr(compared([NoBatching(), Greedy(8)], cost=BAD)).splitlines()
     numbers = [cell for line in lines if line.startswith("  ") for cell in line.split("  ")[2:]]
 
@@ -315,31 +317,31 @@ def test_a_comparison_by_a_law_that_does_not_fit_is_rounded() -> None:
     assert compared(cost=LAW).warnings == ()
 
 
-def test_advice_from_a_law_that_does_not_fit_says_so_first() -> None:
-    """Before any load, each of which is a range; the other doubts follow."""
-    said = replace(advising([NoBatching(), LengthAware()]), cost=BAD).recommendation()
+def test_a_recommendation_without_a_fitting_cost_model_says_so_first() -> None:
+    """The loads follow as ranges, then the other warnings."""
+    text = replace(advising([NoBatching(), LengthAware()]), cost=BAD).recommendation()
 
-    assert said.startswith(f"{MISFIT} According to it, LengthAware(")
-    assert re.search(r"holds p99 under 250.0 ms up to ≈\d+ \(\d+ to \d+\) requests/s; ", said)
-    assert re.search(r"; NoBatching\(\) up to ≈\d+ \(\d+ to \d+\)\. The cost model", said)
-    assert "only 12 batches." in said
-    assert "larger than the 2 requests" in said
-
-
-def test_advice_that_nothing_holds_has_its_doubts() -> None:
-    """That may be the law's mistake as well."""
-    said = replace(advising([NoBatching()]), cost=BAD).recommendation(0.001)
-
-    assert said.startswith(f"{MISFIT} According to it, none of these holds p99 under 1.0 ms")
+    assert text.startswith(f"{MISFIT} According to it, LengthAware(")
+    assert re.search(r"holds p99 under 250.0 ms up to ≈\d+ \(\d+ to \d+\) requests/s; ", text)
+    assert re.search(r"; NoBatching\(\) up to ≈\d+ \(\d+ to \d+\)\. The cost model", text)
+    assert "only 12 batches." in text
+    assert "larger than the 2 requests" in text
 
 
-def test_advice_from_a_law_that_fits_has_its_doubts_last() -> None:
-    """It stands, and what may be wrong with it is beside it."""
+def test_a_recommendation_of_no_policy_has_its_warnings() -> None:
+    """The cost model may be wrong there too."""
+    text = replace(advising([NoBatching()]), cost=BAD).recommendation(0.001)
+
+    assert text.startswith(f"{MISFIT} According to it, no policy holds p99 under 1.0 ms")
+
+
+def test_other_warnings_of_a_recommendation_come_last() -> None:
+    """They follow the sentence on the policies."""
     law = replace(LAW, error=0.1, batches=12, warnings=("only 12 batches",))
-    said = replace(advising([NoBatching()]), cost=law).recommendation()
+    text = replace(advising([NoBatching()]), cost=law).recommendation()
 
-    assert said.startswith("NoBatching() holds p99 under 250.0 ms up to ")
-    assert said.endswith(" requests/s. The cost model is in doubt: only 12 batches.")
+    assert text.startswith("NoBatching() holds p99 under 250.0 ms up to ")
+    assert text.endswith(" requests/s. The cost model is in doubt: only 12 batches.")
 
 
 # -- on a server --------------------------------------------------------------------------
@@ -356,7 +358,7 @@ LENGTHS = [len(text) for text in INPUTS]
 
 
 def test_a_server_gives_cost_lengths_and_limits(make: Make) -> None:
-    """What it has served says what things cost; nothing is sent to it without inputs."""
+    """They are those of its records and options; without inputs, no request is sent to it."""
     server = make(shout, timeout=7.0, max_queue_size=77, refuse_late=False)
     server.predict(INPUTS * 5)
     found = compare([NoBatching(), Greedy(4)], server=server, rates=[50], duration=2.0)
@@ -371,8 +373,8 @@ def test_a_server_gives_cost_lengths_and_limits(make: Make) -> None:
     assert server.policy == CostAware()
 
 
-def test_given_values_go_before_the_servers(make: Make) -> None:
-    """A cost, lengths and limits that are given are not looked for in what was served."""
+def test_given_values_take_precedence_over_the_servers(make: Make) -> None:
+    """Cost, lengths and limits may be given."""
     server = make(shout)
     server.predict("x")
     found = compare(
@@ -383,7 +385,7 @@ def test_given_values_go_before_the_servers(make: Make) -> None:
 
 
 def test_a_server_is_measured_beside_its_simulation(make: Make) -> None:
-    """With inputs: each policy at each rate, the same arrivals and lengths in both."""
+    """With inputs, both have the same arrivals and lengths."""
     server = make(shout, policy=Greedy(3))
     found = compare(
         [Greedy(4), NoBatching()],
@@ -395,9 +397,9 @@ def test_a_server_is_measured_beside_its_simulation(make: Make) -> None:
         deadline=0.5,
         progress=False,
     )
-    said = [(rate, report.policy, report.source) for rate, report in found.reports]
+    text = [(rate, report.policy, report.source) for rate, report in found.reports]
 
-    assert said == [
+    assert text == [
         (rate, repr(policy), source)
         for rate in (40, 80)
         for policy in (Greedy(4), NoBatching())
@@ -415,8 +417,8 @@ def test_a_server_is_measured_beside_its_simulation(make: Make) -> None:
     assert server.policy == Greedy(3)
 
 
-def test_without_rates_a_server_is_measured_around_what_it_can_do(make: Make) -> None:
-    """They follow from what it has served before."""
+def test_default_rates_of_a_measurement(make: Make) -> None:
+    """They follow from the server's records."""
     server = make(shout)
     server.predict(INPUTS * 5)
     found = compare(
@@ -434,7 +436,7 @@ def test_without_rates_a_server_is_measured_around_what_it_can_do(make: Make) ->
 
 
 def test_measurements_are_crosses(make: Make, close_figures: None) -> None:
-    """In the colour of their policy's line; the legend has both once."""
+    """They have the colour of their policy's line; the legend has both once."""
     server = make(shout)
     found = compare(
         [NoBatching(), Greedy(4)],
@@ -460,7 +462,7 @@ def test_measurements_are_crosses(make: Make, close_figures: None) -> None:
 
 
 class Broken:
-    """A policy that raises once it is measured."""
+    """Policy that raises."""
 
     max_batch_size = 1
 
@@ -469,8 +471,8 @@ class Broken:
         raise ZeroDivisionError("broken")
 
 
-def test_a_policy_that_fails_is_told_of_and_the_servers_own_is_put_back(make: Make) -> None:
-    """The queue goes on under another, which the simulation's notes tell as well."""
+def test_a_failing_policy_is_reported_and_replaced(make: Make) -> None:
+    """The queue continues with a fallback, and the server's policy is restored."""
     server = make(shout, policy=Greedy(3))
     found = compare(
         [Broken()], server=server, rates=[40], inputs=INPUTS, measured=0.2, progress=False
@@ -485,7 +487,7 @@ def test_a_policy_that_fails_is_told_of_and_the_servers_own_is_put_back(make: Ma
 
 
 class Interrupting:
-    """A model that interrupts the main thread once, while a given policy is measured."""
+    """Model that interrupts the main thread once, while a given policy is measured."""
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
@@ -493,7 +495,7 @@ class Interrupting:
         self.done = False
 
     def __call__(self, inputs: list[str]) -> list[str]:
-        """Answer, and interrupt whoever measures this policy."""
+        """Answer, and interrupt the measurement of this policy."""
         if self.server is not None and self.server.policy == self.policy and not self.done:
             self.done = True
             main = threading.main_thread().ident
@@ -504,14 +506,14 @@ class Interrupting:
 
 @pytest.fixture
 def handler() -> Iterator[None]:
-    """The usual handler of SIGINT, also where the tests run in the background."""
+    """Install Python's handler of SIGINT, which a background job lacks."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
 
 
 def interrupted_at(policy: Policy, make: Make) -> tuple[Server, Callable[[], Comparison]]:
-    """A server, and a comparison on it that is interrupted while `policy` is measured."""
+    """Return a server and a comparison that is interrupted while `policy` is measured."""
     model = Interrupting(policy)
     server = make(model, policy=Greedy(3))
     model.server = server
@@ -530,7 +532,7 @@ def interrupted_at(policy: Policy, make: Make) -> tuple[Server, Callable[[], Com
 
 
 def test_an_interrupt_ends_the_measuring(make: Make, handler: None) -> None:
-    """What was measured until then is compared with the simulations of all."""
+    """The comparison has the runs so far and all simulations."""
     server, run = interrupted_at(Greedy(4), make)
     found = run()
     measured: list[Report] = [report for _, report in found.reports if report.source == "measured"]
@@ -540,8 +542,8 @@ def test_an_interrupt_ends_the_measuring(make: Make, handler: None) -> None:
     assert server.policy == Greedy(3)
 
 
-def test_an_interrupt_before_anything_was_measured_is_raised(make: Make, handler: None) -> None:
-    """There is nothing to compare then; the server's policy is put back all the same."""
+def test_an_interrupt_before_the_first_measurement_is_raised(make: Make, handler: None) -> None:
+    """Nothing can be compared; the server's policy is restored."""
     server, run = interrupted_at(NoBatching(), make)
 
     with pytest.raises(KeyboardInterrupt):
@@ -549,25 +551,25 @@ def test_an_interrupt_before_anything_was_measured_is_raised(make: Make, handler
     assert server.policy == Greedy(3)
 
 
-# -- what makes no sense ------------------------------------------------------------------
+# -- errors -------------------------------------------------------------------------------
 
 
-def test_what_makes_no_sense_is_refused(make: Make) -> None:
-    """Each says what is missing, before anything is sent."""
+def test_invalid_options(make: Make) -> None:
+    """Each error names the option, before a request is sent."""
     idle = make(shout)
-    with pytest.raises(OptionError, match="policies to compare"):
+    with pytest.raises(OptionError, match="policies must not be empty"):
         compared([])
-    with pytest.raises(OptionError, match="rates"):
+    with pytest.raises(OptionError, match="rates must not be empty"):
         compared(rates=[])
-    with pytest.raises(OptionError, match="a cost model, or a server"):
+    with pytest.raises(OptionError, match="needs cost=..., or server="):
         compare([Greedy()], rates=[10])
-    with pytest.raises(OptionError, match="inputs are sent to a server"):
+    with pytest.raises(OptionError, match="inputs need a server"):
         compared(inputs=INPUTS)
     with pytest.raises(OptionError, match="no batches"):
         compare([Greedy()], server=idle)
-    with pytest.raises(OptionError, match="served nothing"):
+    with pytest.raises(OptionError, match="no records yet"):
         compare([Greedy()], server=idle, cost=LAW)
-    with pytest.raises(OptionError, match="give rates"):
+    with pytest.raises(OptionError, match=r"pass rates=\[...\]"):
         compare([Greedy()], cost=CostModel())
     with pytest.raises(OptionError, match="policy"):
         compared([print])  # type: ignore[list-item]
@@ -578,7 +580,7 @@ def test_what_makes_no_sense_is_refused(make: Make) -> None:
 
 
 def test_a_server_that_does_not_run_cannot_be_measured(make: Make) -> None:
-    """It raises as a load test does, and the policy is put back."""
+    """It raises the error of a load test, and the policy is restored."""
     server = make(shout, start=False, policy=Greedy(3))
 
     with pytest.raises(NotReady):
@@ -587,7 +589,7 @@ def test_a_server_that_does_not_run_cannot_be_measured(make: Make) -> None:
 
 
 def test_a_server_that_answers_nothing_has_nothing_to_compare(make: Make) -> None:
-    """Where every input is invalid no length is known, and it says so."""
+    """If every input is invalid, no length is known."""
 
     def picky(inputs: list[str]) -> list[str]:
         return inputs
@@ -610,14 +612,14 @@ def test_a_server_that_answers_nothing_has_nothing_to_compare(make: Make) -> Non
         )
 
 
-def test_policies_that_read_the_same_are_not_mixed_up() -> None:
-    """Two of a class without a repr cannot be told apart; one can, and shows no address."""
+def test_policies_need_different_reprs() -> None:
+    """Two of a class without a repr are an error; one is fine, and shows no address."""
 
     class Own:
         def decide(self, waiting: Sequence[Job], now: float) -> Decision:
             return Decision((waiting[0],))
 
-    with pytest.raises(OptionError, match=r"two of the policies read <.*Own>"):
+    with pytest.raises(OptionError, match=r"two policies have the same repr <.*Own>"):
         compare([Own(), Own()], cost=CostModel(0.01), rates=[10.0])
     alone = compare([Own(), Greedy(4)], cost=CostModel(0.01), rates=[10.0], duration=5.0)
     assert "0x" not in alone.to_json()

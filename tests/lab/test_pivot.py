@@ -1,3 +1,5 @@
+"""Table of a comparison."""
+
 from __future__ import annotations
 
 import math
@@ -19,7 +21,7 @@ def run(
     source: str = "simulated",
     **options: Any,
 ) -> Report:
-    """Ten seconds in which requests took so long, and some were rejected."""
+    """Return a report of ten seconds with these latencies and a number of rejections."""
     fates: list[tuple[Outcome, float]] = [("ok", seconds) for seconds in latencies]
     fates += [("rejected", 0.0)] * lost
     records = [
@@ -31,7 +33,7 @@ def run(
 
 
 def cells(runs: Sequence[tuple[float, Report]], section: str) -> dict[str, list[str]]:
-    """The cells under a heading, by the name of their row."""
+    """Return the cells of a section by the name of their row."""
     rows = pivot(runs).rows
     first = [row[0] for row in rows].index(section) + 1
     found = {}
@@ -43,7 +45,7 @@ def cells(runs: Sequence[tuple[float, Report]], section: str) -> dict[str, list[
 
 
 def test_policies_are_rows_and_loads_are_columns() -> None:
-    """Whatever the order of the runs; a run that is missing is an empty cell."""
+    """The order of the runs does not matter; a missing run is an empty cell."""
     runs = [(20.0, run("B", [0.2])), (5.0, run("B", [0.3])), (5.0, run("A", [0.4]))]
     table = pivot(runs)
 
@@ -66,7 +68,7 @@ def test_policies_are_rows_and_loads_are_columns() -> None:
     ],
 )
 def test_the_best_of_a_load_has_a_star(latencies: list[float], marked: list[bool]) -> None:
-    """With those that are as good; none if all are, or nothing is known."""
+    """So have equally good ones; none has if all are equal or unknown."""
     runs = [
         (5.0, run(name, [] if math.isnan(seconds) else [seconds]))
         for name, seconds in zip("ABC", latencies, strict=True)
@@ -77,15 +79,15 @@ def test_the_best_of_a_load_has_a_star(latencies: list[float], marked: list[bool
 
 
 def test_more_answers_are_better_and_fewer_lost() -> None:
-    """Each figure has its own best."""
+    """The best is the maximum or the minimum, by figure."""
     runs = [(5.0, run("A", [0.1] * 9)), (5.0, run("B", [0.1] * 5, lost=5))]
 
     assert cells(runs, "answers, per second") == {"A": ["0.9*"], "B": ["0.5"]}
     assert cells(runs, "lost: rejected or expired") == {"A": ["0%*"], "B": ["50%"]}
 
 
-def test_who_loses_requests_has_not_the_best_latency() -> None:
-    """Those that were answered were few, and so they were fast."""
+def test_a_policy_that_loses_requests_has_no_best_latency() -> None:
+    """It is fast only because it answered few requests."""
     runs = [
         (5.0, run("sheds", [0.01] * 5, lost=5)),
         (5.0, run("keeps", [0.1] * 10)),
@@ -99,8 +101,8 @@ def test_who_loses_requests_has_not_the_best_latency() -> None:
     }
 
 
-def test_measured_runs_are_compared_with_measured_ones() -> None:
-    """What was simulated stands beside it, with a best of its own."""
+def test_measured_and_simulated_runs_have_a_best_each() -> None:
+    """They are not compared with each other."""
     runs = [
         (5.0, run(name, [seconds], source=source))
         for name, source, seconds in [
@@ -119,8 +121,8 @@ def test_measured_runs_are_compared_with_measured_ones() -> None:
     }
 
 
-def test_nothing_is_the_best_by_a_law_that_does_not_fit() -> None:
-    """And nothing has two digits; the table says what the sign means."""
+def test_there_is_no_best_without_a_fitting_cost_model() -> None:
+    """Figures have one digit; a note explains the sign."""
     runs = [(5.0, run(name, [s], error=0.5)) for name, s in (("A", 0.123), ("B", 0.234))]
     table = str(pivot(runs, ["Doubtful."]))
 
@@ -132,31 +134,31 @@ def test_nothing_is_the_best_by_a_law_that_does_not_fit() -> None:
     ]
 
 
-def test_figures_that_say_nothing_are_left_out() -> None:
-    """No padding, nothing lost, and all answers in time."""
+def test_uninformative_figures_are_left_out() -> None:
+    """Here there is no padding, no loss and no late answer."""
     headings = [row[0] for row in pivot([(5.0, run("A"))]).rows if row[0][0] != " "]
 
     assert headings == ["answers, per second", "latency, median", "latency, p99"]
 
 
-def test_answers_in_time_are_shown_where_some_were_late() -> None:
-    """Beside all answers."""
+def test_answers_in_time_are_shown_if_some_were_late() -> None:
+    """They are beside the rate of all answers."""
     runs = [(5.0, run("A", [0.1, 0.1, 0.9], deadline=0.5)), (5.0, run("B", deadline=0.5))]
 
     assert cells(runs, "answers in time, per second") == {"A": ["0.2*"], "B": ["0.1"]}
     assert cells(runs, "answers, per second") == {"A": ["0.3*"], "B": ["0.1"]}
 
 
-def test_of_many_loads_some_are_shown() -> None:
-    """Evenly picked, and the title says so."""
+def test_many_loads_are_thinned_out() -> None:
+    """Evenly spaced ones are shown, and the title says how many."""
     table = pivot([(float(n), run("A")) for n in range(1, 3 * MOST_LOADS + 1)])
 
     assert table.columns[1:] == [str(n) for n in range(1, 3 * MOST_LOADS + 1, 3)]
     assert table.title == f"{3 * MOST_LOADS} runs, {MOST_LOADS} of {3 * MOST_LOADS} loads shown"
 
 
-def test_the_best_is_bold_in_html_and_says_the_same() -> None:
-    """Numbers stand on the right, under headings that have none."""
+def test_html_of_the_table() -> None:
+    """The best is bold, numbers are right-aligned, and texts are escaped."""
     runs = [(5.0, run("A", [0.1])), (5.0, run("<b>", [0.2]))]
     markup = pivot(runs, ["a < b"]).markup()
 
@@ -166,6 +168,6 @@ def test_the_best_is_bold_in_html_and_says_the_same() -> None:
     assert "  &lt;b&gt;" in markup
 
 
-def test_the_table_of_nothing_has_its_head() -> None:
-    """A comparison that was made by hand, without runs."""
+def test_a_table_without_runs() -> None:
+    """It has its head."""
     assert str(pivot([])) == "0 runs\noffered load, per second"

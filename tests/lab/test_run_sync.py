@@ -1,4 +1,4 @@
-"""`run_sync` wherever it is called from."""
+"""`run_sync` in a script, a thread, and a coroutine on each kind of loop."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ async def fail() -> None:
 
 
 async def until_interrupted(where: str = "here") -> str:
-    """Interrupt this process, and return when that has arrived."""
+    """Interrupt this process, and return after the interrupt arrived."""
     os.kill(os.getpid(), signal.SIGINT)
     try:
         await asyncio.Event().wait()
@@ -40,7 +40,7 @@ async def until_interrupted(where: str = "here") -> str:
 
 
 def script(code: str, *flags: str) -> str:
-    """What a script prints; fails if it fails."""
+    """Run a script and return its output; fail if it fails."""
     done = subprocess.run(
         [sys.executable, "-W", "error", *flags, "-c", code],
         capture_output=True,
@@ -103,7 +103,7 @@ def in_a_coroutine(call: Callable[[], object]) -> object:
 
 
 def in_a_coroutine_that_is_debugged(call: Callable[[], object]) -> object:
-    """Call in a coroutine where asyncio looks for mistakes, in the loops to come too."""
+    """Call in a coroutine in debug mode, which new loops use too."""
 
     async def run() -> object:
         return call()
@@ -114,13 +114,13 @@ def in_a_coroutine_that_is_debugged(call: Callable[[], object]) -> object:
 
 
 WAYS = [plainly, in_a_thread, on_uvloop, in_a_coroutine, in_a_coroutine_that_is_debugged]
-#: the main thread waits there, which is the one that is interrupted
+#: those in which the main thread waits, which receives the interrupt
 MAIN = [way for way in WAYS if way is not in_a_thread]
 
 
 @pytest.fixture
 def handler() -> Iterator[None]:
-    """The usual handler of SIGINT before, and after too."""
+    """Install Python's handler of SIGINT, and check that it is installed after the test."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     after = signal.signal(signal.SIGINT, before)
@@ -128,16 +128,16 @@ def handler() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("call", WAYS)
-def test_it_returns_what_the_coroutine_returns(call: Callable[..., object]) -> None:
-    """From a script, from a thread, and in a coroutine on a loop of any kind."""
+def test_it_returns_the_result_of_the_coroutine(call: Callable[..., object]) -> None:
+    """It does in a script, a thread, and a coroutine on each kind of loop."""
     assert call(lambda: run_sync(answer())) == 42
 
 
 @pytest.mark.parametrize("call", WAYS)
-def test_a_load_test_runs_there_too(
+def test_a_load_test_runs_in_each_of_them(
     call: Callable[..., object], make: Callable[..., Server]
 ) -> None:
-    """Plain `load_test` needs no other form for any of them."""
+    """The synchronous `load_test` works everywhere."""
     server = make(lambda inputs: inputs)
 
     report = call(lambda: load_test(server, ["x"], traffic=[0.0] * 5, progress=False))
@@ -147,17 +147,17 @@ def test_a_load_test_runs_there_too(
 
 
 @pytest.mark.parametrize("call", WAYS)
-def test_it_raises_what_the_coroutine_raises(call: Callable[..., object]) -> None:
-    """The exception itself, in the caller."""
+def test_it_raises_the_error_of_the_coroutine(call: Callable[..., object]) -> None:
+    """The caller gets the exception itself."""
     with pytest.raises(LookupError, match="lost"):
         call(lambda: run_sync(fail()))
 
 
 @pytest.mark.parametrize("call", WAYS)
-def test_a_coroutine_that_cancels_itself_is_not_taken_for_an_interrupt(
+def test_a_cancelled_coroutine_without_an_interrupt(
     call: Callable[..., object],
 ) -> None:
-    """`CancelledError` is that, where nobody interrupted."""
+    """Without an interrupt, `CancelledError` is raised unchanged."""
 
     async def cancel() -> None:
         raise asyncio.CancelledError
@@ -167,8 +167,8 @@ def test_a_coroutine_that_cancels_itself_is_not_taken_for_an_interrupt(
 
 
 @pytest.mark.parametrize("call", WAYS)
-def test_it_ends_what_the_coroutine_leaves_behind(call: Callable[..., object]) -> None:
-    """Tasks are cancelled and the executor's threads end; the leak check counts them."""
+def test_tasks_and_threads_of_the_coroutine_end(call: Callable[..., object]) -> None:
+    """Tasks are cancelled and executor threads end; the leak check counts these."""
     ended = []
 
     async def forever() -> None:
@@ -190,16 +190,16 @@ def test_it_ends_what_the_coroutine_leaves_behind(call: Callable[..., object]) -
 
 
 @pytest.mark.parametrize("call", MAIN)
-def test_an_interrupt_returns_what_there_is(call: Callable[..., object], handler: None) -> None:
-    """It cancels the coroutine, whose answer to that is returned."""
+def test_an_interrupt_returns_the_result_so_far(call: Callable[..., object], handler: None) -> None:
+    """It cancels the coroutine, and the coroutine's value is returned."""
     assert call(lambda: run_sync(until_interrupted())) == "cancelled here"
 
 
 @pytest.mark.parametrize("call", MAIN)
-def test_an_interrupt_is_raised_if_there_is_nothing_to_return(
+def test_an_interrupt_without_a_result_is_raised(
     call: Callable[..., object], handler: None
 ) -> None:
-    """A coroutine that ends by the cancelling leaves `KeyboardInterrupt`."""
+    """A coroutine that ends cancelled raises `KeyboardInterrupt`."""
 
     async def interrupted() -> None:
         os.kill(os.getpid(), signal.SIGINT)
@@ -211,7 +211,7 @@ def test_an_interrupt_is_raised_if_there_is_nothing_to_return(
 
 @pytest.mark.parametrize("call", MAIN)
 def test_a_second_interrupt_is_raised_at_once(call: Callable[..., object], handler: None) -> None:
-    """A coroutine that will not end when cancelled does not hold the caller."""
+    """A coroutine that ignores its cancellation does not block the caller."""
 
     async def stubborn() -> None:
         os.kill(os.getpid(), signal.SIGINT)
@@ -226,7 +226,7 @@ def test_a_second_interrupt_is_raised_at_once(call: Callable[..., object], handl
 
 
 def test_a_signal_that_is_ignored_stays_ignored() -> None:
-    """Where SIGINT is ignored (a background job) no handler is put in its place."""
+    """If SIGINT is ignored, as in a background job, no handler is installed."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     async def unmoved() -> object:
@@ -240,8 +240,8 @@ def test_a_signal_that_is_ignored_stays_ignored() -> None:
 
 
 @pytest.mark.parametrize("call", [in_a_coroutine, on_uvloop])
-def test_a_running_loop_stands_still_meanwhile(call: Callable[..., object]) -> None:
-    """No other task of it runs inside the call, and all of them run afterwards."""
+def test_a_running_loop_waits(call: Callable[..., object]) -> None:
+    """Its other tasks run after the call, not during it."""
 
     def asking() -> bool:
         other = asyncio.ensure_future(answer(0))
@@ -251,8 +251,8 @@ def test_a_running_loop_stands_still_meanwhile(call: Callable[..., object]) -> N
     assert call(asking) is False
 
 
-def test_it_sees_the_context_of_its_caller() -> None:
-    """Context variables arrive in the other thread: by one a kernel knows a cell's outputs."""
+def test_it_has_the_context_of_its_caller() -> None:
+    """The other thread has its context variables: a kernel assigns outputs to cells by one."""
     cell = contextvars.ContextVar("cell", default="none")
 
     async def here() -> tuple[str, bool]:
@@ -268,8 +268,8 @@ def test_it_sees_the_context_of_its_caller() -> None:
 # -- nest_asyncio, which changes asyncio for the rest of the process -------------------------
 
 
-def test_it_is_not_applied_unasked() -> None:
-    """Neither in a script nor in a coroutine; sharing a loop where none runs needs it neither."""
+def test_nest_asyncio_is_not_applied_by_default() -> None:
+    """It is not in a script or a coroutine, nor with `share_loop` without a running loop."""
     printed = script(
         "import asyncio, sys\n"
         "from tests.lab.test_run_sync import answer, in_a_coroutine, on_uvloop\n"
@@ -282,8 +282,8 @@ def test_it_is_not_applied_unasked() -> None:
     assert printed.split() == ["False", "False"]
 
 
-def test_it_may_have_been_applied_by_the_caller() -> None:
-    """Whatever ran before under it runs on: plain calls, and those in nested loops."""
+def test_nest_asyncio_may_be_applied_by_the_caller() -> None:
+    """Calls work under it, in nested loops too."""
     printed = script(
         "import asyncio, nest_asyncio, signal\n"
         "nest_asyncio.apply()\n"
@@ -327,8 +327,8 @@ nests = pytest.mark.skipif(sys.version_info >= (3, 14), reason="no loop of async
 
 
 @nests
-def test_a_shared_loop_goes_on_meanwhile() -> None:
-    """Other tasks run, errors and interrupts arrive; and everything works after."""
+def test_a_shared_loop_continues() -> None:
+    """Other tasks run, errors and interrupts arrive, and later calls work."""
     printed = script(SHARED).splitlines()
 
     assert printed == ["True True", "lost", "cancelled in a coroutine", "42 cancelled afterwards"]
@@ -359,13 +359,13 @@ asyncio.run(main())
 
 
 @nests
-def test_a_load_test_on_the_loop_that_serves_the_url() -> None:
-    """There it must share the loop: on a thread it would wait for a server that stands still."""
+def test_a_load_test_on_the_loop_of_its_server() -> None:
+    """It needs `share_loop`: on another thread it would wait for a blocked server."""
     assert script(SERVED_ON_THE_LOOP).split() == ["5"]
 
 
-def test_a_loop_that_cannot_nest_is_refused() -> None:
-    """Rather than tried: uvloop's, and asyncio's where the running task is kept elsewhere."""
+def test_a_loop_that_cannot_nest_is_an_error() -> None:
+    """So are uvloop's loop, and asyncio's if the running task is stored elsewhere."""
 
     def elsewhere() -> object:
         task = asyncio.current_task()

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 
-from notebook_serve.display import per_second, roughly
+from notebook_serve.display import format_rough, per_second
 from notebook_serve.errors import OptionError
 from notebook_serve.queueing.cost_model import MOST_ERROR
 from notebook_serve.queueing.record_log import RequestLog
@@ -531,8 +531,8 @@ def test_a_rough_report_stays_one_in_a_file(tmp_path: Path) -> None:
 )
 def test_one_digit_of_a_number(value: float, expected: str) -> None:
     """Known figures have one digit and the sign; unknown figures have neither."""
-    assert roughly(value, per_second) == expected
-    assert roughly(math.nan, per_second) == "–"
+    assert format_rough(value, per_second) == expected
+    assert format_rough(math.nan, per_second) == "–"
 
 
 # -- for other tools ----------------------------------------------------------------------

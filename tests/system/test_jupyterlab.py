@@ -386,7 +386,7 @@ def test_the_quickstart_with_the_mouse(open_notebook: Open, lab: Lab, tmp_path: 
     notebook.dashboard.get_by_role("combobox", name="policy").select_option("Greedy")
     notebook.dashboard.get_by_label("max_batch_size").fill("2")
     notebook.dashboard.get_by_role("button", name="Apply").click()
-    said = "The next batch is chosen by Greedy(max_batch_size=2)."
+    said = "Applied: the next batch uses Greedy(max_batch_size=2)."
     notebook.dashboard.get_by_text(said).wait_for()
     assert notebook.run("which-policy").startswith("Greedy(max_batch_size=2)")
     notebook.select("the-dashboard")
@@ -419,7 +419,7 @@ server""",
     "the-dashboard": """\
 from notebook_serve.dashboard import widget
 
-widget.UNSEEN = 2.0
+widget.TIMEOUT = 2.0
 dashboard = server.dashboard()
 dashboard.every = 0.5
 dashboard""",

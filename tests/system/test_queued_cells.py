@@ -158,7 +158,7 @@ def test_outputs_appear_in_their_own_cell(notebook: Notebook) -> None:
 
 
 def test_a_load_test_under_an_open_dashboard(notebook: Notebook) -> None:
-    """While pictures are sent and controls wait to be heard, no cell complains or is lost."""
+    """While snapshots are sent and commands wait, no cell complains or is lost."""
     model_id, _ = notebook.run(
         "dashboard = server.dashboard()\ndisplay(dashboard)\nprint(dashboard.model_id)"
     )
@@ -166,8 +166,8 @@ def test_a_load_test_under_an_open_dashboard(notebook: Notebook) -> None:
     for _ in range(5):
         notebook.tell(widget, do="look")
     notebook.tell(widget, do="policy", policy="Greedy(7)")
-    shown = "assert len(pictures) > 1, 'no picture was sent while the cell ran'"
-    watch = "pictures = []\ndashboard.observe(pictures.append, 'picture')\n"
+    shown = "assert len(snapshots) > 1, 'no snapshot was sent while the cell ran'"
+    watch = "snapshots = []\ndashboard.observe(snapshots.append, 'snapshot')\n"
     long = "report = load_test(server, ['x'], concurrency=2, duration=2.5, progress=False)\n"
 
     outputs = printed(notebook, LOAD, watch + long + shown, "print(server.policy)", LOAD)

@@ -44,7 +44,7 @@ from notebook_serve import (
     simulate,
     stop_all,
 )
-from notebook_serve.dashboard.snapshot import steer
+from notebook_serve.dashboard.snapshot import run_command
 from notebook_serve.errors import (
     FrozenPolicy,
     InvalidInput,
@@ -423,10 +423,10 @@ def test_a_list_of_policies_is_a_list() -> None:
 def test_a_control_of_the_page_reads_a_policy_as_all_do(make: Make) -> None:
     """Its errors have the same messages."""
     server = make(echo)
-    steer(server._engine, {"do": "policy", "policy": "Window"})
+    run_command(server._engine, {"do": "policy", "policy": "Window"})
     assert server.policy == Window()
     with pytest.raises(OptionError, match="did you mean `Greedy`"):
-        steer(server._engine, {"do": "policy", "policy": "Gredy(8)"})
+        run_command(server._engine, {"do": "policy", "policy": "Gredy(8)"})
 
 
 @pytest.mark.parametrize("policy", [Adaptive(), CoDel(), CostAware(), ResettingWindow()])
@@ -589,10 +589,13 @@ def test_names_and_pages_are_kept_as_requests_have_them() -> None:
         (lambda s: s.add("m", echo, timeout="x"), "timeout must be a positive number"),
         (lambda s: load_test(s, ["x"], concurrency=1, progress=given("x")), "progress must be"),
         (lambda s: load_test(s, ["x"], concurrency=1, share_loop=given(1)), "share_loop must be"),
-        (lambda s: load_test(s, ["x"], concurrency=1, parameters=given([1])), "are a dict of name"),
+        (
+            lambda s: load_test(s, ["x"], concurrency=1, parameters=given([1])),
+            "must be a dict of name",
+        ),
         (lambda s: load_test(s, ["x"], concurrency=1, parameters={"foo": 1}), "parameter 'foo'"),
-        (lambda s: load_test(given(echo), ["x"], concurrency=1), r"not <function echo>$"),
-        (lambda s: load_test(s, given(object()), concurrency=1), r"not <object>$"),
+        (lambda s: load_test(given(echo), ["x"], concurrency=1), r"got <function echo>$"),
+        (lambda s: load_test(s, given(object()), concurrency=1), r"got <object>$"),
         (lambda s: access_log(json=given("x")), "json must be True or False"),
         (lambda s: s.add(echo), r"the name comes first; write server.add\('more', echo\)"),
         (lambda s: s.add(3, echo), "a model's name must be letters, .*, got 3"),
@@ -1085,7 +1088,7 @@ def test_numbers_of_numpy_are_numbers(make: Make) -> None:
 def test_values_are_named_as_the_user_named_them(make: Make) -> None:
     """The error never has the name of an internal part."""
     for concurrency in (1.5, 0, "4"):
-        with pytest.raises(OptionError, match="concurrency is a whole number"):
+        with pytest.raises(OptionError, match="concurrency must be a whole number"):
             load_test(make(echo), ["a"], concurrency=concurrency)  # type: ignore[arg-type]
     with pytest.raises(OptionError, match="requests must be a whole number >= 1, got 0"):
         capacity(Greedy(), COST, 0.1, requests=0)

@@ -1,11 +1,11 @@
-// The charts of a dashboard: what each draws of a picture (see live.py). It is one module with
-// dashboard.js, which comes behind it: dashboard.py puts both together.
+// The charts of the dashboard. Each has a function `draw` that reads a snapshot (see snapshot.py).
+// assets.py puts this file before dashboard.js into one module.
 
 const Chart = globalThis.Chart;
 Object.assign(Chart.defaults, { animation: false, maintainAspectRatio: false });
 Object.assign(Chart.defaults.font, { family: "system-ui, sans-serif", size: 11 });
 
-// -- small things -----------------------------------------------------------------------------
+// -- helpers ----------------------------------------------------------------------------------
 
 function make(tag, name = "", ...children) {
   const node = document.createElement(tag);
@@ -14,24 +14,26 @@ function make(tag, name = "", ...children) {
   return node;
 }
 
-// A node that says what it said is left alone: a screen reader would read it out again.
+// Leave an unchanged node alone: a screen reader would read it again.
 function write(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
-function duration(seconds) {
+function formatDuration(seconds) {
   if (seconds < 1e-3) return `${(seconds * 1e6).toFixed(0)} µs`;
   return seconds < 1 ? `${(seconds * 1e3).toFixed(1)} ms` : `${seconds.toFixed(2)} s`;
 }
 
-function since(seconds) {
+function formatAge(seconds) {
   if (seconds < 1) return "just now";
   if (seconds < 100) return `${Math.round(seconds)} s ago`;
-  return seconds < 6000 ? `${Math.round(seconds / 60)} min ago` : `${Math.round(seconds / 3600)} h ago`;
+  if (seconds < 6000) return `${Math.round(seconds / 60)} min ago`;
+  return `${Math.round(seconds / 3600)} h ago`;
 }
 
-const total = (values) => values.reduce((sum, value) => sum + value, 0);
-const pairs = (counts) => Object.entries(counts).map(([name, n]) => `${name}: ${n}`).join(", ");
+const sum = (values) => values.reduce((total, value) => total + value, 0);
+const formatCounts = (counts) =>
+  Object.entries(counts).map(([name, n]) => `${name}: ${n}`).join(", ");
 
 // -- colours ----------------------------------------------------------------------------------
 
@@ -41,7 +43,7 @@ const COLOURS = [
 ];
 const PALETTE = ["blue", "orange", "green", "sky", "purple"];
 
-// A canvas knows no CSS: `probe` says what the variables of dashboard.css are just now.
+// A canvas ignores CSS: `probe` is a node that resolves the variables of dashboard.css.
 function readColours(probe) {
   const read = (name) => {
     probe.style.color = `var(--ns-${name})`;
@@ -53,44 +55,46 @@ function readColours(probe) {
   return colours;
 }
 
-const muted = () => Chart.defaults.color;
-const faint = () => Chart.defaults.borderColor;
-const pale = (rgb) => rgb.replace("rgb(", "rgba(").replace(")", ", 0.3)");
+const getMuted = () => Chart.defaults.color;
+const getFaint = () => Chart.defaults.borderColor;
+const makePale = (rgb) => rgb.replace("rgb(", "rgba(").replace(")", ", 0.3)");
 
-// Functions, so that the colours are asked for again with each picture.
-const inColour = ({ ticks, grid, title, ...rest }) => ({
+// Functions, so that each update reads the colours anew.
+const colourAxis = ({ ticks, grid, title, ...rest }) => ({
   ...rest,
-  ticks: { ...ticks, color: muted },
-  grid: { ...grid, color: faint },
-  border: { color: faint },
-  title: { ...title, color: muted },
+  ticks: { ...ticks, color: getMuted },
+  grid: { ...grid, color: getFaint },
+  border: { color: getFaint },
+  title: { ...title, color: getMuted },
 });
 
-// -- marks where the policy changed -----------------------------------------------------------
+// -- marks of policy changes ------------------------------------------------------------------
 
-// Rows of labels, one below the other, and pixels of each.
+// Rows of labels, and the height of one in pixels.
 const [ROWS, ROW] = [3, 13];
 
-// Without the names of its options, and if it is long without their values.
-function brief(policy) {
+// Leave out the names of the options, and their values too if the policy is still long.
+function abbreviate(policy) {
   const short = policy.replace(/\b\w+=/g, "");
   if (short.length <= 24) return short;
   const bracket = short.indexOf("(");
   return bracket > 0 && bracket < 24 ? `${short.slice(0, bracket)}(…)` : `${short.slice(0, 23)}…`;
 }
 
-const marksOf = ({ changes = [] }) =>
+const makeMarks = ({ changes = [] }) =>
   changes.map(({ ago, policy, reason }) => ({
     x: -ago,
     fault: reason === "fault",
-    label: `${reason === "fault" ? "fault → " : ""}${brief(policy)}`,
+    label: `${reason === "fault" ? "fault → " : ""}${abbreviate(policy)}`,
   }));
 
-const saysChanges = ({ changes = [] }) =>
-  changes.map(({ ago, policy }) => `; policy became ${brief(policy)} ${since(ago)}`).join("");
+const describeChanges = ({ changes = [] }) =>
+  changes
+    .map(({ ago, policy }) => `; policy set to ${abbreviate(policy)} ${formatAge(ago)}`)
+    .join("");
 
-// Where each label stands: the newest first, in the first row that has room, or nowhere.
-function placed(marks, { left, right }, widthOf) {
+// Place each label in the first row with room, the newest first; its row is -1 if none has room.
+function placeLabels(marks, { left, right }, widthOf) {
   const rows = Array.from({ length: ROWS }, () => []);
   return marks.toReversed().map((mark) => {
     const width = widthOf(mark.label) + 6;
@@ -119,7 +123,7 @@ function drawLabel(ctx, { top }, ground, { x, width, row, label, colour }) {
 Chart.register({
   id: "changes",
   afterDatasetsDraw({ ctx, chartArea, scales, marks = [], colours }) {
-    const seen = marks.map((mark) => ({
+    const visible = marks.map((mark) => ({
       ...mark,
       at: scales.x.getPixelForValue(mark.x),
       colour: mark.fault ? colours.lost : colours.text,
@@ -128,8 +132,8 @@ Chart.register({
     Object.assign(ctx, { lineWidth: 1.5, textBaseline: "top", textAlign: "left" });
     ctx.font = `${Chart.defaults.font.size}px ${Chart.defaults.font.family}`;
     ctx.setLineDash([4, 3]);
-    seen.forEach((mark) => drawLine(ctx, chartArea, mark));
-    placed(seen, chartArea, (label) => ctx.measureText(label).width)
+    visible.forEach((mark) => drawLine(ctx, chartArea, mark));
+    placeLabels(visible, chartArea, (label) => ctx.measureText(label).width)
       .filter(({ row }) => row >= 0)
       .forEach((mark) => drawLabel(ctx, chartArea, colours.ground, mark));
     ctx.restore();
@@ -138,22 +142,22 @@ Chart.register({
 
 // -- axes -------------------------------------------------------------------------------------
 
-const named = (text) => ({ title: { display: true, text } });
-const bare = { grid: { display: false } };
-const whole = (text) => ({
-  ...named(text), beginAtZero: true, suggestedMax: 1, ticks: { precision: 0 },
+const withTitle = (text) => ({ title: { display: true, text } });
+const noGrid = { grid: { display: false } };
+const countAxis = (text) => ({
+  ...withTitle(text), beginAtZero: true, suggestedMax: 1, ticks: { precision: 0 },
 });
-const fromNow = (at) => (at ? `${at < 0 ? "−" : "+"}${Math.abs(+at.toPrecision(6))} s` : "now");
+const formatOffset = (at) => (at ? `${at < 0 ? "−" : "+"}${Math.abs(+at.toPrecision(6))} s` : "now");
 const lastMinute = {
-  ...named("time (seconds before now)"),
-  ...bare,
+  ...withTitle("time (seconds before now)"),
+  ...noGrid,
   type: "linear",
-  ticks: { stepSize: 15, maxRotation: 0, align: "inner", callback: fromNow },
+  ticks: { stepSize: 15, maxRotation: 0, align: "inner", callback: formatOffset },
 };
-const key = { display: true, align: "end", labels: { boxWidth: 10, boxHeight: 2, padding: 8 } };
-const noKey = { display: false };
+const legend = { display: true, align: "end", labels: { boxWidth: 10, boxHeight: 2, padding: 8 } };
+const noLegend = { display: false };
 const bar = { maxBarThickness: 34, borderRadius: 2 };
-const lineOf = (label, data, colour, more = {}) => ({
+const makeLine = (label, data, colour, more = {}) => ({
   label,
   data,
   borderColor: colour,
@@ -163,9 +167,9 @@ const lineOf = (label, data, colour, more = {}) => ({
   ...more,
 });
 
-// Each second stands at its end: the last one is now.
-const bySecond = (column) => column.map((y, n) => ({ x: n + 1 - column.length, y }));
-const spanOfHistory = ({ arrived }) => [-arrived.length, 0];
+// Plot each second at its end: the last one is now.
+const toPoints = (column) => column.map((y, n) => ({ x: n + 1 - column.length, y }));
+const historySpan = ({ arrived }) => [-arrived.length, 0];
 
 // -- the small charts -------------------------------------------------------------------------
 
@@ -174,20 +178,20 @@ const rates = {
   type: "line",
   title: "Requests per second",
   options: {
-    scales: { x: lastMinute, y: whole("requests/s") },
-    plugins: { legend: { ...key, reverse: true } },
+    scales: { x: lastMinute, y: countAxis("requests/s") },
+    plugins: { legend: { ...legend, reverse: true } },
   },
-  draw: (picture, { blue, green, lost }) => ({
-    says:
-      `${picture.history.arrived.at(-1)} arrived, ${picture.history.answered.at(-1)} answered` +
-      saysChanges(picture),
-    datasets: [ // the first is drawn on top
-      lineOf("lost", bySecond(picture.history.lost), lost),
-      lineOf("answers", bySecond(picture.history.answered), green),
-      lineOf("arrivals", bySecond(picture.history.arrived), blue),
+  draw: (snapshot, { blue, green, lost }) => ({
+    description:
+      `${snapshot.history.arrived.at(-1)} arrived, ${snapshot.history.answered.at(-1)} answered` +
+      describeChanges(snapshot),
+    datasets: [ // the first is on top
+      makeLine("lost", toPoints(snapshot.history.lost), lost),
+      makeLine("answers", toPoints(snapshot.history.answered), green),
+      makeLine("arrivals", toPoints(snapshot.history.arrived), blue),
     ],
-    span: spanOfHistory(picture.history),
-    marks: marksOf(picture),
+    span: historySpan(snapshot.history),
+    marks: makeMarks(snapshot),
   }),
 };
 
@@ -195,17 +199,17 @@ const waiting = {
   name: "waiting",
   type: "line",
   title: "Requests waiting",
-  options: { scales: { x: lastMinute, y: whole("requests") }, plugins: { legend: noKey } },
-  draw: (picture, { orange }) => ({
-    says: `${picture.history.waiting.at(-1)} wait${saysChanges(picture)}`,
+  options: { scales: { x: lastMinute, y: countAxis("requests") }, plugins: { legend: noLegend } },
+  draw: (snapshot, { orange }) => ({
+    description: `${snapshot.history.waiting.at(-1)} waiting${describeChanges(snapshot)}`,
     datasets: [
-      lineOf("waiting", bySecond(picture.history.waiting), orange, {
+      makeLine("waiting", toPoints(snapshot.history.waiting), orange, {
         fill: true,
-        backgroundColor: pale(orange),
+        backgroundColor: makePale(orange),
       }),
     ],
-    span: spanOfHistory(picture.history),
-    marks: marksOf(picture),
+    span: historySpan(snapshot.history),
+    marks: makeMarks(snapshot),
   }),
 };
 
@@ -213,10 +217,10 @@ const times = {
   name: "times",
   type: "bar",
   title: "Time to answer",
-  none: "no answer in the last minute",
+  none: "no answers in the last minute",
   options: {
-    scales: { x: bare, y: { ...named("time"), beginAtZero: true } },
-    plugins: { legend: key },
+    scales: { x: noGrid, y: { ...withTitle("time"), beginAtZero: true } },
+    plugins: { legend },
   },
   draw: ({ times: all }, colours) => {
     const names = all.latency.p50 === null ? [] : ["wait", "run", "latency"];
@@ -226,7 +230,7 @@ const times = {
       ...bar, label, data: of(label), backgroundColor: colours[label],
     });
     return {
-      says: names.map((name) => `${name} ${duration(all[name].p50)} at p50`).join(", "),
+      description: names.map((name) => `${name} p50 ${formatDuration(all[name].p50)}`).join(", "),
       labels: names,
       datasets: ["p50", "p90", "p99"].map(column),
       units: { y: `time (${unit})` },
@@ -234,8 +238,8 @@ const times = {
   },
 };
 
-// As broad as one size, where there is room for that.
-const asBroadAsOne = ({ chart: { chartArea: area, scales: { x } } }) => {
+// As wide as one batch size on the axis, within limits.
+const measureBar = ({ chart: { chartArea: area, scales: { x } } }) => {
   const one = area && x ? (0.8 * area.width) / (x.max - x.min) : 3;
   return Math.min(Math.max(one, 3), bar.maxBarThickness);
 };
@@ -244,26 +248,29 @@ const sizes = {
   name: "sizes",
   type: "bar",
   title: "Batches by size",
-  none: "no batch in the last minute",
+  none: "no batches in the last minute",
   options: {
     scales: {
       x: {
-        ...named("requests in a batch"), ...bare,
+        ...withTitle("requests in a batch"), ...noGrid,
         type: "linear", offset: false, ticks: { precision: 0, includeBounds: false },
       },
-      y: whole("batches"),
+      y: countAxis("batches"),
     },
-    plugins: { legend: noKey, tooltip: { callbacks: { title: ([{ raw }]) => `of ${raw.x}` } } },
+    plugins: {
+      legend: noLegend,
+      tooltip: { callbacks: { title: ([{ raw }]) => `batch size ${raw.x}` } },
+    },
   },
   draw: ({ batch_sizes: counts }, { green }) => {
     const data = Object.entries(counts).map(([x, y]) => ({ x: Number(x), y }));
     const largest = Math.max(7, ...data.map(({ x }) => x));
     return {
-      says: pairs(counts),
+      description: formatCounts(counts),
       datasets: [
         {
           ...bar, label: "batches", data, backgroundColor: green,
-          minBarLength: 2, barThickness: asBroadAsOne,
+          minBarLength: 2, barThickness: measureBar,
         },
       ],
       span: [0, largest + 1],
@@ -275,56 +282,63 @@ const reasons = {
   name: "reasons",
   type: "bar",
   title: "Batches by release reason",
-  none: "no batch in the last minute",
-  options: { indexAxis: "y", scales: { x: whole("batches"), y: bare }, plugins: { legend: noKey } },
+  none: "no batches in the last minute",
+  options: {
+    indexAxis: "y",
+    scales: { x: countAxis("batches"), y: noGrid },
+    plugins: { legend: noLegend },
+  },
   draw: ({ reasons: counts }, { sky }) => ({
-    says: pairs(counts),
+    description: formatCounts(counts),
     labels: Object.keys(counts),
     datasets: [
-      { ...bar, label: "batches", data: Object.values(counts), backgroundColor: sky, minBarLength: 2 },
+      {
+        ...bar, label: "batches", data: Object.values(counts), backgroundColor: sky,
+        minBarLength: 2,
+      },
     ],
   }),
 };
 
-// -- time line --------------------------------------------------------------------------------
+// -- timeline ---------------------------------------------------------------------------------
 
 const FEW = 24;
-const requestOf = (item) => item.dataset.requests[item.dataIndex];
+const getRequest = (item) => item.dataset.requests[item.dataIndex];
 const isLost = ({ outcome }) => outcome !== "ok" && outcome !== "unfinished";
 const bars = { grouped: false, barPercentage: 1, categoryPercentage: 0.84, maxBarThickness: 14 };
 
-function explain(item) {
-  const { arrived, started, finished, batch, size, reason, outcome } = requestOf(item);
-  const lines = [outcome, `waited ${duration((started ?? finished ?? 0) - arrived)}`];
+function describeRequest(item) {
+  const { arrived, started, finished, batch, size, reason, outcome } = getRequest(item);
+  const lines = [outcome, `waited ${formatDuration((started ?? finished ?? 0) - arrived)}`];
   if (started === null) return lines;
-  const why = reason ? `, released: ${reason}` : "";
-  const ran = `ran ${duration((finished ?? 0) - started)}`;
-  return [...lines, ran, `batch ${batch}, of ${size}${why}`];
+  const why = reason ? `, released by: ${reason}` : "";
+  const ran = `ran ${formatDuration((finished ?? 0) - started)}`;
+  return [...lines, ran, `batch ${batch}, size ${size}${why}`];
 }
 
-// A few stand at the top, rather than far apart.
-function rowsOf(requests) {
+// Add empty rows below a few requests, so that their bars stay close together.
+function makeRows(requests) {
   const ids = requests.map(({ id }) => String(id));
   return [...ids, ...Array(Math.max(0, FEW - ids.length)).fill("")];
 }
 
-// Up to now, while there is something to see there. Where it has been quiet for longer than all of
-// this took, a few milliseconds would be a dot: then from the first arrival on, in milliseconds.
-function clockOf(requests) {
+// Choose the time axis. It ends now, unless no request ran for longer than all of them took: then a
+// few milliseconds would be a dot, so it spans from the first arrival to the last answer.
+function chooseClock(requests) {
   const first = Math.min(...requests.map(({ arrived }) => arrived));
   const last = Math.max(...requests.map(({ finished }) => finished ?? 0));
   const [begin, end] = -last > Math.max(last - first, 1) ? [first, last] : [first, 0];
   const margin = Math.max(0.005 * (end - begin), 0.0005);
   if (end === 0) {
     const text = "time (seconds before now)";
-    return { at: (time) => time, span: [first - margin, 0], text, callback: fromNow };
+    return { at: (time) => time, span: [first - margin, 0], text, callback: formatOffset };
   }
-  const text = `time (ms since the first arrival); the last answer came ${since(-last)}`;
+  const text = `time (ms since the first arrival); last answer ${formatAge(-last)}`;
   const at = (time) => 1e3 * (time - first);
   return { at, span: [-1e3 * margin, at(last + margin)], text, callback: undefined };
 }
 
-function requestBars(requests, at, colours) {
+function makeBars(requests, at, colours) {
   const lost = requests.filter(isLost);
   const span = (from, to) => (from === null ? null : [at(from), at(to)]);
   return [
@@ -356,70 +370,71 @@ function requestBars(requests, at, colours) {
 const timeline = {
   name: "timeline",
   type: "bar",
-  title: "The newest requests",
-  note: "grey: waits · coloured by batch: runs · ×: lost",
-  none: "no request yet",
+  title: "Newest requests",
+  note: "grey: waiting · coloured by batch: running · ×: lost",
+  none: "no requests yet",
   options: {
     indexAxis: "y",
     interaction: { mode: "nearest", axis: "y", intersect: false },
     scales: {
-      x: { ...named("time"), type: "linear", ticks: { includeBounds: false, maxRotation: 0 } },
-      y: { ...named("request"), ...bare, type: "category" },
+      x: { ...withTitle("time"), type: "linear", ticks: { includeBounds: false, maxRotation: 0 } },
+      y: { ...withTitle("request"), ...noGrid, type: "category" },
     },
     plugins: {
-      legend: noKey,
+      legend: noLegend,
       tooltip: {
         displayColors: false,
-        filter: (item, n) => n === 0, // its wait and its run are one request
-        callbacks: { title: ([item]) => `request ${requestOf(item).id}`, label: explain },
+        filter: (item, n) => n === 0, // one for the two bars of a request
+        callbacks: { title: ([item]) => `request ${getRequest(item).id}`, label: describeRequest },
       },
     },
   },
-  draw: (picture, colours) => {
-    const { timeline: requests } = picture;
-    const clock = clockOf(requests);
+  draw: (snapshot, colours) => {
+    const { timeline: requests } = snapshot;
+    const clock = chooseClock(requests);
     return {
-      says:
-        `${requests.length} requests, ${requests.filter(isLost).length} of them lost` +
-        saysChanges(picture),
-      labels: rowsOf(requests),
-      datasets: requestBars(requests, clock.at, colours),
+      description:
+        `${requests.length} requests, ${requests.filter(isLost).length} lost` +
+        describeChanges(snapshot),
+      labels: makeRows(requests),
+      datasets: makeBars(requests, clock.at, colours),
       span: clock.span,
       units: { x: clock.text },
       ticks: clock.callback,
-      marks: marksOf(picture).map((mark) => ({ ...mark, x: clock.at(mark.x) })),
+      marks: makeMarks(snapshot).map((mark) => ({ ...mark, x: clock.at(mark.x) })),
     };
   },
 };
 
 // -- cards ------------------------------------------------------------------------------------
 
-function card(title, note, ...children) {
+function makeCard(title, note, ...children) {
   const caption = make("figcaption", "", make("span", "", title), " ", make("small", "", note));
   return make("figure", "ns-card", caption, ...children);
 }
 
-function chartCard({ name, type, title, note = "last minute", none = "", options, draw }) {
+function makeChartCard({ name, type, title, note = "last minute", none = "", options, draw }) {
   const canvas = make("canvas");
-  const nothing = make("p", "ns-nothing", none);
-  const node = card(title, note, make("div", "ns-frame", canvas, nothing));
+  const empty = make("p", "ns-no-data", none);
+  const node = makeCard(title, note, make("div", "ns-frame", canvas, empty));
   node.classList.add(`ns-${name}`);
   canvas.dataset.chart = name;
   canvas.setAttribute("role", "img");
-  const scales = { x: inColour(options.scales.x), y: inColour(options.scales.y) };
+  const scales = { x: colourAxis(options.scales.x), y: colourAxis(options.scales.y) };
   const data = { labels: [], datasets: [] };
   const chart = new Chart(canvas, { type, data, options: { ...options, scales } });
-  const show = (picture, colours) => {
-    const { says, labels = [], datasets, span, units = {}, ticks, marks = [] } = draw(picture, colours);
-    canvas.setAttribute("aria-label", `${title}: ${says || none}`);
-    nothing.hidden = datasets.some((set) => set.data.length > 0);
+  const show = (snapshot, colours) => {
+    const drawn = draw(snapshot, colours);
+    const { description, labels = [], datasets, span, units = {}, ticks, marks = [] } = drawn;
+    canvas.setAttribute("aria-label", `${title}: ${description || none}`);
+    empty.hidden = datasets.some((set) => set.data.length > 0);
     chart.data.labels = labels;
-    // The same objects, or what a person has hidden by the legend would come back.
+    // Keep the same objects, so that datasets hidden by a click on the legend stay hidden.
     const shown = chart.data.datasets;
     datasets.forEach((set, n) => (shown[n] = Object.assign(shown[n] ?? {}, set)));
     const axes = chart.options.scales;
     if (span) [axes.x.min, axes.x.max] = span;
-    if (type === "line") axes.y.grace = marks.length ? "55%" : 0; // room for their labels
+    if (type === "line") axes.y.grace = marks.length ? "55%" : 0; // room for the labels
     if ("x" in units) axes.x.ticks.callback = ticks ?? Chart.Ticks.formatters.numeric;
     for (const [axis, text] of Object.entries(units)) axes[axis].title.text = text;
     Object.assign(chart, { marks, colours });
@@ -428,19 +443,19 @@ function chartCard({ name, type, title, note = "last minute", none = "", options
   return { node, show, remove: () => chart.destroy() };
 }
 
-// A sign and a colour of each outcome: colours alone do not tell them apart for all.
+// Sign and colour of each outcome: not every reader can tell them apart by colour alone.
 const SIGNS = {
   ...{ ok: ["■", "green"], failed: ["✕", "lost"], rejected: ["▲", "orange"] },
   ...{ expired: ["◆", "purple"], invalid: ["▼", "sky"], cancelled: ["●", "waits"] },
 };
 
-// How all requests ended, below the chart of those of the last minute.
-function outcomesLine() {
+// Outcomes of all requests, below the chart of the last minute.
+function makeOutcomesLine() {
   const node = make("div", "ns-outcomes");
   const show = ({ outcomes }) => {
-    const all = total(Object.values(outcomes));
-    const seen = Object.entries(outcomes).filter(([, count]) => count).sort((a, b) => b[1] - a[1]);
-    const items = seen.map(([name, count]) => {
+    const all = sum(Object.values(outcomes));
+    const found = Object.entries(outcomes).filter(([, count]) => count).sort((a, b) => b[1] - a[1]);
+    const items = found.map(([name, count]) => {
       const [sign, colour] = SIGNS[name] ?? ["✕", "lost"];
       const square = make("span", "ns-square", `${sign} `);
       square.setAttribute("aria-hidden", "true");
@@ -453,16 +468,16 @@ function outcomesLine() {
   return { node, show };
 }
 
-function ratesCard() {
-  const [chart, outcomes] = [chartCard(rates), outcomesLine()];
+function makeRatesCard() {
+  const [chart, outcomes] = [makeChartCard(rates), makeOutcomesLine()];
   chart.node.append(outcomes.node);
-  const show = (picture, colours) => {
-    chart.show(picture, colours);
-    outcomes.show(picture);
+  const show = (snapshot, colours) => {
+    chart.show(snapshot, colours);
+    outcomes.show(snapshot);
   };
   return { ...chart, show };
 }
 
-function chartCards() {
-  return [ratesCard(), ...[waiting, times, sizes, reasons, timeline].map(chartCard)];
+function makeChartCards() {
+  return [makeRatesCard(), ...[waiting, times, sizes, reasons, timeline].map(makeChartCard)];
 }

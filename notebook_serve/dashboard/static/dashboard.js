@@ -1,69 +1,70 @@
-// Draws a picture of a server. See live.py for what a picture holds, and dashboard.py for the two
-// hosts. Whatever comes from the server is put in as text, never as markup. The charts are in
-// charts.js, which comes before this in the same module.
+// Draws the snapshots of a server: snapshot.py defines their fields. The widget and the page both
+// run this code. Data of the server is inserted as text, never as markup. assets.py puts charts.js
+// before this file into the same module.
 
 const STATES = {
   ...{ ready: "green", loading: "orange", paused: "orange", stopping: "orange" },
   ...{ failing: "lost", failed: "lost", dead: "lost" },
 };
-const WHY_NONE =
-  "Nothing has been asked yet: send a request, over HTTP or with server.predict(...), and it " +
-  "shows here within a second.";
+const NO_REQUESTS =
+  "No requests yet. Send one over HTTP or with server.predict(...): " +
+  "it appears here within a second.";
 
-const colourOf = (state) => `var(--ns-${STATES[state] ?? "waits"})`;
-const hasBegun = ({ outcomes, timeline }) =>
-  timeline.length > 0 || total(Object.values(outcomes)) > 0;
+const stateColour = (state) => `var(--ns-${STATES[state] ?? "waits"})`;
+const hasRequests = ({ outcomes, timeline }) =>
+  timeline.length > 0 || sum(Object.values(outcomes)) > 0;
 
-// As many children as there are items, each filled; those that are there are kept.
-function fillChildren(node, items, child, put) {
+// Give a node one child per item and fill each. Existing children, and so the focus, are kept.
+function fillChildren(node, items, makeChild, fill) {
   while (node.children.length > items.length) node.lastChild.remove();
-  while (node.children.length < items.length) node.append(child());
-  items.forEach((item, n) => put(node.children[n], item));
+  while (node.children.length < items.length) node.append(makeChild());
+  items.forEach((item, n) => fill(node.children[n], item));
+}
+
+// Send a message. If the kernel was restarted, the line about missing data appears soon.
+function trySend(model, message) {
+  try {
+    model.send(message);
+  } catch {
+    // No channel to the kernel.
+  }
 }
 
 // -- models -----------------------------------------------------------------------------------
 
-// Which model is shown, where a server has several, and what each of them does.
-function models(model) {
+// A button for each model of a server with several: it selects the model, and shows its state.
+function makeModelButtons(model) {
   const node = make("nav", "ns-models");
   node.setAttribute("aria-label", "models");
-  const show = (picture) => {
-    const all = picture.models ?? [];
+  const show = (snapshot) => {
+    const all = snapshot.models ?? [];
     node.hidden = all.length < 2;
-    // Buttons that are there are kept, and with them which one has the focus.
-    while (node.children.length > all.length) node.lastChild.remove();
-    while (node.children.length < all.length) node.append(modelButton(model));
-    all.forEach(({ name, state, waiting }, n) => {
-      const button = node.children[n];
+    fillChildren(node, all, () => makeModelButton(model), (button, { name, state, waiting }) => {
       const [square, text] = button.children;
       button.dataset.model = name;
-      square.style.color = colourOf(state);
+      square.style.color = stateColour(state);
       write(text, `${name} · ${state} · ${waiting} waiting`);
-      if (name === picture.name) button.setAttribute("aria-current", "true");
+      if (name === snapshot.name) button.setAttribute("aria-current", "true");
       else button.removeAttribute("aria-current");
     });
   };
   return { node, show };
 }
 
-function modelButton(model) {
+function makeModelButton(model) {
   const square = make("span", "ns-square", "■");
   square.setAttribute("aria-hidden", "true");
   const button = make("button", "", square, make("span"));
   button.type = "button";
   button.addEventListener("click", () => {
-    try {
-      model.send({ do: "show", model: button.dataset.model });
-    } catch {
-      // The kernel was restarted; that no news comes is said soon.
-    }
+    trySend(model, { do: "show", model: button.dataset.model });
   });
   return button;
 }
 
 // -- head and tiles ---------------------------------------------------------------------------
 
-function head() {
+function makeHeader() {
   const square = make("span", "ns-square", "■");
   const [name, state] = [make("b", "ns-name"), make("span", "ns-state")];
   const [model, policy] = [make("code"), make("code")];
@@ -74,37 +75,37 @@ function head() {
     make("span", "ns-fact", "model ", model),
     make("span", "ns-fact", "policy ", policy),
   ];
-  const show = (picture) => {
-    square.style.color = colourOf(picture.state);
-    write(name, picture.name);
-    write(state, picture.state);
-    write(model, picture.model);
-    write(policy, picture.policy.repr);
-    write(error, picture.error);
-    error.hidden = !picture.error;
+  const show = (snapshot) => {
+    square.style.color = stateColour(snapshot.state);
+    write(name, snapshot.name);
+    write(state, snapshot.state);
+    write(model, snapshot.model);
+    write(policy, snapshot.policy.repr);
+    write(error, snapshot.error);
+    error.hidden = !snapshot.error;
   };
   const title = make("p", "ns-head", square, name, state, ...facts);
   return { node: make("header", "", title, error), show };
 }
 
-function tiles() {
-  const node = make("div", "ns-tiles"); // no <dl>: JupyterLab has its own idea of one
-  const child = () =>
+function makeTiles() {
+  const node = make("div", "ns-tiles"); // no <dl>: JupyterLab styles these
+  const makeTile = () =>
     make("div", "ns-tile", make("div", "", make("span"), make("small")), make("div"));
-  const put = ({ children: [term, figure] }, [name, value, scope = ""]) => {
+  const fill = ({ children: [term, figure] }, [name, value, scope = ""]) => {
     write(term.children[0], name);
     write(term.children[1], scope);
     write(figure, value);
   };
-  return { node, show: (picture) => fillChildren(node, picture.tiles, child, put) };
+  return { node, show: (snapshot) => fillChildren(node, snapshot.tiles, makeTile, fill) };
 }
 
-// -- what is wrong ----------------------------------------------------------------------------
+// -- errors and warnings ----------------------------------------------------------------------
 
-const often = (times) => (times > 1 ? `${times} times` : "once");
+const formatTimes = (times) => (times > 1 ? `${times} times` : "once");
 
-// Why every request fails. Only what does not change by itself is read out.
-function failingBanner() {
+// The error of a failing model. A screen reader reads only the first line: the second has a clock.
+function makeFailureBanner() {
   const [what, when] = [make("p"), make("p")];
   const node = make("section", "ns-failing", what, when);
   what.setAttribute("role", "alert");
@@ -113,12 +114,12 @@ function failingBanner() {
     if (!failing) return;
     const { type, message, ago, times, next } = failing;
     write(what, `Requests fail: ${type}: ${message}`);
-    write(when, `${often(times)}, the last one ${since(ago)}. ${next}`);
+    write(when, `${formatTimes(times)}, last ${formatAge(ago)}. ${next}`);
   };
   return { node, show };
 }
 
-function warningList() {
+function makeWarnings() {
   const node = make("ul", "ns-warnings");
   node.setAttribute("aria-label", "warnings");
   const show = ({ warnings = [] }) => {
@@ -128,79 +129,79 @@ function warningList() {
   return { node, show };
 }
 
-function newestErrors() {
+function makeErrors() {
   const [summary, list] = [make("summary"), make("ol")];
   const node = make("details", "ns-errors", summary, list);
-  const child = () => make("li", "", make("span"), make("small"));
-  const put = ({ children: [what, when] }, { type, message, ago, times, request }) => {
+  const makeItem = () => make("li", "", make("span"), make("small"));
+  const fill = ({ children: [what, when] }, { type, message, ago, times, request }) => {
     write(what, `${type}: ${message}`);
-    write(when, `${often(times)}, ${since(ago)}${request ? ` · request ${request}` : ""}`);
+    const id = request ? ` · request ${request}` : "";
+    write(when, `${formatTimes(times)}, ${formatAge(ago)}${id}`);
   };
   const show = ({ errors = [] }) => {
     node.hidden = !errors.length;
     write(summary, `newest errors (${errors.length})`);
-    fillChildren(list, errors, child, put);
+    fillChildren(list, errors, makeItem, fill);
   };
   return { node, show };
 }
 
 // -- controls ---------------------------------------------------------------------------------
 
-// The options of one policy, each with a field. Fields that are there are kept, and with them
-// where the cursor is.
-function optionFields() {
+// A field for each option of a policy. Existing fields are kept, and with them the cursor.
+function makeOptionFields() {
   const node = make("span", "ns-fields");
   const inputs = () => [...node.querySelectorAll("input")];
   const fill = (options) => {
     if (Object.keys(options).join() !== inputs().map((input) => input.name).join()) {
-      node.replaceChildren(...Object.keys(options).map(optionField));
+      node.replaceChildren(...Object.keys(options).map(makeOptionField));
     }
     for (const input of inputs()) {
       if (input.value !== options[input.name]) input.value = options[input.name];
       input.size = Math.min(Math.max(input.value.length, 5), 60);
     }
   };
-  const text = () => inputs().map((input) => `${input.name}=${input.value}`).join(", ");
-  return { node, fill, text };
+  const read = () => inputs().map((input) => `${input.name}=${input.value}`).join(", ");
+  return { node, fill, read };
 }
 
-function optionField(name) {
+function makeOptionField(name) {
   const input = make("input");
   Object.assign(input, { name, type: "text", autocomplete: "off", spellcheck: false });
   return make("label", "", name, input);
 }
 
-// Where nothing can be steered any more.
-const OVER = ["stopping", "stopped", "failed", "dead"];
+// States in which no policy can be set.
+const ENDED = ["stopping", "stopped", "failed", "dead"];
 
-function policyForm(ask) {
+function makePolicyForm(send) {
   const choice = make("select");
-  const fields = optionFields();
+  const fields = makeOptionFields();
   const [apply, undo] = [make("button", "", "Apply"), make("button", "", "Undo")];
   const label = make("label", "", "policy", choice);
   const node = make("form", "ns-form", label, fields.node, apply, undo);
   undo.type = "reset";
-  let picture = null;
-  let lost = false;
-  let edits = 0; // while there are any, pictures leave the form alone
+  let snapshot = null;
+  let disconnected = false;
+  let edits = 0; // after an edit, snapshots do not change the form
 
   const update = () => {
-    const { policies, state } = picture;
-    apply.disabled = lost || OVER.includes(state) || !(choice.value in policies);
+    const { policies, state } = snapshot;
+    apply.disabled = disconnected || ENDED.includes(state) || !(choice.value in policies);
     undo.hidden = !edits;
   };
   const refill = () => {
-    const { policy, policies } = picture;
+    const { policy, policies } = snapshot;
     fields.fill(choice.value === policy.name ? policy.options : (policies[choice.value] ?? {}));
   };
-  const follow = () => {
-    const names = Object.keys(picture.policies);
-    // One that is not built in can be seen, and left.
-    if (!names.includes(picture.policy.name)) names.unshift(picture.policy.name);
+  const showCurrent = () => {
+    const names = Object.keys(snapshot.policies);
+    // A user's own policy is listed while it is in effect.
+    if (!names.includes(snapshot.policy.name)) names.unshift(snapshot.policy.name);
     if (names.join() !== [...choice.options].map((option) => option.value).join()) {
       choice.replaceChildren(...names.map((name) => new Option(name)));
     }
-    if (choice.value !== picture.policy.name) choice.value = picture.policy.name;
+    if (choice.value !== snapshot.policy.name) choice.value = snapshot.policy.name;
     refill();
   };
   choice.addEventListener("change", refill);
@@ -211,121 +212,120 @@ function policyForm(ask) {
   node.addEventListener("reset", (event) => {
     event.preventDefault();
     edits = 0;
-    follow();
+    showCurrent();
     update();
   });
   node.addEventListener("submit", (event) => {
     event.preventDefault();
-    const policy = `${choice.value}(${fields.text()})`;
+    const policy = `${choice.value}(${fields.read()})`;
     const sent = edits;
-    // What was typed since is not what was applied.
+    // Keep edits made since the command was sent.
     const done = () => (edits = edits === sent ? 0 : edits);
-    ask({ do: "policy", policy }, `The next batch is chosen by ${policy}.`, done);
+    send({ do: "policy", policy }, `Applied: the next batch uses ${policy}.`, done);
   });
-  const show = (next, isLost) => {
-    if (picture && picture.name !== next.name) edits = 0; // those were of another model
-    [picture, lost] = [next, isLost];
-    if (!edits) follow();
+  const show = (next, isDisconnected) => {
+    if (snapshot && snapshot.name !== next.name) edits = 0; // edits for another model
+    [snapshot, disconnected] = [next, isDisconnected];
+    if (!edits) showCurrent();
     update();
   };
   return { node, show };
 }
 
-function pauseButton(ask) {
+function makePauseButton(send) {
   const node = make("button", "ns-pause");
   node.type = "button";
   let paused = false;
   node.addEventListener("click", () => {
-    if (paused) ask({ do: "resume" }, "Resumed: the queue is being run.");
-    else ask({ do: "pause" }, "Paused: requests wait until it is resumed.");
+    if (paused) send({ do: "resume" }, "Resumed: the queued requests run.");
+    else send({ do: "pause" }, "Paused: requests wait in the queue until you press Resume.");
   });
-  const show = ({ state }, lost) => {
+  const show = ({ state }, disconnected) => {
     paused = state === "paused";
     write(node, paused ? "Resume" : "Pause");
-    node.disabled = lost || !["ready", "paused", "failing"].includes(state);
+    node.disabled = disconnected || !["ready", "paused", "failing"].includes(state);
   };
   return { node, show };
 }
 
-// A kernel hears a widget between cells; the page asks the server itself.
-const sentBy = (model) =>
+// A kernel handles a widget's messages between cells; the page sends commands to the server itself.
+const describeDelivery = (model) =>
   model.get("direct")
     ? "Sent."
-    : "Sent. It takes effect when all queued cells have run. " +
-      "On the server's page, controls take effect at once.";
+    : "Sent. The kernel applies it after all queued cells. " +
+      "Controls on the server's page take effect at once.";
 
-// All that can be asked for, and a line that says what came of it. Where no news come, nothing
-// can be asked for.
-function controls(model) {
-  const asked = []; // answers come in the order of the questions
+// All controls, and a line with the result of the last command. Without data they are disabled.
+function makeControls(model) {
+  const pending = []; // answers arrive in the order of the commands
   const outcome = make("p", "ns-outcome");
   outcome.setAttribute("role", "status");
-  const ask = (action, said, done = () => {}) => {
-    asked.push({ said, done });
-    write(outcome, sentBy(model));
+  const send = (command, success, done = () => {}) => {
+    pending.push({ success, done });
+    write(outcome, describeDelivery(model));
     try {
-      model.send(action);
+      model.send(command);
     } catch {
-      heard({ error: "the kernel was restarted: run the cell again" });
+      receive({ error: "The kernel was restarted: run the cell again." });
     }
   };
-  const heard = ({ done, error }) => {
+  const receive = ({ done, error }) => {
     if (!done && !error) return;
-    const question = asked.shift();
-    if (done) question?.done();
-    outcome.classList.toggle("ns-refused", Boolean(error));
-    write(outcome, error ?? question?.said ?? "");
+    const command = pending.shift();
+    if (done) command?.done();
+    outcome.classList.toggle("ns-rejected", Boolean(error));
+    write(outcome, error ?? command?.success ?? "");
   };
-  const parts = [pauseButton(ask), policyForm(ask)];
+  const parts = [makePauseButton(send), makePolicyForm(send)];
   const node = make("div", "ns-controls", ...parts.map((part) => part.node), outcome);
-  let [picture, lost] = [null, false];
+  let [snapshot, disconnected] = [null, false];
   const show = (next) => {
-    picture = next;
-    node.hidden = !picture.steers;
-    parts.forEach((part) => part.show(picture, lost));
+    snapshot = next;
+    node.hidden = !snapshot.steers;
+    parts.forEach((part) => part.show(snapshot, disconnected));
   };
-  const lose = (now) => {
-    if (now === lost) return;
-    lost = now;
-    if (picture) show(picture);
+  const setDisconnected = (now) => {
+    if (now === disconnected) return;
+    disconnected = now;
+    if (snapshot) show(snapshot);
   };
-  return { node, show, heard, lose };
+  return { node, show, receive, setDisconnected };
 }
 
 // -- charts -----------------------------------------------------------------------------------
 
-function cards() {
-  const nothing = make("p", "ns-empty", WHY_NONE);
-  const parts = chartCards();
+function makeCharts() {
+  const empty = make("p", "ns-empty", NO_REQUESTS);
+  const parts = makeChartCards();
   const grid = make("div", "ns-grid", ...parts.map((part) => part.node));
-  const show = (picture, colours) => {
-    const begun = hasBegun(picture);
-    nothing.hidden = begun;
+  const show = (snapshot, colours) => {
+    const begun = hasRequests(snapshot);
+    empty.hidden = begun;
     grid.hidden = !begun;
-    if (begun) parts.forEach((part) => part.show(picture, colours));
+    if (begun) parts.forEach((part) => part.show(snapshot, colours));
   };
   const remove = () => parts.forEach((part) => part.remove());
-  return { node: make("div", "", nothing, grid), show, remove };
+  return { node: make("div", "", empty, grid), show, remove };
 }
 
-// -- whether it is seen, and what it says when nothing comes ------------------------------------
+// -- visibility, theme and connection -----------------------------------------------------------
 
-function watchSight(node, changed) {
-  let near = false;
-  const tell = () => changed(near && document.visibilityState === "visible");
+function watchVisibility(node, changed) {
+  let inView = false;
+  const report = () => changed(inView && document.visibilityState === "visible");
   const observer = new IntersectionObserver((entries) => {
-    near = entries.at(-1).isIntersecting;
-    tell();
+    inView = entries.at(-1).isIntersecting;
+    report();
   });
   observer.observe(node);
-  document.addEventListener("visibilitychange", tell);
+  document.addEventListener("visibilitychange", report);
   return () => {
     observer.disconnect();
-    document.removeEventListener("visibilitychange", tell);
+    document.removeEventListener("visibilitychange", report);
   };
 }
 
-// A canvas knows no CSS: it is drawn anew when a theme changes, the system's or JupyterLab's.
+// A canvas ignores CSS, so it is redrawn when the theme of the system or of JupyterLab changes.
 function watchTheme(changed) {
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const observer = new MutationObserver(changed);
@@ -337,27 +337,26 @@ function watchTheme(changed) {
   };
 }
 
-// Says so once no picture has come for longer than `patience` seconds.
-function news(root, patience, lose) {
-  const node = make("p", "ns-news");
+// A line that appears if no data arrived for `patience` seconds.
+function makeConnectionLine(root, patience, setDisconnected) {
+  const node = make("p", "ns-connection");
   let last = performance.now();
-  const tick = () => {
+  const check = () => {
     const silent = Math.floor((performance.now() - last) / 1000);
     const stale = silent >= patience;
     root.classList.toggle("ns-stale", stale);
-    lose(stale);
-    const said = `no news for ${silent} s: the server or its kernel is gone, or out of reach`;
-    write(node, stale ? said : "");
+    setDisconnected(stale);
+    const cause = "the server or its kernel has ended or cannot be reached.";
+    write(node, stale ? `No data for ${silent} s: ${cause}` : "");
   };
-  const came = () => {
+  const reset = () => {
     last = performance.now();
-    tick();
+    check();
   };
-  return { node, came, tick };
+  return { node, reset, check };
 }
 
-// The static picture of dashboard_picture.py is for readers without a kernel: while this lives it
-// is out of sight, in whichever order the two are drawn.
+// Hide the static dashboard (static_dashboard.py) while this one works, drawn before it or after.
 function hideStatic(id) {
   if (!id) return () => {};
   const style = make("style");
@@ -367,62 +366,57 @@ function hideStatic(id) {
   return () => style.remove();
 }
 
-// -- the whole --------------------------------------------------------------------------------
+// -- the widget -------------------------------------------------------------------------------
 
 function render({ model, el }) {
   const root = make("section", "notebook-serve-live");
   const every = model.get("every");
-  const steering = controls(model);
-  const fresh = news(root, 3 + 2 * every, steering.lose);
+  const controls = makeControls(model);
+  const connection = makeConnectionLine(root, 3 + 2 * every, controls.setDisconnected);
   const probe = make("i");
   const parts = [
-    ...[models(model), head(), failingBanner(), warningList(), tiles(), steering],
-    ...[newestErrors(), cards()],
+    ...[makeModelButtons(model), makeHeader(), makeFailureBanner(), makeWarnings(), makeTiles()],
+    ...[controls, makeErrors(), makeCharts()],
   ];
   probe.hidden = true;
-  root.append(probe, fresh.node, ...parts.map((part) => part.node));
+  root.append(probe, connection.node, ...parts.map((part) => part.node));
   el.append(root);
 
   const draw = () => {
-    const picture = model.get("picture");
-    if (!picture?.state) return; // none has come yet
+    const snapshot = model.get("snapshot");
+    if (!snapshot?.state) return; // before the first one
     const colours = readColours(probe);
-    parts.forEach((part) => part.show(picture, colours));
+    parts.forEach((part) => part.show(snapshot, colours));
   };
-  const came = () => {
-    fresh.came();
+  const update = () => {
+    connection.reset();
     draw();
   };
   let timers = [];
-  const look = () => {
-    try {
-      model.send({ do: "look" });
-    } catch {
-      // The kernel was restarted; that no news comes is said soon.
-    }
-  };
-  const sight = (seen) => {
+  const look = () => trySend(model, { do: "look" });
+  const setVisible = (visible) => {
     timers.forEach(clearInterval);
-    timers = seen ? [setInterval(look, 1000 * every), setInterval(fresh.tick, 1000)] : [];
-    if (!seen) return;
-    fresh.came(); // nobody asked while it was out of sight
+    timers = visible ? [setInterval(look, 1000 * every), setInterval(connection.check, 1000)] : [];
+    if (!visible) return;
+    connection.reset(); // no data was requested while it was hidden
     look();
   };
 
-  model.on("change:picture", came);
-  model.on("msg:custom", steering.heard);
+  model.on("change:snapshot", update);
+  model.on("msg:custom", controls.receive);
   draw();
-  const stops = [hideStatic(model.get("shown")), watchSight(root, sight), watchTheme(draw)];
+  const showStatic = hideStatic(model.get("shown"));
+  const stops = [showStatic, watchVisibility(root, setVisible), watchTheme(draw)];
   return () => {
     stops.forEach((stop) => stop());
     timers.forEach(clearInterval);
-    model.off("change:picture", came);
-    model.off("msg:custom", steering.heard);
+    model.off("change:snapshot", update);
+    model.off("msg:custom", controls.receive);
     parts.forEach((part) => part.remove?.());
     root.remove();
   };
 }
 
-// The page's form uses these too.
-export { duration, make };
+// Also used by tryit.js.
+export { formatDuration, make };
 export default { render };

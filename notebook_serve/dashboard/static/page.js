@@ -1,34 +1,34 @@
-// The dashboard as a page: asks the server over HTTP for what a widget hears from its kernel.
+// Page of the dashboard: gets over HTTP the data that a widget gets from its kernel.
 
 import dashboard from "./dashboard.js";
-import { tryIt } from "./tryit.js";
+import { makeTryIt } from "./tryit.js";
 
-// A request that hangs must not keep the next from being sent, in milliseconds.
-const PATIENCE = 10_000;
+// Time limit of a request in milliseconds: a request that hangs blocks the next one.
+const TIMEOUT = 10_000;
 
-// Which of several models is shown stands in the page's own address.
-const query = () => {
+// The page's own address selects one of several models.
+const getQuery = () => {
   const name = new URLSearchParams(location.search).get("model");
   return name === null ? "" : `?model=${encodeURIComponent(name)}`;
 };
 
-// The picture that the server answers with, or the sentence with which it refuses. Addresses are
-// relative: the page may stand behind a proxy's prefix.
-async function ask(address, options = {}) {
+// Return the server's snapshot or its error message. Addresses are relative, because a proxy may
+// serve the page below a prefix.
+async function request(address, options = {}) {
   try {
-    const response = await fetch(address, { ...options, signal: AbortSignal.timeout(PATIENCE) });
-    const said = await response.json();
-    return response.ok ? { picture: said } : { refusal: said.error };
+    const response = await fetch(address, { ...options, signal: AbortSignal.timeout(TIMEOUT) });
+    const body = await response.json();
+    return response.ok ? { snapshot: body } : { error: body.error };
   } catch {
-    return {}; // out of reach, or another server answers in its place
+    return {}; // no answer, or that of another server
   }
 }
 
-// What anywidget gives the dashboard in a notebook.
+// The interface of anywidget that dashboard.js uses.
 class Model {
-  #values = { picture: null, every: 1, direct: true };
+  #values = { snapshot: null, every: 1, direct: true };
   #listeners = {};
-  #looking = false;
+  #isLooking = false;
 
   get(name) {
     return this.#values[name];
@@ -42,34 +42,38 @@ class Model {
     this.#listeners[event]?.delete(listener);
   }
 
-  send(action) {
-    if (action.do === "look") return this.#look();
-    if (action.do === "show") return location.assign(`?model=${encodeURIComponent(action.model)}`);
-    return this.#steer(action);
+  send(message) {
+    if (message.do === "look") return this.#look();
+    if (message.do === "show") return this.#open(message.model);
+    return this.#sendCommand(message);
+  }
+
+  #open(name) {
+    location.assign(`?model=${encodeURIComponent(name)}`);
   }
 
   async #look() {
-    if (this.#looking) return;
-    this.#looking = true;
-    const { picture, refusal } = await ask(`live${query()}`);
-    this.#looking = false;
-    if (picture) this.#show(picture);
-    // Without an answer the dashboard says so itself: it hears no news.
-    else if (refusal) this.#fire("msg:custom", { error: refusal });
+    if (this.#isLooking) return;
+    this.#isLooking = true;
+    const { snapshot, error } = await request(`live${getQuery()}`);
+    this.#isLooking = false;
+    if (snapshot) this.#show(snapshot);
+    // Without an answer, the dashboard shows that no data arrives.
+    else if (error) this.#fire("msg:custom", { error });
   }
 
-  async #steer(action) {
+  async #sendCommand(command) {
     const headers = { "Content-Type": "application/json" };
-    const body = JSON.stringify(action);
-    const { picture, refusal } = await ask(`control${query()}`, { method: "POST", headers, body });
-    if (picture) this.#fire("msg:custom", { done: true });
-    else this.#fire("msg:custom", { error: refusal ?? "the server cannot be reached" });
-    if (picture) this.#show(picture);
+    const options = { method: "POST", headers, body: JSON.stringify(command) };
+    const { snapshot, error } = await request(`control${getQuery()}`, options);
+    if (snapshot) this.#fire("msg:custom", { done: true });
+    else this.#fire("msg:custom", { error: error ?? "The server cannot be reached." });
+    if (snapshot) this.#show(snapshot);
   }
 
-  #show(picture) {
-    this.#values.picture = picture;
-    this.#fire("change:picture");
+  #show(snapshot) {
+    this.#values.snapshot = snapshot;
+    this.#fire("change:snapshot");
   }
 
   #fire(event, content) {
@@ -78,6 +82,6 @@ class Model {
 }
 
 const model = new Model();
-const form = tryIt(document.querySelector(".ns-try"));
-model.on("change:picture", () => form.show(model.get("picture").question));
+const form = makeTryIt(document.querySelector(".ns-try"));
+model.on("change:snapshot", () => form.show(model.get("snapshot").question));
 dashboard.render({ model, el: document.querySelector("main") });

@@ -1,22 +1,21 @@
-// The form that asks the model from the page, and the same request as a command and as a program.
-// Whatever comes from the server is put in as text, never as markup.
+// The form that sends requests from the page, and the same request as curl and Python code.
+// Data of the server is inserted as text, never as markup.
 
-import { duration, make } from "./dashboard.js";
+import { formatDuration, make } from "./dashboard.js";
 
 const JSON_TYPE = "application/json";
 const TEXT_TYPE = "text/plain; charset=utf-8";
-const ANSWERS = { "": "JSON", "image/png": "picture (PNG)", "audio/wav": "sound (WAV)" };
-const WAYS = { text: "text", json: "JSON", bytes: "file" };
-const SAVED = { "image/png": "answer.png", "audio/wav": "answer.wav" };
-// What is shown of a long answer: characters of a string, items of a list, pictures.
-// An error is read to its end.
+const ANSWERS = { "": "JSON", "image/png": "image (PNG)", "audio/wav": "audio (WAV)" };
+const INPUT_KINDS = { text: "text", json: "JSON", bytes: "file" };
+const FILE_NAMES = { "image/png": "answer.png", "audio/wav": "answer.wav" };
+// Limits of a displayed answer: characters of a string or of an error, items of a list, files.
 const [MOST_TEXT, MOST_ERROR, MOST_ITEMS, MOST_FILES] = [300, 5000, 50, 8];
 
-function labelled(text, field) {
+function makeLabel(text, field) {
   return make("label", "", text, field);
 }
 
-function button(text, click) {
+function makeButton(text, click) {
   const node = make("button", "", text);
   node.type = "button";
   node.addEventListener("click", click);
@@ -25,117 +24,117 @@ function button(text, click) {
 
 // -- one request in three forms ---------------------------------------------------------------
 
-// What is asked: `way` is text, json, or bytes with a file; `accept` is empty for JSON.
+// A request has `way`, which is "text", "json" or "bytes" (a file), and `accept`, empty for JSON.
 const hasParameters = ({ parameters }) => Object.keys(parameters).length > 0;
-const bodyOf = ({ inputs, parameters }) =>
+const makeBody = ({ inputs, parameters }) =>
   hasParameters({ parameters }) ? { inputs, parameters } : { inputs };
-const typeOf = ({ type }) =>
+const getType = ({ type }) =>
   /^(image|audio|video)\//.test(type) ? type : "application/octet-stream";
 
-// A file with parameters goes as base64 within JSON: a body of bytes has no room for them.
-function base64(file) {
-  return new Promise((done, failed) => {
+// A file with parameters is sent as base64 in JSON: a body of bytes cannot hold parameters.
+function encodeBase64(file) {
+  return new Promise((resolve, reject) => {
     const reader = new FileReader();
-    reader.onload = () => done(reader.result.slice(reader.result.indexOf(",") + 1));
-    reader.onerror = () => failed(new Error(`${file.name} cannot be read`));
+    reader.onload = () => resolve(reader.result.slice(reader.result.indexOf(",") + 1));
+    reader.onerror = () => reject(new Error(`The file ${file.name} cannot be read.`));
     reader.readAsDataURL(file);
   });
 }
 
-async function optionsOf(question) {
-  const { way, inputs, file, accept } = question;
+async function makeRequest(request) {
+  const { way, inputs, file, accept } = request;
   const json = (body) => [JSON_TYPE, JSON.stringify(body)];
   let [type, body] = [];
-  if (way === "bytes" && !hasParameters(question)) [type, body] = [typeOf(file), file];
+  if (way === "bytes" && !hasParameters(request)) [type, body] = [getType(file), file];
   else if (way === "bytes") {
-    [type, body] = json(bodyOf({ ...question, inputs: await base64(file) }));
-  } else if (way === "text" && !hasParameters(question)) [type, body] = [TEXT_TYPE, inputs];
-  else [type, body] = json(bodyOf(question));
+    [type, body] = json(makeBody({ ...request, inputs: await encodeBase64(file) }));
+  } else if (way === "text" && !hasParameters(request)) [type, body] = [TEXT_TYPE, inputs];
+  else [type, body] = json(makeBody(request));
   const headers = { "Content-Type": type, ...(accept ? { Accept: accept } : {}) };
   return { method: "POST", headers, body };
 }
 
-// For a POSIX shell: nothing but a quote is special between quotes.
-const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
+// Quote for a POSIX shell: only a quote is special within quotes.
+const quote = (text) => `'${text.replaceAll("'", "'\\''")}'`;
 
-export function curl(question, url) {
-  const command = curlCommand(question, url);
-  return question.token ? `# export TOKEN='your token'  # if it is not set\n${command}` : command;
+export function writeCurl(request, url) {
+  const command = writeCommand(request, url);
+  return request.token ? `# export TOKEN='your token'  # if it is not set\n${command}` : command;
 }
 
-function curlCommand(question, url) {
-  const { way, inputs, file, accept, token } = question;
-  const lines = [`curl ${quoted(url)}`];
+function writeCommand(request, url) {
+  const { way, inputs, file, accept, token } = request;
+  const lines = [`curl ${quote(url)}`];
   const add = (...options) => lines.push(`  ${options.join(" ")}`);
   if (token) add("-H", '"Authorization: Bearer $TOKEN"');
-  if (accept) add("-H", quoted(`Accept: ${accept}`), "-o", SAVED[accept]);
-  const type = (text) => add("-H", quoted(`Content-Type: ${text}`));
-  if (way === "bytes" && hasParameters(question)) {
-    type(JSON_TYPE);
+  if (accept) add("-H", quote(`Accept: ${accept}`), "-o", FILE_NAMES[accept]);
+  const addType = (text) => add("-H", quote(`Content-Type: ${text}`));
+  if (way === "bytes" && hasParameters(request)) {
+    addType(JSON_TYPE);
     add("--data-binary", "@-");
-    const end = `", "parameters": ${JSON.stringify(question.parameters)}}`;
-    const encode = `base64 < ${quoted(file.name)} | tr -d '\\n'`;
-    const body = `{ printf '%s' '{"inputs": "'; ${encode}; printf '%s' ${quoted(end)}; }`;
+    const end = `", "parameters": ${JSON.stringify(request.parameters)}}`;
+    const encode = `base64 < ${quote(file.name)} | tr -d '\\n'`;
+    const body = `{ printf '%s' '{"inputs": "'; ${encode}; printf '%s' ${quote(end)}; }`;
     return `${body} |\n${lines.join(" \\\n")}`;
   }
   if (way === "bytes") {
-    type(typeOf(file));
-    add("--data-binary", quoted(`@${file.name}`));
-  } else if (way === "text" && !hasParameters(question)) {
-    type(TEXT_TYPE);
-    add("--data-raw", quoted(inputs));
+    addType(getType(file));
+    add("--data-binary", quote(`@${file.name}`));
+  } else if (way === "text" && !hasParameters(request)) {
+    addType(TEXT_TYPE);
+    add("--data-raw", quote(inputs));
   } else {
-    type(JSON_TYPE);
-    add("--data-raw", quoted(JSON.stringify(bodyOf(question))));
+    addType(JSON_TYPE);
+    add("--data-raw", quote(JSON.stringify(makeBody(request))));
   }
   return lines.join(" \\\n");
 }
 
-// A value as Python writes it. JSON's strings are Python's as well.
-function literal(value) {
+// Write a value as a Python literal. JSON strings are valid Python strings.
+function toPython(value) {
   if (value === null) return "None";
   if (value === true || value === false) return value ? "True" : "False";
-  if (Array.isArray(value)) return `[${value.map(literal).join(", ")}]`;
+  if (Array.isArray(value)) return `[${value.map(toPython).join(", ")}]`;
   if (typeof value !== "object") return JSON.stringify(value);
-  const items = Object.entries(value).map(([name, item]) => `${literal(name)}: ${literal(item)}`);
+  const items = Object.entries(value).map(([name, item]) => `${toPython(name)}: ${toPython(item)}`);
   return `{${items.join(", ")}}`;
 }
 
-export function python(question, url) {
-  const { way, inputs, file, accept, token, parameters } = question;
+export function writePython(request, url) {
+  const { way, inputs, file, accept, token, parameters } = request;
   const imports = ["import httpx"];
   const headers = {};
-  if (accept) headers.Accept = literal(accept);
+  if (accept) headers.Accept = toPython(accept);
   if (token) {
     imports.unshift("import os", "");
     headers.Authorization = 'f"Bearer {os.environ[\'TOKEN\']}"';
   }
   const lines = [];
-  if (way === "bytes" && hasParameters(question)) {
+  if (way === "bytes" && hasParameters(request)) {
     imports.unshift("import base64");
-    const encoded = `base64.b64encode(open(${literal(file.name)}, "rb").read()).decode()`;
-    lines.push(`json={"inputs": ${encoded}, "parameters": ${literal(parameters)}},`);
+    const encoded = `base64.b64encode(open(${toPython(file.name)}, "rb").read()).decode()`;
+    lines.push(`json={"inputs": ${encoded}, "parameters": ${toPython(parameters)}},`);
   } else if (way === "bytes") {
-    headers["Content-Type"] = literal(typeOf(file));
-    lines.push(`content=open(${literal(file.name)}, "rb").read(),`);
-  } else if (way === "text" && !hasParameters(question)) {
-    headers["Content-Type"] = literal(TEXT_TYPE);
-    lines.push(`content=${literal(inputs)},`);
-  } else lines.push(`json=${literal(bodyOf(question))},`);
-  const pairs = Object.entries(headers).map(([name, value]) => `${literal(name)}: ${value}`);
+    headers["Content-Type"] = toPython(getType(file));
+    lines.push(`content=open(${toPython(file.name)}, "rb").read(),`);
+  } else if (way === "text" && !hasParameters(request)) {
+    headers["Content-Type"] = toPython(TEXT_TYPE);
+    lines.push(`content=${toPython(inputs)},`);
+  } else lines.push(`json=${toPython(makeBody(request))},`);
+  const pairs = Object.entries(headers).map(([name, value]) => `${toPython(name)}: ${value}`);
   if (pairs.length) lines.push(`headers={${pairs.join(", ")}},`);
-  const call = [literal(url) + ",", ...lines, "timeout=60,"].map((line) => `    ${line}`);
+  const call = [toPython(url) + ",", ...lines, "timeout=60,"].map((line) => `    ${line}`);
   const end = accept
-    ? ["answer.raise_for_status()", `open("${SAVED[accept]}", "wb").write(answer.content)`]
+    ? ["answer.raise_for_status()", `open("${FILE_NAMES[accept]}", "wb").write(answer.content)`]
     : ["print(answer.status_code, answer.json())"];
-  const setting = token ? ['# os.environ["TOKEN"] = "your token"  # if it is not set'] : [];
-  return [...imports, "", ...setting, "answer = httpx.post(", ...call, ")", ...end].join("\n");
+  const setToken = token ? ['# os.environ["TOKEN"] = "your token"  # if it is not set'] : [];
+  return [...imports, "", ...setToken, "answer = httpx.post(", ...call, ")", ...end].join("\n");
 }
 
 // -- the answer -------------------------------------------------------------------------------
 
-// What a person reads of it: long strings and lists are cut.
-function readable(value, most) {
+// Format an answer as JSON with long strings and lists cut.
+function formatAnswer(value, most) {
   const cut = (_, item) => {
     if (typeof item === "string" && item.length > most) {
       return `${item.slice(0, 60)}… (${item.length} characters)`;
@@ -148,128 +147,138 @@ function readable(value, most) {
   return JSON.stringify(value, cut, 2);
 }
 
-// Pictures and sounds within an answer are base64 of their files, which begin so.
-function filesIn(value) {
+// Find the PNG and WAV files in an answer: base64 strings with the first bytes of these formats.
+function findFiles(value) {
   if (typeof value === "string") {
     if (value.startsWith("iVBORw0KGgo")) return [["image/png", value]];
     return value.startsWith("UklGR") ? [["audio/wav", value]] : [];
   }
   if (value === null || typeof value !== "object") return [];
-  return Object.values(value).flatMap(filesIn);
+  return Object.values(value).flatMap(findFiles);
 }
 
-function media(type, data) {
+function makeMedia(type, data) {
   const node = make(type.startsWith("audio/") ? "audio" : "img");
   if (node.tagName === "AUDIO") node.controls = true;
-  else node.alt = "a picture of the answer";
+  else node.alt = "image in the answer";
   node.src = `data:${type};base64,${data}`;
   return node;
 }
 
-async function answerNodes(response) {
+async function makeAnswer(response) {
   const type = (response.headers.get("content-type") ?? "").split(";")[0];
-  if (/^(image|audio)\//.test(type)) return [media(type, await base64(await response.blob()))];
+  if (/^(image|audio)\//.test(type)) {
+    return [makeMedia(type, await encodeBase64(await response.blob()))];
+  }
   const text = await response.text();
   try {
     const value = JSON.parse(text);
-    const files = filesIn(value).slice(0, MOST_FILES).map(([kind, data]) => media(kind, data));
-    return [make("pre", "", readable(value, response.ok ? MOST_TEXT : MOST_ERROR)), ...files];
+    const files = findFiles(value).slice(0, MOST_FILES);
+    const shown = formatAnswer(value, response.ok ? MOST_TEXT : MOST_ERROR);
+    return [make("pre", "", shown), ...files.map(([kind, data]) => makeMedia(kind, data))];
   } catch {
     return [make("pre", "", text)];
   }
 }
 
-// "queue;dur=1.5, inference;dur=20" (in milliseconds) as a person reads it.
-function timingOf(header) {
+// Format a Server-Timing header, such as "queue;dur=1.5, inference;dur=20" in milliseconds.
+function formatTiming(header) {
   const read = (name) => header.match(new RegExp(`\\b${name};dur=([\\d.]+)`))?.[1];
   const [waited, ran] = [read("queue"), read("inference")];
   if (waited === undefined || ran === undefined) return header;
-  return `waited ${duration(waited / 1e3)}, ran ${duration(ran / 1e3)}`;
+  return `waited ${formatDuration(waited / 1e3)}, ran ${formatDuration(ran / 1e3)}`;
 }
 
-function factsOf(response) {
+function makeHeaderList(response) {
   const names = ["Server-Timing", "X-Batch-Size", "X-Request-ID"];
-  const known = names.map((name) => [name, response.headers.get(name)]).filter(([, value]) => value);
-  return make("dl", "ns-facts", ...known.flatMap(([name, value]) => {
-    const said = make("dd", "", name === "Server-Timing" ? timingOf(value) : value);
-    said.title = value;
-    return [make("dt", "", name), said];
+  const pairs = names.map((name) => [name, response.headers.get(name)]);
+  return make("dl", "ns-facts", ...pairs.filter(([, value]) => value).flatMap(([name, value]) => {
+    const text = make("dd", "", name === "Server-Timing" ? formatTiming(value) : value);
+    text.title = value;
+    return [make("dt", "", name), text];
   }));
 }
 
 // -- the form ---------------------------------------------------------------------------------
 
-function choice(names) {
+function makeSelect(names) {
   const node = make("select");
   node.replaceChildren(...Object.entries(names).map(([value, text]) => new Option(text, value)));
   return node;
 }
 
-function parsed(text, what) {
+function parseJson(text, name) {
   try {
     return JSON.parse(text);
   } catch (error) {
-    throw new Error(`${what}: not JSON: ${error.message}`);
+    throw new Error(`${name}: invalid JSON: ${error.message}`);
   }
 }
 
-// The fields, and what they say; `read` throws a sentence where that cannot be asked.
-function fields(asked) {
-  const [way, accept] = [choice(WAYS), choice(ANSWERS)];
+// The fields of the form; `read` returns a request, or throws an error with a message to show.
+function makeFields(example) {
+  const [way, accept] = [makeSelect(INPUT_KINDS), makeSelect(ANSWERS)];
   const [text, json] = [make("textarea", "ns-input"), make("textarea", "ns-input ns-json")];
   const parameters = make("textarea", "ns-parameters");
   const file = make("input");
-  Object.assign(file, { type: "file", accept: asked.files });
+  Object.assign(file, { type: "file", accept: example.files });
   Object.assign(parameters, { rows: 1, spellcheck: false });
   json.spellcheck = false;
-  text.value = typeof asked.inputs === "string" ? asked.inputs : "";
-  json.value = JSON.stringify(asked.inputs ?? "");
-  parameters.value = JSON.stringify(asked.parameters);
+  text.value = typeof example.inputs === "string" ? example.inputs : "";
+  json.value = JSON.stringify(example.inputs ?? "");
+  parameters.value = JSON.stringify(example.parameters);
   const inputs = {
-    text: labelled("input", text),
-    json: labelled("input, as JSON", json),
-    bytes: labelled("file", file),
+    text: makeLabel("input", text),
+    json: makeLabel("input, as JSON", json),
+    bytes: makeLabel("file", file),
   };
-  for (const option of [...way.options]) if (!asked.accepts.includes(option.value)) option.remove();
-  for (const option of [...accept.options]) {
-    if (option.value && !asked.answers.includes(option.value)) option.remove();
+  for (const option of [...way.options]) {
+    if (!example.accepts.includes(option.value)) option.remove();
   }
-  way.value = asked.accepts.includes(asked.way) ? asked.way : way.options[0]?.value;
-  const [waySaid, acceptSaid] = [labelled("send as", way), labelled("answer as", accept)];
-  waySaid.hidden = way.options.length < 2;
-  acceptSaid.hidden = accept.options.length < 2;
+  for (const option of [...accept.options]) {
+    if (option.value && !example.answers.includes(option.value)) option.remove();
+  }
+  way.value = example.accepts.includes(example.way) ? example.way : way.options[0]?.value;
+  const [wayLabel, acceptLabel] = [makeLabel("send as", way), makeLabel("answer as", accept)];
+  wayLabel.hidden = way.options.length < 2;
+  acceptLabel.hidden = accept.options.length < 2;
   const update = () => {
     for (const [name, node] of Object.entries(inputs)) node.hidden = name !== way.value;
   };
   way.addEventListener("change", update);
   update();
   const read = () => {
-    const given = parsed(parameters.value.trim() || "{}", "parameters");
+    const given = parseJson(parameters.value.trim() || "{}", "parameters");
     if (given === null || typeof given !== "object" || Array.isArray(given)) {
-      throw new Error('parameters: must be an object, such as {"top_k": 3}');
+      throw new Error('parameters: must be a JSON object, for example {"top_k": 3}');
     }
-    const said = { text: () => text.value, json: () => parsed(json.value, "input"), bytes: () => "" };
-    if (way.value === "bytes" && !file.files.length) throw new Error("choose a file first");
+    const values = {
+      ...{ text: () => text.value, bytes: () => "" },
+      json: () => parseJson(json.value, "input"),
+    };
+    if (way.value === "bytes" && !file.files.length) throw new Error("Choose a file first.");
     return {
-      ...{ way: way.value, inputs: said[way.value](), file: file.files[0] },
-      ...{ parameters: given, accept: accept.value, token: asked.token },
+      ...{ way: way.value, inputs: values[way.value](), file: file.files[0] },
+      ...{ parameters: given, accept: accept.value, token: example.token },
     };
   };
-  const nodes = [...Object.values(inputs), labelled("parameters, as JSON", parameters)];
-  return { nodes, choices: [waySaid, acceptSaid], read };
+  const nodes = [...Object.values(inputs), makeLabel("parameters, as JSON", parameters)];
+  return { nodes, choices: [wayLabel, acceptLabel], read };
 }
 
-function copies(read, url) {
-  const node = make("details", "ns-copy", make("summary", "", "the same as curl, as Python"));
-  const forms = Object.entries({ curl, Python: python }).map(([name, write]) => {
+// The same request as code, with a button to copy it.
+function makeCode(read, getUrl) {
+  const summary = make("summary", "", "the same request as curl or Python");
+  const node = make("details", "ns-copy", summary);
+  const forms = Object.entries({ curl: writeCurl, Python: writePython }).map(([name, write]) => {
     const text = make("pre");
     text.tabIndex = 0;
-    const copy = button(`Copy ${name}`, async () => {
+    const copy = makeButton(`Copy ${name}`, async () => {
       try {
         await navigator.clipboard.writeText(text.textContent);
         copy.textContent = "Copied";
       } catch {
-        getSelection().selectAllChildren(text); // a page that is not secure may not copy
+        getSelection().selectAllChildren(text); // only a secure page may write to the clipboard
         copy.textContent = "Press Ctrl+C";
       }
       setTimeout(() => (copy.textContent = `Copy ${name}`), 2000);
@@ -281,7 +290,7 @@ function copies(read, url) {
   const update = () => {
     for (const { text, copy, write } of forms) {
       try {
-        text.textContent = write(read(), url());
+        text.textContent = write(read(), getUrl());
         copy.disabled = false;
       } catch (error) {
         text.textContent = error.message;
@@ -293,67 +302,69 @@ function copies(read, url) {
   return { node, update };
 }
 
-function formOf(asked) {
-  // Relative: the page may stand behind a proxy's prefix.
-  const url = () => new URL(asked.path || ".", location.href).href;
-  const { nodes, choices, read } = fields(asked);
+function makeForm(example) {
+  // Relative, because a proxy may serve the page below a prefix.
+  const getUrl = () => new URL(example.path || ".", location.href).href;
+  const { nodes, choices, read } = makeFields(example);
   const send = make("button", "", "Send");
-  const cancel = button("Cancel", () => going?.abort());
-  const [status, said] = [make("p", "ns-status"), make("div", "ns-said")];
+  const cancel = makeButton("Cancel", () => running?.abort());
+  const [status, answer] = [make("p", "ns-status"), make("div", "ns-answer")];
   const form = make("form", "", ...nodes, make("div", "ns-row", ...choices, send, cancel));
-  const copy = copies(read, url);
-  let going = null;
+  const code = makeCode(read, getUrl);
+  let running = null;
   status.setAttribute("role", "status");
   cancel.hidden = true;
 
-  const tell = (text, refused, ...more) => {
+  const show = (text, isError, ...content) => {
     status.textContent = text;
-    status.classList.toggle("ns-refused", refused);
-    said.replaceChildren(...more);
+    status.classList.toggle("ns-rejected", isError);
+    answer.replaceChildren(...content);
   };
-  const ask = async () => {
-    const question = read();
+  const sendRequest = async () => {
+    const request = read();
     const began = performance.now();
-    const response = await fetch(url(), { ...(await optionsOf(question)), signal: going.signal });
-    const nodes = await answerNodes(response);
-    const took = duration((performance.now() - began) / 1e3);
+    const options = { ...(await makeRequest(request)), signal: running.signal };
+    const response = await fetch(getUrl(), options);
+    const nodes = await makeAnswer(response);
+    const took = formatDuration((performance.now() - began) / 1e3);
     const heading = `${response.status} ${response.statusText} in ${took}`;
-    tell(heading, !response.ok, factsOf(response), ...nodes);
+    show(heading, !response.ok, makeHeaderList(response), ...nodes);
   };
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
-    if (going) return;
-    going = new AbortController();
+    if (running) return;
+    running = new AbortController();
     send.disabled = true;
     cancel.hidden = false;
-    tell("waiting for the answer…", false);
+    show("Waiting for the answer…", false);
     try {
-      await ask();
+      await sendRequest();
     } catch (error) {
-      const words = { AbortError: "cancelled", TypeError: "the server cannot be reached" };
-      tell(words[error.name] ?? error.message, true);
+      const texts = { AbortError: "Cancelled.", TypeError: "The server cannot be reached." };
+      show(texts[error.name] ?? error.message, true);
     }
-    going = null;
+    running = null;
     send.disabled = false;
     cancel.hidden = true;
   });
-  form.addEventListener("input", copy.update);
+  form.addEventListener("input", code.update);
   form.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
   });
-  return [form, status, said, copy.node];
+  return [form, status, answer, code.node];
 }
 
-// `show` is told what may be asked with each picture: null while the model is not loaded.
-export function tryIt(root) {
+// Fill `root` with the form. Each snapshot calls `show` with an example request, or with null while
+// the model is not loaded.
+export function makeTryIt(root) {
   let shown = "";
-  const show = (asked) => {
-    const now = JSON.stringify(asked ?? null);
-    // What was typed stays, also while the model is loaded again.
-    if (now === shown || (!asked && shown)) return;
-    shown = asked ? now : "";
-    const heading = make("h2", "", "Try it ", make("small", "", asked?.task ?? ""));
-    const body = asked ? formOf(asked) : [make("p", "", "The model is not loaded.")];
+  const show = (example) => {
+    const next = JSON.stringify(example ?? null);
+    // Keep the text in the fields, also while the model is loaded again.
+    if (next === shown || (!example && shown)) return;
+    shown = example ? next : "";
+    const heading = make("h2", "", "Try it ", make("small", "", example?.task ?? ""));
+    const body = example ? makeForm(example) : [make("p", "", "The model is not loaded.")];
     root.replaceChildren(heading, ...body);
   };
   return { show };

@@ -1,4 +1,4 @@
-"""The dashboard's endpoints over HTTP: who may look, and who may steer."""
+"""Endpoints of the dashboard's page, and the clients that may send commands."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def echo(inputs: list[Any]) -> list[Any]:
     return inputs
 
 
-def test_the_page_has_all_it_needs_from_here(make: Make, client: httpx.Client) -> None:
-    """Its script, its style and its figures; and nothing may come from elsewhere."""
+def test_the_page_loads_only_files_of_this_server(make: Make, client: httpx.Client) -> None:
+    """Its content policy allows no other server, and no other page may embed it."""
     server = make(echo, name="<b>mine")
     page = client.get(server.url)
 
@@ -40,8 +40,8 @@ def test_the_page_has_all_it_needs_from_here(make: Make, client: httpx.Client) -
     assert client.get(server.url + "/live").json()["steers"] is True
 
 
-def test_the_controls_act_on_the_server(make: Make, client: httpx.Client) -> None:
-    """And are answered with what happens then."""
+def test_commands_change_the_server(make: Make, client: httpx.Client) -> None:
+    """The answer is a snapshot with the change."""
     server = make(echo)
     control = server.url + "/control"
     assert client.post(control, json=PAUSE).json()["state"] == "paused"
@@ -64,10 +64,10 @@ def test_the_controls_act_on_the_server(make: Make, client: httpx.Client) -> Non
         (b'{"do": "policy", "policy": "' + b"9" * 5000 + b'"}', 413),
     ],
 )
-def test_a_control_that_makes_no_sense_is_refused(
+def test_an_invalid_command_is_rejected(
     make: Make, client: httpx.Client, body: bytes, status: int
 ) -> None:
-    """With a sentence, and the server is as before."""
+    """The answer has an error, and the server is unchanged."""
     server = make(echo, policy=Greedy(3))
     answer = client.post(server.url + "/control", content=body)
 
@@ -76,8 +76,8 @@ def test_a_control_that_makes_no_sense_is_refused(
     assert (server.policy, server.state) == (Greedy(3), "ready")
 
 
-def test_another_page_may_not_steer(make: Make, client: httpx.Client) -> None:
-    """Not even one whose scripts may ask the model."""
+def test_commands_of_another_page_are_forbidden(make: Make, client: httpx.Client) -> None:
+    """They are even for an origin that may send requests to the model."""
     server = make(echo, allow_origins=["https://friend.example"])
     for origin in ("https://friend.example", "https://foe.example", "null"):
         answer = client.post(server.url + "/control", json=PAUSE, headers={"Origin": origin})
@@ -101,34 +101,51 @@ def test_another_page_may_not_steer(make: Make, client: httpx.Client) -> None:
         (("192.0.2.7", 1), "secret", 200),
     ],
 )
-def test_who_may_steer(
+def test_clients_that_may_send_commands(
     make: Make, client_address: tuple[str, int] | None, token: str | None, status: int
 ) -> None:
-    """Whoever is on this machine, and whoever has shown the token."""
+    """Clients on this machine may, and clients with the token."""
     server = make(echo)
     app = create_app(server._engines, HttpOptions(token=token))
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
 
-    async def steer() -> httpx.Response:
+    async def pause() -> httpx.Response:
         transport = httpx.ASGITransport(app, client=client_address)  # type: ignore[arg-type]
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             live = await client.get("/live", headers=headers)
             assert live.json()["steers"] is (status == 200)
             return await client.post("/control", json=PAUSE, headers=headers)
 
-    assert asyncio.run(steer()).status_code == status
+    assert asyncio.run(pause()).status_code == status
 
 
-def test_what_is_wrong_is_told_as_it_may_be(make: Make, client: httpx.Client) -> None:
-    """A policy's fault is read on the page, unless errors are not to be exposed."""
+def test_error_details_follow_expose_errors(make: Make, client: httpx.Client) -> None:
+    """The page has the fault of a policy, or a general message."""
 
     class Broken:
         def decide(self, waiting: Any, now: float) -> Any:
-            raise RuntimeError("a secret of /home/somebody/notes.txt")
+            raise RuntimeError("a secret of /home/me/notes.txt")
 
-    for exposed, said in ((True, "secret of …/notes.txt"), (False, "see the server's log")):
+    for exposed, text in ((True, "secret of …/notes.txt"), (False, "see the server's log")):
         server = make(echo, policy=Broken(), expose_errors=exposed)
         server.predict("x")
         error = client.get(server.url + "/live").json()["error"]
-        assert said in error
+        assert text in error
         assert "/home" not in error
+
+
+def test_the_selected_model(make: Make, client: httpx.Client) -> None:
+    """``?model=NAME`` selects the model of the page, of snapshots and of commands."""
+    server = make(echo, name="first")
+    server.add("second", echo)
+    page = client.get(server.url, params={"model": "second"})
+    command = client.post(server.url + "/control", params={"model": "second"}, json=PAUSE)
+
+    assert "/models/second" in page.text
+    assert client.get(server.url + "/live").json()["name"] == "first"
+    assert command.json()["name"] == "second"
+    assert (server.models["first"].state, server["second"].state) == ("ready", "paused")
+    for path in ("/", "/live"):
+        answer = client.get(server.url + path, params={"model": "nonsense"})
+        assert answer.status_code == 404
+        assert "nonsense" in answer.json()["error"]

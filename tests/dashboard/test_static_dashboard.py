@@ -1,4 +1,4 @@
-"""A dashboard that stands still: what is in it, in a browser and in a notebook's file."""
+"""Static dashboard: its HTML, and its copy in a notebook's file."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import nbformat
 from nbclient import NotebookClient
 
 from notebook_serve import Greedy, Server
-from notebook_serve.dashboard.snapshot import Live
-from notebook_serve.dashboard.still_picture import HEIGHT, ORANGE, WIDTH, DashboardPicture
+from notebook_serve.dashboard.snapshot import EngineSnapshots
+from notebook_serve.dashboard.static_dashboard import HEIGHT, ORANGE, WIDTH, StaticDashboard
 from notebook_serve.testing import Faulty
 
 from ..generate.course import environment
@@ -28,21 +28,23 @@ def echo(inputs: list[Any]) -> list[Any]:
     return inputs
 
 
-def still(server: Server, **fields: Any) -> str:
-    """The picture of a server as HTML, with other things in it."""
-    picture = {**Live(server._engine).picture(), **fields}
-    return DashboardPicture(picture, "2026-01-02 11:27", "id-1", "text")._repr_html_()
+def render_static(server: Server, **fields: Any) -> str:
+    """Return the static dashboard of a server as HTML, with some fields replaced."""
+    snapshot = {**EngineSnapshots(server._engine).take(), **fields}
+    return StaticDashboard(snapshot, "2026-01-02 11:27", "id-1", "text")._repr_html_()
 
 
 def charts(html: str) -> list[ET.Element]:
-    """The images in it."""
+    """Return its images."""
     return [ET.fromstring(base64.b64decode(found)) for found in IMAGE.findall(html)]
 
 
-def test_it_says_what_and_when(make: Make) -> None:
-    """The name, the state, the policy, the figures and their scope, and the moment; escaped."""
+def test_head_and_figures(make: Make) -> None:
+    """It has name, state, policy, time, and figures with their spans, all escaped."""
     server = make(echo, name="<mine>", policy=Greedy(8))
-    html = still(server, tiles=[["arrivals", "31.2/s", "last 10 s"], ["busy", "87%", "now"]])
+    html = render_static(
+        server, tiles=[["arrivals", "31.2/s", "last 10 s"], ["busy", "87%", "now"]]
+    )
 
     assert "<b>&lt;mine&gt;</b> ready" in html
     assert "<code>Greedy(max_batch_size=8)</code>" in html
@@ -52,10 +54,10 @@ def test_it_says_what_and_when(make: Make) -> None:
     assert "<script" not in html
 
 
-def test_what_is_wrong_is_in_it(make: Make) -> None:
-    """The last failure, the server's error and its warnings, as text."""
+def test_errors_and_warnings(make: Make) -> None:
+    """The newest failure, the server's error and its warnings are escaped text."""
     failing = {"type": "ValueError", "message": "<b>no", "ago": 1.0, "times": 2, "next": "."}
-    html = still(make(echo), failing=failing, error="a fault", warnings=["slow"])
+    html = render_static(make(echo), failing=failing, error="a fault", warnings=["slow"])
     lines = re.findall(r'<p class="notebook-serve-(\w+)">(.*?)</p>', html)
 
     assert lines == [
@@ -69,15 +71,15 @@ def test_what_is_wrong_is_in_it(make: Make) -> None:
     assert "error" not in styles["warning"]
 
 
-def test_the_charts_are_images_within_their_frame(make: Make) -> None:
-    """Of requests that were answered, failed and wait; each says in words what it shows."""
+def test_charts_are_images_within_their_frame(make: Make) -> None:
+    """Each has a caption, and draws nothing outside."""
     server = make(Faulty(echo, fail_on="bad"), policy=Greedy(4))
     server.predict(["a"] * 9)
-    html = still(server, changes=[{"ago": 9.0, "policy": "Greedy(8)", "reason": "set"}])
+    html = render_static(server, changes=[{"ago": 9.0, "policy": "Greedy(8)", "reason": "set"}])
     found = charts(html)
 
     assert len(found) == 4
-    assert "batches by size in the last minute; the largest of 4" in html
+    assert "batches by size in the last minute; largest size 4" in html
     bars = found[2].findall("{*}rect")
     assert len(bars) == 2
     assert len(found[3].findall("{*}rect")) == 18
@@ -87,9 +89,9 @@ def test_the_charts_are_images_within_their_frame(make: Make) -> None:
             assert 0 <= float(rect.attrib["y"]) <= HEIGHT
 
 
-def test_an_idle_server_has_one_too(make: Make) -> None:
-    """Without requests there is nothing to draw, and nothing fails."""
-    assert len(charts(still(make(echo)))) == 4
+def test_a_dashboard_of_an_idle_server(make: Make) -> None:
+    """Without requests it has four empty charts."""
+    assert len(charts(render_static(make(echo)))) == 4
 
 
 CELLS = (
@@ -100,8 +102,8 @@ CELLS = (
 )
 
 
-def test_a_notebook_that_was_run_at_once_has_the_last_picture(tmp_path: Path) -> None:
-    """That of the cell during which requests came, though another showed the dashboard."""
+def test_a_notebook_run_without_a_browser_has_the_last_version(tmp_path: Path) -> None:
+    """It is updated at the end of a cell with requests, even after the cell that displayed it."""
     notebook = nbformat.v4.new_notebook()  # type: ignore[no-untyped-call]
     notebook.cells = [nbformat.v4.new_code_cell(text) for text in CELLS]  # type: ignore[no-untyped-call]
     client = NotebookClient(notebook, timeout=60, kernel_name="python3", store_widget_state=False)
