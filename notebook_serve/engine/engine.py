@@ -54,7 +54,7 @@ from ..queueing.wait_estimate import USABLE, WaitEstimate
 from ..records import BatchRecord, ErrorRecord, Outcome, PolicyChange, RequestRecord
 from ..workers.executors import Executor, ThreadExecutor
 from ..workers.out_of_memory import MemoryLimit, free_memory, is_out_of_memory
-from ..workers.runtime_tuning import COLLECTING
+from ..workers.runtime_tuning import GC_THRESHOLD
 from .circuit_breaker import CircuitBreaker
 from .deadline_timer import DeadlineTimer
 from .failures import BatchFailures, FailureStreak, NewestErrors, message_of
@@ -252,7 +252,7 @@ class Engine:
             self._loading = {n for n, one in enumerate(self._executors) if not one.ready}
             if not self._loading:
                 self._set_state("ready")
-        COLLECTING.hold(self)
+        GC_THRESHOLD.hold(self)
         self._deadlines.start()
         self._desk.start()
         self._worker.start()
@@ -287,7 +287,7 @@ class Engine:
             self._refuse_all(_stopped)
             if not self._end_threads(max(0.0, give_up - time.monotonic())):
                 logger.warning("%s: a forward outlasts stop(); its thread ends with it", self.name)
-            COLLECTING.let_go(self)
+            GC_THRESHOLD.release(self)
             with self._changed:
                 self._set_state("stopped")
 

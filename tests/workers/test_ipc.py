@@ -17,10 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from notebook_serve.models.base import Prepared
-from notebook_serve.workers.channel import FIRST, Channel
-from notebook_serve.workers.pickling import SMALL, dumps, loads, shapes_only
-from notebook_serve.workers.remote_errors import Raised
-from notebook_serve.workers.shared_model import Parcel
+from notebook_serve.workers.channel import READ_SIZE, Channel
+from notebook_serve.workers.pickling import SMALL, dumps, loads, weightless_reducers
+from notebook_serve.workers.remote_errors import RemoteError
+from notebook_serve.workers.shared_model import SharedModel
 
 from ..helpers.small_models import pipeline, tokenizer
 
@@ -47,7 +47,17 @@ def sent(channels: tuple[Channel, Channel], *messages: Any) -> list[Any]:
     return received
 
 
-SIZES = [0, 1, SMALL - 1, SMALL, FIRST - 100, FIRST, FIRST + 1, 3 * FIRST + 7, 5_000_000]
+SIZES = [
+    0,
+    1,
+    SMALL - 1,
+    SMALL,
+    READ_SIZE - 100,
+    READ_SIZE,
+    READ_SIZE + 1,
+    3 * READ_SIZE + 7,
+    5_000_000,
+]
 
 
 def test_messages_arrive_whole_and_in_order(channels: tuple[Channel, Channel]) -> None:
@@ -66,8 +76,8 @@ def test_messages_arrive_whole_and_in_order(channels: tuple[Channel, Channel]) -
 
 
 def test_who_waits_hears_that_nobody_will_send(channels: tuple[Channel, Channel]) -> None:
-    channels[0].shut()
-    channels[0].shut()
+    channels[0].shut_down()
+    channels[0].shut_down()
     with pytest.raises(EOFError):
         channels[1].receive()
     with pytest.raises(OSError, match="Broken pipe"):
@@ -94,7 +104,7 @@ def test_tensors_arrive_as_they_were(shape: list[int], dtype: Any, transposed: b
 
 def test_a_model_without_weights_is_all_but_its_numbers() -> None:
     pipe = pipeline("fill-mask")
-    data, buffers = dumps(pipe, ways=shapes_only())
+    data, buffers = dumps(pipe, reducers=weightless_reducers())
     front = loads(data, map(bytearray, buffers))
     assert all(weight.is_meta for weight in front.model.parameters())
     assert [weight.shape for weight in front.model.parameters()] == [
@@ -107,7 +117,7 @@ def test_tied_weights_stay_tied_and_each_who_opens_a_parcel_has_his_own() -> Non
     """Weights are mapped from one file; who writes to them writes to a copy."""
     tied = torch.nn.Parameter(torch.ones(100_000))
     told: list[tuple[int, int]] = []
-    parcel = Parcel.pack({"a": tied, "b": tied}, lambda done, size: told.append((done, size)))
+    parcel = SharedModel.pack({"a": tied, "b": tied}, lambda done, size: told.append((done, size)))
     first, second = parcel.open(), parcel.open()
     parcel.close()
     with torch.no_grad():
@@ -157,13 +167,13 @@ def test_exceptions_arrive_as_they_were() -> None:
     """Of the same type and words; or of the same name and words, where the type is of no use."""
     cases = [Needy(1, 2), OSError(2, "missing", "a file"), KeyError("x"), StopIteration(4)]
     for case in cases:
-        made = loads(*dumps(Raised.of(case))).error()
+        made = loads(*dumps(RemoteError.of(case))).rebuild()
         assert type(made) is type(case)
         assert (str(made), made.args) == (str(case), case.args)
         assert vars(made) == vars(case)
-    made = Raised.of(Secretive()).error()
+    made = RemoteError.of(Secretive()).rebuild()
     assert (type(made).__name__, str(made)) == ("Secretive", "locked: False")
-    assert str(Raised.of(SystemExit(3)).error()) == "3"
+    assert str(RemoteError.of(SystemExit(3)).rebuild()) == "3"
 
 
 def test_a_prepared_input_arrives_with_all_that_it_had() -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from notebook_serve import Server
-from notebook_serve.workers.runtime_tuning import MANY, SHORT, SWITCHING
+from notebook_serve.workers.runtime_tuning import MANY_CONTAINERS, SHORT_INTERVAL, SWITCH_INTERVAL
 
 USUAL = (700, 10, 10)
 
@@ -31,23 +31,23 @@ def test_threads_take_turns_sooner_while_anybody_needs_it() -> None:
     usual = sys.getswitchinterval()
     one, two = object(), object()
     for who in (one, one, two):
-        SWITCHING.hold(who)
-    SWITCHING.let_go(one)
-    assert sys.getswitchinterval() == pytest.approx(SHORT)
-    SWITCHING.let_go(two)
-    SWITCHING.let_go(two)
+        SWITCH_INTERVAL.hold(who)
+    SWITCH_INTERVAL.release(one)
+    assert sys.getswitchinterval() == pytest.approx(SHORT_INTERVAL)
+    SWITCH_INTERVAL.release(two)
+    SWITCH_INTERVAL.release(two)
     assert sys.getswitchinterval() == usual
 
 
 def test_garbage_is_looked_for_less_often_while_a_server_runs() -> None:
     one, two = server("one"), server("two")
     with one:
-        assert gc.get_threshold() == (MANY, 10, 10)
+        assert gc.get_threshold() == (MANY_CONTAINERS, 10, 10)
         with two:
             one.stop()
-            assert gc.get_threshold() == (MANY, 10, 10)
+            assert gc.get_threshold() == (MANY_CONTAINERS, 10, 10)
             one.start()
-        assert gc.get_threshold() == (MANY, 10, 10)
+        assert gc.get_threshold() == (MANY_CONTAINERS, 10, 10)
     assert gc.get_threshold() == USUAL
 
 
@@ -55,9 +55,9 @@ def test_what_somebody_else_has_set_is_left() -> None:
     gc.set_threshold(0)
     with server("off"):
         assert gc.get_threshold()[0] == 0
-    gc.set_threshold(5 * MANY, 10, 10)
+    gc.set_threshold(5 * MANY_CONTAINERS, 10, 10)
     with server("more"):
-        assert gc.get_threshold() == (5 * MANY, 10, 10)
+        assert gc.get_threshold() == (5 * MANY_CONTAINERS, 10, 10)
         gc.set_threshold(123, 4, 5)
     assert gc.get_threshold() == (123, 4, 5)
 

@@ -24,9 +24,9 @@ from notebook_serve.workers.torch_settings import (
     PASSIVE,
     WAITING,
     computes_on_cpu,
-    environment,
-    is_chosen,
-    usual_numbers,
+    default_thread_counts,
+    is_chosen_by_user,
+    process_environment,
 )
 
 from ..helpers import small_models
@@ -66,7 +66,7 @@ def clean(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No variables from outside, and two threads of torch, as if the machine had two cores."""
     for name in (*NUMBER, *WAITING):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(settings, "usual_numbers", lambda: {2})
+    monkeypatch.setattr(settings, "default_thread_counts", lambda: {2})
     monkeypatch.setattr(dynamo, "counters", {})  # another test may have compiled a model
     before = torch.get_num_threads()
     torch.set_num_threads(2)
@@ -137,12 +137,12 @@ def test_a_number_that_the_user_has_set_stays(
 
 
 def test_a_number_of_its_own_is_the_user_s(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not is_chosen()
+    assert not is_chosen_by_user()
     torch.set_num_threads(3)
-    assert is_chosen()
+    assert is_chosen_by_user()
     torch.set_num_threads(2)
     monkeypatch.setenv("MKL_NUM_THREADS", "2")
-    assert is_chosen()
+    assert is_chosen_by_user()
 
 
 def test_a_number_that_a_loader_has_set_stays(make: Make) -> None:
@@ -237,15 +237,15 @@ def test_the_number_of_a_process(
     """An option, or the share in what torch has here, unless the environment says the same."""
     if given is not None:
         monkeypatch.setenv("OMP_NUM_THREADS", given)
-    assert environment(threads, workers).get("OMP_NUM_THREADS") == number
+    assert process_environment(threads, workers).get("OMP_NUM_THREADS") == number
 
 
 def test_the_number_where_torch_is_not_loaded() -> None:
     """One process takes its own; several divide the cores."""
     code = (
-        "from notebook_serve.workers.torch_settings import cores, environment\n"
-        "print(environment(None, 1).get('OMP_NUM_THREADS'),"
-        " environment(None, 2)['OMP_NUM_THREADS'] == str(max(1, len(cores()) // 2)))"
+        "from notebook_serve.workers.torch_settings import list_cores, process_environment\n"
+        "print(process_environment(None, 1).get('OMP_NUM_THREADS'),"
+        " process_environment(None, 2)['OMP_NUM_THREADS'] == str(max(1, len(list_cores()) // 2)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["None", "True"]
@@ -255,7 +255,7 @@ def test_torch_s_own_number_is_a_usual_one() -> None:
     """So it is known when the user has chosen another."""
     code = "import torch; print(torch.get_num_threads())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert int(done.stdout) in usual_numbers()
+    assert int(done.stdout) in default_thread_counts()
 
 
 # -- which models ---------------------------------------------------------------------------

@@ -34,7 +34,7 @@ from notebook_serve import (
 )
 from notebook_serve.models.generation import Piece, Prompt, Written
 from notebook_serve.testing import Faulty
-from notebook_serve.workers.supervisor import LONGEST_PAUSE, pause
+from notebook_serve.workers.supervisor import LONGEST_DELAY, restart_delay
 
 from ..helpers import small_models
 from ..helpers.blocking_model import eventually
@@ -143,7 +143,7 @@ def test_an_error_keeps_its_type_and_words(make: Make) -> None:
         server.predict("end")
     with pytest.raises(ModelFailed, match="an output cannot be sent"):
         server.predict("lock")
-    with pytest.raises(InvalidInput, match="cannot be sent to the worker's process: cannot pickle"):
+    with pytest.raises(InvalidInput, match="cannot be sent to the worker process: cannot pickle"):
         server.predict(threading.Lock())
     assert server.stats().restarts == {}
 
@@ -374,14 +374,17 @@ def test_a_process_that_dies_while_it_loads_is_said(make: Make) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"worker": "fibre"}, "worker is 'thread' or 'process'"),
-        ({"workers": 0}, "workers is a number from 1"),
-        ({"workers": True}, "workers is a whole number"),
-        ({"devices": "cpu"}, "devices is a list"),
-        ({"devices": []}, "devices is a list"),
-        ({"devices": ["cpu"], "workers": 2}, "2 workers cannot be on 1 devices"),
-        ({"devices": ["cpu"]}, "devices are for pipelines"),
-        ({"workers": 2}, "two threads may not run one function at once"),
+        ({"worker": "fibre"}, "`worker` must be 'thread' or 'process'"),
+        ({"workers": 0}, "`workers` must be a number from 1"),
+        ({"workers": True}, "`workers` must be a whole number"),
+        ({"devices": "cpu"}, "`devices` must be a list"),
+        ({"devices": []}, "`devices` must be a list"),
+        (
+            {"devices": ["cpu"], "workers": 2},
+            "`workers` must be 1, one for each of `devices`, got 2",
+        ),
+        ({"devices": ["cpu"]}, "cannot move a function, only a pipeline"),
+        ({"workers": 2}, "2 threads cannot share one function"),
         ({"overtime": 2.0}, "a thread cannot be ended"),
         ({"worker": "process", "overtime": 0.5}, "overtime is a factor from 1"),
     ],
@@ -519,8 +522,8 @@ def test_a_stop_while_it_loads(make: Make) -> None:
 
 def test_pauses_grow() -> None:
     """None after a process that was of use; then longer, to a limit."""
-    assert [pause(row) for row in range(5)] == [0, 0.1, 0.2, 0.4, 0.8]
-    assert pause(1000) == LONGEST_PAUSE
+    assert [restart_delay(row) for row in range(5)] == [0, 0.1, 0.2, 0.4, 0.8]
+    assert restart_delay(1000) == LONGEST_DELAY
 
 
 def test_a_missing_extra_is_named() -> None:
