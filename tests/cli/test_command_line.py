@@ -19,7 +19,7 @@ from typing import Any
 import httpx
 import pytest
 
-from notebook_serve.__main__ import _for_serve, _parser, in_flags, main
+from notebook_serve.__main__ import _parser, _serve_options, main, replace_names
 
 from ..helpers import small_models
 from ..helpers.blocking_model import eventually
@@ -112,7 +112,7 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["run", "demo", "--policy", "Lazy(3)"], "--policy: 'Lazy(3)'"),
         (["run", "demo", "--policy", "Greedy(0)"], "max_batch_size"),
         (["run", "demo", "--dtype", "float8"], "--dtype"),
-        (["run", "demo", "--dtype", "float16"], "--dtype is not for demo"),
+        (["run", "demo", "--dtype", "float16"], "--dtype cannot be set for demo"),
         (["run", "demo", "--model", "x"], "--model is not for demo"),
         (["run", "demo", "--devices", ","], "such as cuda:0,cuda:1"),
         (["run", "fill-mask", "--model", "./nothing"], "--model is no folder that exists"),
@@ -175,15 +175,17 @@ def test_an_option_that_the_server_refuses_is_named_by_its_flag(
 def test_flags_take_the_place_of_names(message: str, expected: str) -> None:
     """Only where an option is meant; words of a sentence stay."""
     parser = _parser().parse_args(["run", "demo"]).parser
-    assert in_flags(message, parser) == expected
+    assert replace_names(message, parser) == expected
 
 
 def test_what_is_not_given_is_left_to_serve() -> None:
     """Each flag is the option of the same name, and the defaults are those of `serve`."""
-    assert _for_serve(_parser().parse_args(["run", "demo"])) == {"worker": "thread"}
+    assert _serve_options(_parser().parse_args(["run", "demo"])) == {"worker": "thread"}
     flags = ["--workers", "2", "--timeout", "3", "--max-queue-size", "4", "--name", "five"]
     more = ["--devices", "cpu, cpu", "--host", "::1", "--port", "0", "--token", "six"]
-    made = _for_serve(_parser().parse_args(["run", "demo", *flags, *more, "--worker", "process"]))
+    made = _serve_options(
+        _parser().parse_args(["run", "demo", *flags, *more, "--worker", "process"])
+    )
     assert made == {
         "workers": 2,
         "timeout": 3.0,
@@ -284,7 +286,7 @@ def test_a_second_interrupt_ends_at_once(start: Start) -> None:
         status, printed, said = command.end(signal.SIGINT)
     thread.join()
     assert (status, printed) == (130, "")
-    assert said == "interrupted again: ended at once\n"
+    assert said == "interrupted again: exiting at once\n"
 
 
 def _post_and_forget(url: str, body: bytes) -> None:
@@ -319,10 +321,10 @@ def test_run_serves_a_folder_as_it_is_told(start: Start, folder: Path) -> None:
 
 def test_dtype_is_that_of_the_weights(folder: Path) -> None:
     """The loaded pipeline computes in the dtype that was asked for."""
-    from notebook_serve.__main__ import _loader
+    from notebook_serve.__main__ import _make_loader
 
     arguments = ["run", "text-classification", "--model", str(folder), "--dtype", "bfloat16"]
-    loaded = _loader(_parser().parse_args(arguments))()
+    loaded = _make_loader(_parser().parse_args(arguments))()
     assert {str(weight.dtype) for weight in loaded.model.parameters()} == {"torch.bfloat16"}
 
 
@@ -359,4 +361,4 @@ def test_run_ends_with_the_reason_when_the_model_cannot_be_loaded(start: Start) 
 def test_threads_are_those_of_serve() -> None:
     """--threads N is serve(threads=N)."""
     options = _parser().parse_args(["run", "demo", "--threads", "2"])
-    assert _for_serve(options)["threads"] == 2
+    assert _serve_options(options)["threads"] == 2

@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from notebook_serve.__main__ import main
-from notebook_serve.cli.tour import SAME, STEADY, Findings, Run
+from notebook_serve.cli.tour import SAME, STEADY, Findings, Measurement
 
 from ..helpers.blocking_model import eventually
 from ..helpers.browser import Visit, a_browser, visiting  # noqa: F401
@@ -29,7 +29,7 @@ def runs(short: Sequence[float], mixed: Sequence[float], **options: Any) -> Find
     """Findings of three policies with these rates."""
     return Findings(
         [
-            Run(kind, policy, rate, 0.1, 0.2, 4.0, 0.5, **options)
+            Measurement(kind, policy, rate, 0.1, 0.2, 4.0, 0.5, **options)
             for kind, rates in (("short", short), ("mixed", mixed))
             for policy, rate in zip(POLICIES, rates, strict=True)
         ]
@@ -86,13 +86,13 @@ def test_the_sentences_say_what_was_measured(
     short: Sequence[float], mixed: Sequence[float], expected: list[str]
 ) -> None:
     """Whatever the figures are, and be they against what is expected."""
-    assert runs(short, mixed).sentences() == expected
+    assert runs(short, mixed).conclusions() == expected
 
 
 def test_a_difference_within_the_noise_is_none() -> None:
     """Two rates that differ by no more than `SAME` are called about as fast."""
     for factor, word in ((1 + 0.9 * SAME, "about as fast as"), (1 + 1.1 * SAME, "faster than")):
-        said = runs((100, 100 * factor, 100), (100, 100, 100)).sentences()[0]
+        said = runs((100, 100 * factor, 100), (100, 100, 100)).conclusions()[0]
         assert f"{word} NoBatching" in said
 
 
@@ -108,9 +108,9 @@ def test_the_table_compares_with_no_batching_on_the_same_texts() -> None:
 
 def test_figures_that_are_not_steady_are_called_unsure() -> None:
     """Where one turn of a policy was much faster than another, the policy and by how much."""
-    assert runs((1, 2, 3), (1, 2, 3), spread=STEADY).doubt() == ""
-    assert "was 1.6 times as fast in one" in runs((1, 2, 3), (1, 2, 3), spread=1.6).doubt()
-    assert "far faster" in runs((1, 2, 3), (1, 2, 3), spread=math.inf).doubt()
+    assert runs((1, 2, 3), (1, 2, 3), spread=STEADY).warning() == ""
+    assert "was 1.6 times as fast in one" in runs((1, 2, 3), (1, 2, 3), spread=1.6).warning()
+    assert "far faster" in runs((1, 2, 3), (1, 2, 3), spread=math.inf).warning()
 
 
 def test_a_table_without_a_base_has_no_ratio() -> None:
@@ -140,7 +140,7 @@ def test_the_demo_ends_by_itself(capsys: pytest.CaptureFixture[str]) -> None:
     ]
     assert rows[0][2] == rows[3][2] == "1.00"
     assert re.findall(r"^(\d)\. ", printed, re.MULTILINE) in (["1", "2", "3"], ["1"])
-    assert re.search(r"has learned what a batch costs|has not learned enough", printed)
+    assert re.search(r"has fitted its cost model|too few to fit its cost model", printed)
 
 
 def terminal(*arguments: str) -> tuple[subprocess.Popen[bytes], int]:
