@@ -146,8 +146,8 @@ class Findings:
             return ""
         times = "far faster" if worst.spread == math.inf else f"{worst.spread:.1f} times as fast"
         return (
-            f"These figures are unreliable: {worst.policy} on {worst.kind} texts was {times} in "
-            "one of its turns,\nso other programs may use the machine. Run it again when it is idle."
+            f"These figures are unreliable: {worst.policy} on {worst.kind} texts was {times} "
+            "in one of its turns,\nso other programs may use the machine. Run it again when it is idle."
         )
 
     def _compare_default(self) -> str:
@@ -275,8 +275,8 @@ class Tour:
             "ratio: answers per second, as a multiple of NoBatching's on the same texts.\n"
             "batch: mean number of requests in a batch; padding: share of the computed tokens.\n"
             f"short: 4 to 8 words; mixed: 4 to 128. {self._clients} clients, each of which sends "
-            "its next request\nafter an answer, use the queue in this process, without HTTP; torch has one "
-            "thread. The\n"
+            "its next request\nafter an answer, use the queue in this process, without HTTP; "
+            "torch has one thread. The\n"
             f"first {WARMUP:.0%} of each turn is left out, and so is the warm-up, in which the "
             "default policy learned."
         )
