@@ -147,7 +147,8 @@ class Findings:
         times = "far faster" if worst.spread == math.inf else f"{worst.spread:.1f} times as fast"
         return (
             f"These figures are unreliable: {worst.policy} on {worst.kind} texts was {times} "
-            "in one of its turns,\nso other programs may use the machine. Run it again when it is idle."
+            "in one of its turns,\nso other programs may use the machine. Run it again when it "
+            "is idle."
         )
 
     def _compare_default(self) -> str:
