@@ -47,6 +47,7 @@ def test_the_number_is_set_on_one_thread_only() -> None:
     found: list[int] = []
 
     def use_three() -> None:
+        assert get_thread_count() == 2
         set_thread_count(3)
         found.append(get_thread_count())
 
