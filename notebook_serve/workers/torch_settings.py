@@ -44,8 +44,8 @@ def set_thread_count(number: int) -> None:
     """Set the number of torch's threads on the calling thread only.
 
     `torch.set_num_threads` acts on the calling thread, and on threads that use torch for the first
-    time later. A short-lived thread restores the number for those. The calling thread must have used
-    torch before, as by `get_thread_count`: its first use sets its number to that of later threads.
+    time later. A short-lived thread restores the number for those. The calling thread must have
+    used torch before, as by `get_thread_count`: its first use sets the number of later threads.
     """
     set_number = sys.modules["torch"].set_num_threads
     with SETTING:
