@@ -290,7 +290,7 @@ class Supervisor:
             self._process = process
             if self._closing.is_set():
                 process.kill()
-        error = self._load_model(process)
+        failure = self._load_model(process)
         cause = process.wait()
         with self._changed:
             self._process, self._is_loaded = None, False
@@ -299,9 +299,9 @@ class Supervisor:
             self._changed.notify_all()
         with self._calling:
             process.close()
-        if isinstance(error, Disconnected):
-            error = LoaderFailed(f"the process died while it loaded the model: {cause}")
-        return cause, error
+        if isinstance(failure, Disconnected):
+            failure = LoaderFailed(f"the process died while it loaded the model: {cause}")
+        return cause, failure
 
     def _load_model(self, process: WorkerProcess) -> Exception | None:
         """Wait until the model of a process is ready; return the error if loading fails."""

@@ -57,13 +57,14 @@ def test_a_thread_executor_keeps_its_model() -> None:
         return made[-1]
 
     executor: Executor = ThreadExecutor(None, make, device="cpu")
-    assert not executor.ready
+    ready = [executor.ready]
     executor.begin()
     assert executor.load() is made[0]
     assert executor.run([Prepared(1), Prepared(2)]) == [1, 2]
     executor.close()
     executor.join()
-    assert executor.ready
+    ready.append(executor.ready)
+    assert ready == [False, True]
     assert executor.load() is made[0]
     assert len(made) == 1
 
