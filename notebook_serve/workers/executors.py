@@ -44,7 +44,7 @@ class Executor(Protocol):
         """Return one raw output for each of `items`."""
 
     def again(self, error: Exception, items: Sequence[Prepared]) -> bool:
-        """Return True if `items` may be innocent of `error`, so that another run makes sense."""
+        """Return True if `items` may not be the cause of `error`, and a second run may succeed."""
 
     def interrupt(self, reason: str) -> None:
         """End the current forward pass, if that is possible; from any thread."""

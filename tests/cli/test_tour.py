@@ -92,8 +92,8 @@ def test_conclusions_follow_the_figures(
 def test_a_small_difference_is_called_about_as_fast() -> None:
     """Two rates that differ by no more than `SAME` are called the same."""
     for factor, word in ((1 + 0.9 * SAME, "about as fast as"), (1 + 1.1 * SAME, "faster than")):
-        said = findings((100, 100 * factor, 100), (100, 100, 100)).conclusions()[0]
-        assert f"{word} NoBatching" in said
+        sentence = findings((100, 100 * factor, 100), (100, 100, 100)).conclusions()[0]
+        assert f"{word} NoBatching" in sentence
 
 
 def test_the_table_compares_with_no_batching_on_the_same_texts() -> None:

@@ -60,7 +60,7 @@ def test_the_limit_falls_at_once_and_rises_slowly() -> None:
     assert memory.limit == math.inf
     memory.failed(1000)
     assert memory.limit == 500
-    memory.fitted(100)  # a batch far below the limit says nothing about it
+    memory.fitted(100)  # far below the limit: no information about it
     assert memory.limit == 500
     batches = 0
     while memory.limit < 1000:
