@@ -11,8 +11,9 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from .display import Table, duration
-from .engine.engine import Answer, Engine
+from .engine.engine import Engine
 from .engine.registry import FIRST, EngineRegistry
+from .engine.requests import Answer
 from .engine.text_stream import BlockingStream, Stream, Writing, check_writes
 from .errors import InvalidInput, NotReady, OptionError
 from .extras import require

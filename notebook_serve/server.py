@@ -31,8 +31,8 @@ from .extras import require
 from .http.transport.sockets import is_loopback, listen
 from .models.base import ServedModel
 from .models.devices import check_loader
+from .models.factory import as_model
 from .models.pipeline_builder import choose_model
-from .models.text import as_model
 from .progress import packing_bar
 from .queueing.cost_model import CostModel
 from .queueing.learned_policies import CostAware
@@ -848,16 +848,15 @@ def _checked_engine(
     if loader is not None and not callable(loader):
         raise OptionError(f"loader is a callable of no arguments, not {shown(loader)}")
     if loader is not None:
-        check_loader(loader, told=any(placement.devices))
+        check_loader(loader, with_device=any(placement.devices))
     max_queue_size = checked_whole("max_queue_size", max_queue_size, 1, 10_000_000)
     check_seconds("timeout", timeout, endless=True)
     check_flags(refuse_late=refuse_late)
     made = None if model is None else as_model(model)
     return Engine(
         made,
-        loader,
         checked_policy(CostAware() if policy is None else policy),
-        executors=placement.executors(model, loader, made, name, packing_bar()),
+        placement.executors(model, loader, made, name, packing_bar()),
         overtime=math.inf if overtime is None else float(overtime),
         max_queue_size=max_queue_size,
         refuse_late=refuse_late,

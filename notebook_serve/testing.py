@@ -1,4 +1,4 @@
-"""Rehearsal: a model with faults on demand, to see what a server makes of them."""
+"""A model with faults on demand, to test how a server handles them."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .models.base import Prepared, ServedModel
-from .models.text import as_model
+from .models.factory import as_model
 
 
 class Faulty:
-    """Wraps a pipeline or a batch function, and goes wrong where an input holds a marker.
+    """A wrapper of a pipeline or a batch function that fails if an input contains a marker.
 
-    Serve it like any model. A marker is looked for in the text of an input::
+    Serve it like any model. A marker is a substring of the input's text::
 
         server = serve(Faulty(pipe, fail_on="poison", out_of_memory_over=2000))
 
     Args:
-        model: What `serve` takes.
-        fail_on: The whole batch raises if one of its inputs holds this.
-        out_of_memory_over: A batch of more padded tokens runs out of memory.
-        slow_on: A batch takes `seconds` longer if one of its inputs holds this.
-        seconds: How much longer.
-        die_on: The worker dies of a batch with an input that holds this.
-        miscount_on: A batch with an input that holds this has an output too few.
+        model: A model as `serve` takes it.
+        fail_on: Raise for the whole batch if an input contains this text.
+        out_of_memory_over: Raise `MemoryError` for a batch of more padded tokens.
+        slow_on: Take `seconds` longer if an input contains this text.
+        seconds: Extra seconds of a slow batch.
+        die_on: Kill the worker if an input contains this text.
+        miscount_on: Return one output too few if an input contains this text.
     """
 
     def __init__(
@@ -54,37 +54,37 @@ class Faulty:
     def __repr__(self) -> str:
         names = ("fail_on", "out_of_memory_over", "slow_on", "die_on", "miscount_on")
         given = {name: getattr(self, name) for name in names}
-        said = "".join(f", {name}={value!r}" for name, value in given.items() if value is not None)
-        return f"<Faulty: {self._model.name}{said}>"
+        faults = [f", {name}={value!r}" for name, value in given.items() if value is not None]
+        return f"<Faulty: {self._model.name}{''.join(faults)}>"
 
     def split(self, inputs: Any, parameters: Mapping[str, Any]) -> list[Any] | None:
-        """As the model does."""
+        """Split as the model does."""
         return self._model.split(inputs, parameters)
 
     def prepare(self, inputs: Any, parameters: Mapping[str, Any]) -> Prepared:
-        """As the model does; the input's text is kept, to look for markers in it."""
-        made = self._model.prepare(inputs, parameters)
-        return Prepared((str(inputs), made), made.length, made.group, parameters)
+        """Prepare as the model does; keep the text of the input to search it for markers."""
+        prepared = self._model.prepare(inputs, parameters)
+        return Prepared((str(inputs), prepared), prepared.length, prepared.group, parameters)
 
     def run(self, items: Sequence[Prepared]) -> list[Any]:
-        """Go wrong where a marker says so, else run."""
+        """Fail if an input contains a marker, else run."""
         texts = [item.inputs[0] for item in items]
 
         def marked(marker: str | None) -> bool:
             return marker is not None and any(marker in text for text in texts)
 
         if marked(self.die_on):
-            raise SystemExit("the worker's death, rehearsed")
+            raise SystemExit("Faulty: the worker dies")
         if marked(self.slow_on):
             time.sleep(self.seconds)
         padded = len(items) * max(item.length for item in items)
         if self.out_of_memory_over is not None and padded > self.out_of_memory_over:
-            raise MemoryError(f"{padded} padded tokens do not fit, rehearsed")
+            raise MemoryError(f"Faulty: {padded} padded tokens exceed {self.out_of_memory_over}")
         if marked(self.fail_on):
-            raise RuntimeError("a failing forward, rehearsed")
+            raise RuntimeError("Faulty: the forward pass fails")
         outputs = self._model.run([item.inputs[1] for item in items])
         return outputs[:-1] if marked(self.miscount_on) else outputs
 
     def finish(self, item: Prepared, output: Any) -> Any:
-        """As the model does."""
+        """Finish as the model does."""
         return self._model.finish(item.inputs[1], output)

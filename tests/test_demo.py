@@ -24,13 +24,13 @@ EXCEPTIONS = {
 
 @pytest.fixture(scope="module")
 def pipe() -> Any:
-    """The shipped pipeline."""
+    """Return the shipped pipeline."""
     return demo.pipeline()
 
 
 @pytest.fixture(scope="module")
 def metrics() -> dict[str, Any]:
-    """The figures written when the shipped model was trained."""
+    """Return the figures of the training run."""
     text = (demo.MODEL_FOLDER / "metrics.json").read_text(encoding="utf-8")
     found: dict[str, Any] = json.loads(text)
     return found
@@ -38,7 +38,7 @@ def metrics() -> dict[str, Any]:
 
 @pytest.mark.parametrize("stop", ["", "."])
 def test_readme_sentence(pipe: Any, stop: str) -> None:
-    """The first sentence of the README gets five answers, and the first is an exception."""
+    """The first sentence of the README has five answers, and the first is an exception."""
     answers = pipe(f"raise a [MASK] if the key is missing{stop}")
     assert len(answers) == 5
     assert all(set(one) == {"score", "token", "token_str", "sequence"} for one in answers)
@@ -47,7 +47,7 @@ def test_readme_sentence(pipe: Any, stop: str) -> None:
 
 
 def test_pipeline_is_fresh(pipe: Any) -> None:
-    """Each call gives a new pipeline in single precision, in evaluation mode, on the CPU."""
+    """Each call returns a new pipeline in single precision, in eval mode, on the CPU."""
     other = demo.pipeline()
     assert other is not pipe
     assert other.model is not pipe.model
@@ -57,13 +57,13 @@ def test_pipeline_is_fresh(pipe: Any) -> None:
 
 
 def test_size() -> None:
-    """All files that the model needs take less than eight megabytes."""
+    """All files of the model take less than eight megabytes."""
     sizes = [path.stat().st_size for path in demo.MODEL_FOLDER.rglob("*") if path.is_file()]
     assert sum(sizes) < 8_000_000
 
 
 def test_import_is_light() -> None:
-    """Importing the demo and making inputs loads neither torch nor transformers."""
+    """Importing the demo and creating inputs loads neither torch nor transformers."""
     code = (
         "import sys; from notebook_serve import demo; demo.sentences(3); "
         "sys.exit(any(name in sys.modules for name in ('torch', 'transformers', 'tokenizers')))"
@@ -74,7 +74,7 @@ def test_import_is_light() -> None:
 
 
 def test_sentences(pipe: Any) -> None:
-    """Inputs repeat by seed, hold one mask each, are short and long, and fit the model."""
+    """Inputs repeat by seed, have one mask each, vary in length, and fit the model."""
     texts = demo.sentences(1000, seed=3)
     assert texts == demo.sentences(1000, seed=3)
     assert texts != demo.sentences(1000, seed=4)
@@ -89,7 +89,7 @@ def test_sentences(pipe: Any) -> None:
 
 
 def test_sentence_bounds() -> None:
-    """Bounds on the number of words hold, and bounds that cannot hold are refused."""
+    """Bounds on the number of words hold, and impossible bounds are rejected."""
     lengths = {len(text.split()) for text in demo.sentences(200, min_words=10, max_words=12)}
     assert lengths == {10, 11, 12}
     assert demo.sentences(0) == []
@@ -108,7 +108,7 @@ def test_recorded_accuracy(metrics: dict[str, Any]) -> None:
 
 
 def test_recomputed_accuracy(pipe: Any, metrics: dict[str, Any]) -> None:
-    """The same holds when recomputed here on a few held-out documents of the running Python."""
+    """The same holds for a few held-out documents of the running Python."""
     from notebook_serve.demo import train
 
     held_out = train.load_split(metrics["settings"]["seed"]).held_out
@@ -124,7 +124,7 @@ def test_recomputed_accuracy(pipe: Any, metrics: dict[str, Any]) -> None:
 
 
 def test_long_inputs(pipe: Any) -> None:
-    """The model answers as well at its last positions as at its first ones."""
+    """The model is as accurate at its last positions as at its first ones."""
     import torch
 
     words = " ".join(
@@ -157,7 +157,7 @@ def test_split_by_document() -> None:
 
 
 def test_real_split() -> None:
-    """Of the help topics, most are for training, some are held out, and none is for both."""
+    """Most help topics are for training, some are held out, and none is in both parts."""
     parts = corpus.split(corpus.topic_documents(), 0)
     assert parts.held_out
     assert len(parts.training) > 10 * len(parts.held_out)
@@ -165,7 +165,7 @@ def test_real_split() -> None:
 
 
 def test_paragraphs() -> None:
-    """Prose is kept on one line; code, rules and tables are dropped."""
+    """Paragraphs of prose become one line; code, rules and tables are dropped."""
     text = (
         "Return the sum\nof two numbers.\n\n>>> add(1, 2)\n3\n\n======\n\n"
         "a | b | c | d\n\n**Note** that `x` and y must be numbers."
@@ -177,7 +177,7 @@ def test_paragraphs() -> None:
 
 
 def test_card_examples_are_unseen(metrics: dict[str, Any]) -> None:
-    """The inputs that the model card shows answers for are not in the corpus."""
+    """The inputs of the model card are not in the corpus."""
     from notebook_serve.demo import train
 
     texts = [
@@ -201,7 +201,7 @@ def test_tokenizer_repeats() -> None:
 
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Settings for a training run of a second, on the help topics alone."""
+    """Return settings for a training run of a second, on the help topics alone."""
     from notebook_serve.demo import train
 
     monkeypatch.setattr(corpus, "module_documents", dict)
@@ -213,7 +213,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_training_script(
     tiny: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A short run of the script writes a model that works in place of the shipped one."""
+    """A short run of the script writes a model that loads like the shipped one."""
     from notebook_serve.demo import train
 
     assert train.main(["--out", str(tmp_path), "--steps", "20", "--seed", "5"], tiny) == 0
@@ -241,7 +241,7 @@ def test_training_repeats(tiny: Any, tmp_path: Path) -> None:
 
 
 def test_training_minutes(tiny: Any, tmp_path: Path) -> None:
-    """A time instead of a number of steps gives steps by speed, and records their number."""
+    """With ``--minutes`` the number of steps follows from the speed, and is recorded."""
     from notebook_serve.demo import train
 
     train.main(["--out", str(tmp_path), "--minutes", "0.01"], tiny)

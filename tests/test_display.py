@@ -50,7 +50,7 @@ from notebook_serve.display import (
     duration,
     render,
 )
-from notebook_serve.engine.engine import State
+from notebook_serve.engine.status import State
 from notebook_serve.queueing.jobs import Batch
 from notebook_serve.queueing.policy_parser import BUILT_IN
 from notebook_serve.queueing.record_log import RequestLog

@@ -1,3 +1,5 @@
+"""`Faulty`: failures on demand, and the behaviour of the server."""
+
 from __future__ import annotations
 
 import math
@@ -21,7 +23,7 @@ def echo(inputs: list[Any]) -> list[Any]:
 
 
 def all_at_once(server: Server, inputs: list[Any]) -> list[Any]:
-    """The answers, or the errors in their places, of inputs that wait together before any runs."""
+    """Return answers or errors of inputs that are all enqueued before the first batch."""
     server.pause()
     futures = server._engine.submit(inputs, {})
     eventually(lambda: len(server.queue()) == len(inputs), "all are prepared")
@@ -30,19 +32,19 @@ def all_at_once(server: Server, inputs: list[Any]) -> list[Any]:
 
 
 def test_a_poisoned_input_fails_alone(make: Make) -> None:
-    """Everybody else in the batch has the right answer, and the record counts the extra work."""
+    """The other inputs have correct answers, and the record counts the retries."""
     server = make(Faulty(echo, fail_on="poison"), policy=Greedy(16))
     inputs = [f"text {n}" for n in range(15)] + ["poison"]
     *right, wrong = all_at_once(server, inputs)
     assert right == inputs[:-1]
     assert isinstance(wrong, ModelFailed)
-    assert "rehearsed" in str(wrong)
+    assert "Faulty: the forward pass fails" in str(wrong)
     [batch] = server.batches()
     assert 0 < batch.retries <= 2 * math.log2(16) + 1
 
 
 def test_a_model_that_miscounts_is_found_out(make: Make) -> None:
-    """Too few outputs are never dealt out to the wrong inputs."""
+    """Outputs are never assigned to the wrong inputs."""
     server = make(Faulty(echo, miscount_on="odd"), policy=Greedy(8))
     *right, wrong = all_at_once(server, ["a", "b", "c", "odd"])
     assert right == ["a", "b", "c"]
@@ -51,7 +53,7 @@ def test_a_model_that_miscounts_is_found_out(make: Make) -> None:
 
 
 def test_running_out_of_memory_splits_the_batch_and_is_remembered(make: Make) -> None:
-    """All are answered, and later batches of any policy keep below the ceiling that was learned."""
+    """All requests are answered, and later batches stay below the learned ceiling."""
     pipe, reference = (small_models.pipeline("text-classification") for _ in range(2))
     server = make(Faulty(pipe, out_of_memory_over=100), policy=Greedy(16))
     texts = ["the queue waits for the model"] * 16  # of 8 tokens each
@@ -70,7 +72,7 @@ def test_running_out_of_memory_splits_the_batch_and_is_remembered(make: Make) ->
 
 
 def test_an_input_that_alone_does_not_fit_is_told_so(make: Make) -> None:
-    """Its answer says that memory ran out on it alone, and the server lives on."""
+    """The error says that memory ran out on this input alone; the server continues."""
     pipe = small_models.pipeline("text-classification")
     server = make(Faulty(pipe, out_of_memory_over=20), policy=NoBatching())
     with pytest.raises(ModelFailed, match="out of memory on this input alone, of length 32"):
@@ -78,8 +80,8 @@ def test_an_input_that_alone_does_not_fit_is_told_so(make: Make) -> None:
     assert server.predict("the")[0]["label"]
 
 
-def test_the_workers_death_is_rehearsed(make: Make) -> None:
-    """Whoever waits is answered, and start() goes on."""
+def test_a_dead_worker_can_be_started_again(make: Make) -> None:
+    """Pending requests end with `WorkerDead`, and start() serves new ones."""
     server = make(Faulty(echo, die_on="death"), policy=NoBatching())
     answers = all_at_once(server, ["before", "death", "after"])
     assert answers[0] == "before"

@@ -1,4 +1,4 @@
-"""The model card, written from the figures of a training run."""
+"""The model card, rendered from the figures of a training run."""
 
 from __future__ import annotations
 
@@ -8,37 +8,38 @@ from typing import Any
 _TEXT = """\
 # Demo model of notebook_serve
 
-A fill-mask model that is small enough to ship: it lets the first command of the README answer
-without a download, and gives benchmarks and notebooks something real to serve.
+A fill-mask model that is small enough to ship. With it the first command of the README answers
+without a download, and benchmarks and notebooks have a real model to serve.
 
 ## Data
 
-The help topics of `pydoc_data.topics` and the docstrings of the standard library, as the running
-Python carries them (here {python}). Source files are parsed, never imported. Code, tables and
-grammars are dropped.
+The help topics of `pydoc_data.topics` and the docstrings of the standard library, from the running
+Python (here {python}). Source files are parsed, never imported. Code, tables and grammars are
+dropped.
 
 | part | documents | words |
 |---|---|---|
 | training | {training_documents} | {training_words:,} |
 | held out | {held_out_documents} | {held_out_words:,} |
 
-A document is one topic, one module, or one built-in name. It is held out when a hash of its name
-and the seed says so, one in {held_out_one_in}; a held-out paragraph that shares ten words in a row
-with the training text is dropped, because topics quote each other and modules copy docstrings.
+A document is one topic, one module, or one built-in name. A hash of its name and the seed decides
+whether it is held out, one in {held_out_one_in}. A held-out paragraph is dropped if it shares ten
+consecutive words with the training text, because topics quote each other and modules copy
+docstrings.
 
 ## Architecture
 
 `BertForMaskedLM`: {layers} layers, width {hidden}, {heads} heads, inner width {inner},
 {positions} positions, {vocabulary:,} lowercase WordPiece tokens, {parameters:,} parameters.
 The weights are stored in half precision ({megabytes:.1f} MB with the tokenizer) and used in single
-precision. They do not start at random: token vectors start from counts of neighbours, and the
-first layer's heads start out looking at near tokens; from a random start, trial runs of 800 steps
-still answered by frequency alone.
+precision. The initial weights are not random: token vectors start from counts of neighbours, and
+the heads of the first layer start with attention to near tokens. From random weights, trial runs of
+800 steps still answered by frequency alone.
 
 ## Figures
 
-Share of masked positions whose first answer is right, on the held-out documents, with 15 % of the
-tokens replaced by `[MASK]`; the baseline always answers the most frequent training token, `{top}`.
+Share of masked positions with a correct first answer, on the held-out documents, with 15 % of the
+tokens replaced by `[MASK]`. The baseline always answers the most frequent training token, `{top}`.
 
 | positions | number | model | unigram baseline | ratio |
 |---|---|---|---|---|
@@ -48,7 +49,7 @@ tokens replaced by `[MASK]`; the baseline always answers the most frequent train
 In the second row, pieces of words, numbers and punctuation do not count, and the baseline answers
 the most frequent word, `{top_word}`.
 
-First answers of the model to inputs that the corpus does not hold:
+First answers of the model to inputs that the corpus does not contain:
 
 | input | answers |
 |---|---|
@@ -60,13 +61,14 @@ First answers of the model to inputs that the corpus does not hold:
 
 It took {minutes:.1f} minutes ({cpu_minutes:.1f} minutes of CPU time) for {steps:,} steps on
 {threads} CPU threads, with Python {python}, torch {torch}, transformers {transformers} and
-tokenizers {tokenizers}. The corpus is a part of Python and arithmetic differs a little between
-machines, so elsewhere the figures are near these and not equal. `metrics.json` holds them all.
+tokenizers {tokenizers}. The corpus depends on the version of Python, and arithmetic varies a bit
+between machines. So on other machines the figures are close to these, but not equal. `metrics.json`
+holds them all.
 
 ## Limits
 
-It knows the words of Python's documentation and little else, it does not know facts, and it was
-trained on English only. It is a demonstration, not a model to build on.
+It knows the words of Python's documentation and little else. It knows no facts, and it was trained
+on English only. Use it for demonstrations only.
 
 ## Licence
 
@@ -76,7 +78,7 @@ which is under the PSF License.
 
 
 def render(metrics: Mapping[str, Any]) -> str:
-    """The text of the model card for the content of a `metrics.json`."""
+    """Render the model card from the content of `metrics.json`."""
     answers = "\n".join(
         f"| `{text}` | {', '.join(f'`{word}`' for word in words)} |"
         for text, words in metrics["answers"].items()

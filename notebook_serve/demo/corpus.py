@@ -1,4 +1,4 @@
-"""The text every Python carries, as documents split into paragraphs.
+"""The training text: documentation that every Python includes, split into paragraphs.
 
 Two sources: the help topics of `pydoc_data.topics`, and the docstrings of the standard library's
 source files, which are parsed and never imported. Nothing here needs torch or transformers.
@@ -22,13 +22,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-#: Packages whose docstrings are about test cases, generated code or old copies of the grammar.
+#: packages with docstrings about test cases, generated code or old copies of the grammar
 LEFT_OUT = frozenset({"test", "tests", "idle_test", "lib2to3", "turtledemo", "site-packages"})
 
-#: One document in this many is held out, before repeated text is dropped from it.
+#: one document in this many is held out, before repeated text is dropped from it
 HELD_OUT_ONE_IN = 15
 
-#: A held-out paragraph that shares this many words in a row with the training text is dropped.
+#: a held-out paragraph is dropped if it shares this many consecutive words with training text
 SHINGLE = 10
 
 MASK = "[MASK]"
@@ -40,14 +40,14 @@ _DEFINITIONS = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 class Split(NamedTuple):
-    """The corpus in two parts that share no document."""
+    """Two parts of the corpus that share no document."""
 
     training: _Documents
     held_out: _Documents
 
 
 def paragraphs(text: str) -> list[str]:
-    """The prose paragraphs of a text, each on one line; code, tables and grammars are dropped."""
+    """Return the prose paragraphs of a text, one line each, without code, tables and grammars."""
     found = []
     for block in re.split(r"\n\s*\n", text):
         lines = [line.strip() for line in block.splitlines()]
@@ -59,7 +59,7 @@ def paragraphs(text: str) -> list[str]:
 
 
 def _is_prose(text: str) -> bool:
-    """Whether at least four words are there and most characters are letters and spaces."""
+    """Return True for at least four words and 85 % letters and spaces."""
     if len(re.findall(r"[A-Za-z]{2,}", text)) < 4:
         return False
     plain = sum(character.isalpha() or character == " " for character in text)
@@ -67,13 +67,13 @@ def _is_prose(text: str) -> bool:
 
 
 def sentences_of(paragraph: str) -> list[str]:
-    """The sentences of a paragraph that hold at least three words."""
+    """Return the sentences of a paragraph with at least three words."""
     return [part for part in _SENTENCE_END.split(paragraph) if part.count(" ") >= 2]
 
 
 @lru_cache(maxsize=1)
 def topic_documents() -> _Documents:
-    """The help topics of the running Python, by name, as paragraphs."""
+    """Return the paragraphs of each help topic of the running Python, by name."""
     from pydoc_data import topics
 
     texts: dict[str, str] = topics.topics
@@ -81,9 +81,9 @@ def topic_documents() -> _Documents:
 
 
 def module_documents() -> _Documents:
-    """The docstrings of the standard library, by module, as paragraphs."""
+    """Return the paragraphs of the docstrings of each standard-library module, by name."""
     pairs = [(f"module:{name}", _docstrings_of(path)) for name, path in _sources()]
-    # These two are written in C and already loaded in every Python, so nothing is executed.
+    # These two are written in C and loaded in every Python, so nothing is executed.
     pairs += [
         (f"builtin:{module.__name__}:{name}", text)
         for module in (builtins, sys)
@@ -93,13 +93,13 @@ def module_documents() -> _Documents:
 
 
 def _documents(pairs: Iterable[tuple[str, str]]) -> _Documents:
-    """Named texts as named lists of paragraphs, without the texts that hold no prose."""
+    """Split named texts into paragraphs; drop texts without prose."""
     documents = {name: paragraphs(text) for name, text in pairs}
     return {name: found for name, found in documents.items() if found}
 
 
 def _sources() -> Iterator[tuple[str, Path]]:
-    """The dotted name and the file of each standard-library module written in Python."""
+    """Yield the dotted name and the file of each standard-library module written in Python."""
     root = Path(sysconfig.get_paths()["stdlib"])
     for top in sorted(sys.stdlib_module_names - LEFT_OUT):
         package = sorted((root / top).rglob("*.py")) if (root / top).is_dir() else []
@@ -110,10 +110,10 @@ def _sources() -> Iterator[tuple[str, Path]]:
 
 
 def _docstrings_of(path: Path) -> str:
-    """All docstrings of one source file; nothing where it does not parse."""
+    """Return all docstrings of one source file; an empty string if it does not parse."""
     try:
         with warnings.catch_warnings():
-            # Old source holds escapes that newer parsers warn about; the text is the same.
+            # Newer parsers warn about escapes in old source; the text is the same.
             warnings.simplefilter("ignore")
             tree = ast.parse(path.read_bytes())
     except (SyntaxError, ValueError):
@@ -123,7 +123,7 @@ def _docstrings_of(path: Path) -> str:
 
 
 def _members(module: types.ModuleType) -> Iterator[tuple[str, str]]:
-    """The name and the docstrings of each public member of a loaded module."""
+    """Yield the name and the docstrings of each public member of a loaded module."""
     for name, member in sorted(vars(module).items()):
         if name.startswith("_") or not (inspect.isclass(member) or inspect.isbuiltin(member)):
             continue
@@ -133,16 +133,16 @@ def _members(module: types.ModuleType) -> Iterator[tuple[str, str]]:
 
 
 def is_held_out(name: str, seed: int) -> bool:
-    """Whether a document is held out; its name and the seed decide, in every Python alike."""
+    """Return True if a document is held out, by a hash of its name and the seed."""
     digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
     return int.from_bytes(digest[:8], "big") % HELD_OUT_ONE_IN == 0
 
 
 def split(documents: _Documents, seed: int) -> Split:
-    """The corpus split by document, and the held-out part freed of text that training also has.
+    """Split the corpus by document, and drop held-out text that the training part contains.
 
-    Topics quote each other and modules copy docstrings, so a split by document alone would ask
-    the model for text it was shown.
+    Topics quote each other and modules copy docstrings. With a split by document alone, the model
+    would be tested on text that it was trained on.
     """
     training = {name: found for name, found in documents.items() if not is_held_out(name, seed)}
     seen = {piece for found in training.values() for text in found for piece in _shingles(text)}
@@ -155,14 +155,14 @@ def split(documents: _Documents, seed: int) -> Split:
 
 
 def _shingles(text: str) -> Iterator[tuple[str, ...]]:
-    """Each run of `SHINGLE` words, without case and punctuation; a shorter text is one run."""
+    """Yield each run of `SHINGLE` lowercase words, or a shorter text as one run."""
     words = re.findall(r"[a-z0-9]+", text.lower())
     for start in range(max(1, len(words) - SHINGLE + 1)):
         yield tuple(words[start : start + SHINGLE])
 
 
 def masked_sentences(n: int, seed: int, min_words: int, max_words: int) -> list[str]:
-    """Inputs cut from the help topics, of log-normal lengths around twenty words."""
+    """Cut `n` inputs from the help topics, of log-normal lengths around twenty words."""
     stream, starts = _topic_words()
     source = random.Random(seed)
     found: list[str] = []
@@ -180,7 +180,7 @@ def masked_sentences(n: int, seed: int, min_words: int, max_words: int) -> list[
 
 @lru_cache(maxsize=1)
 def _topic_words() -> tuple[list[str], list[int]]:
-    """The words of all topics in a row, and the places where a sentence starts."""
+    """Return the words of all topics in order, and the indices where sentences start."""
     stream: list[str] = []
     starts: list[int] = []
     for found in topic_documents().values():

@@ -1,7 +1,7 @@
-"""Train the demo model from the text that every Python carries.
+"""Train the demo model on the documentation that every Python includes.
 
-Run it as `python -m notebook_serve.demo.train --out DIR`. The number of steps is fixed, not the
-time, so that one seed gives one model on one set of versions.
+Run it as `python -m notebook_serve.demo.train --out DIR`. The number of steps is fixed instead of
+the time, so that one seed gives one model for one set of versions.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from notebook_serve.demo import card, corpus, no_progress_bars
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 PAD, UNK, CLS, SEP, MASK = range(5)
 
-#: Inputs whose answers the model card shows; the corpus holds none of them.
+#: inputs for the model card; the corpus contains none of them
 EXAMPLES = (
     "raise a [MASK] if the key is missing",
     "open the [MASK] for reading",
@@ -46,7 +46,7 @@ EXAMPLES = (
 
 @dataclass(frozen=True)
 class Settings:
-    """What a training run depends on besides the corpus and the versions."""
+    """Settings of a training run, which also depends on the corpus and the versions."""
 
     seed: int = 0
     steps: int = 3600
@@ -66,14 +66,14 @@ class Settings:
 
 
 class Baseline(NamedTuple):
-    """What answers without a model: the most frequent token, and the most frequent word."""
+    """Answers without a model: the most frequent token and the most frequent word."""
 
     token: int
     word: int
 
 
 class Score(NamedTuple):
-    """Shares of right answers on masked positions, for all tokens and for whole words only."""
+    """Shares of correct answers at masked positions, for all tokens and for whole words only."""
 
     evaluated: int
     accuracy: float
@@ -84,7 +84,7 @@ class Score(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Token ids, which of them are real, and the position of each."""
+    """Token ids with their attention mask and positions."""
 
     ids: Tensor
     attention: Tensor
@@ -92,22 +92,22 @@ class Batch(NamedTuple):
 
 
 def train_tokenizer(texts: Sequence[str], size: int) -> tokenizers.Tokenizer:
-    """A lowercase WordPiece tokenizer, like BERT's, of at most `size` pieces."""
+    """Train a lowercase WordPiece tokenizer, like that of BERT, with at most `size` pieces."""
     tokenizer = tokenizers.Tokenizer(models.WordPiece(unk_token=SPECIAL[UNK]))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     # The trainer numbers inner letters in the order of a hash table, which differs by run, and
-    # breaks ties by number; naming them up front makes the vocabulary repeatable.
+    # breaks ties by number. Special tokens for all letters make the vocabulary repeatable.
     letters = sorted(set("".join(texts).lower()) - set(" "))
     named = SPECIAL + [f"##{letter}" for letter in letters]
     trainer = trainers.WordPieceTrainer(vocab_size=size, special_tokens=named, show_progress=False)
     tokenizer.train_from_iterator(texts, trainer)
     pieces: dict[str, int] = tokenizer.get_vocab()
-    return _assembled(pieces)
+    return _build_tokenizer(pieces)
 
 
-def _assembled(pieces: dict[str, int]) -> tokenizers.Tokenizer:
-    """A lowercase WordPiece tokenizer of these pieces, with the five special tokens only."""
+def _build_tokenizer(pieces: dict[str, int]) -> tokenizers.Tokenizer:
+    """Build a lowercase WordPiece tokenizer of these pieces with five special tokens."""
     tokenizer = tokenizers.Tokenizer(models.WordPiece(vocab=pieces, unk_token=SPECIAL[UNK]))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -118,16 +118,16 @@ def _assembled(pieces: dict[str, int]) -> tokenizers.Tokenizer:
 
 
 def encode(tokenizer: tokenizers.Tokenizer, texts: Sequence[str]) -> list[list[int]]:
-    """The token ids of each text, without the marks of its start and end."""
+    """Return the token ids of each text without start and end tokens."""
     return [found.ids for found in tokenizer.encode_batch(list(texts), add_special_tokens=False)]
 
 
 def new_model(settings: Settings, size: int, stream: Sequence[int]) -> BertForMaskedLM:
-    """An untrained model that starts where a small budget can lead somewhere.
+    """Build an untrained model with an initialization for a small training budget.
 
-    From the usual random start, trial runs of 800 steps still answered by frequency alone: the
-    heads first have to find out that near tokens matter. Here they start out looking at near
-    tokens, and the tokens start out with vectors from plain counts.
+    From random weights, trial runs of 800 steps still answered by frequency alone, because the
+    heads first have to learn that near tokens matter. Here the heads start with attention to near
+    tokens, and the token vectors start from counts of neighbours.
     """
     config = BertConfig(
         vocab_size=size,
@@ -143,17 +143,17 @@ def new_model(settings: Settings, size: int, stream: Sequence[int]) -> BertForMa
     )
     model = BertForMaskedLM(config)
     with torch.no_grad():
-        _start_positions(model, settings)
-        _start_words(model, torch.tensor(stream), settings)
-        _start_calm(model)
+        _initialize_positions(model, settings)
+        _initialize_words(model, torch.tensor(stream), settings)
+        _scale_layers(model)
     return model
 
 
-def _start_positions(model: BertForMaskedLM, settings: Settings) -> None:
-    """Give the positions waves, and let each head of the first layer look at one near token.
+def _initialize_positions(model: BertForMaskedLM, settings: Settings) -> None:
+    """Set sinusoidal positions, and let each head of the first layer attend to one near token.
 
-    Turning the waves by `distance` in the query, and not in the key, makes their product greatest
-    where the key stands that many tokens away.
+    The query rotates the waves by `distance` and the key does not. So their product is greatest for
+    a key that is `distance` tokens away.
     """
     size = settings.hidden // settings.heads
     rates = torch.logspace(math.log10(2.5), math.log10(0.01), size // 2)
@@ -166,13 +166,13 @@ def _start_positions(model: BertForMaskedLM, settings: Settings) -> None:
     for head in range(settings.heads):
         distance = (head // 2 + 1) * (-1) ** (head + 1)
         rows = slice(head * size, (head + 1) * size)
-        turns = [_turn(rate * distance) for rate in rates.tolist()]
-        attention.query.weight[rows, :size] += 1.2 * torch.block_diag(*turns)
+        rotations = [_rotation(rate * distance) for rate in rates.tolist()]
+        attention.query.weight[rows, :size] += 1.2 * torch.block_diag(*rotations)
         attention.key.weight[rows, :size] += 1.2 * torch.eye(size)
 
 
-def _start_words(model: BertForMaskedLM, stream: Tensor, settings: Settings) -> None:
-    """Give each token a vector near those of its usual neighbours, and its frequency as a bias."""
+def _initialize_words(model: BertForMaskedLM, stream: Tensor, settings: Settings) -> None:
+    """Set token vectors from the counts of neighbours, and biases from the frequencies."""
     size = settings.hidden // settings.heads
     words = model.bert.embeddings.word_embeddings.weight
     total = words.shape[0]
@@ -194,11 +194,11 @@ def _start_words(model: BertForMaskedLM, stream: Tensor, settings: Settings) -> 
     model.cls.predictions.bias.copy_(shares.log())
 
 
-def _start_calm(model: BertForMaskedLM) -> None:
-    """Let the first layer's attention be heard, and all that comes after it whisper.
+def _scale_layers(model: BertForMaskedLM) -> None:
+    """Scale up the attention of the first layer, and scale down all later layers.
 
-    Sums of untrained layers are noise that hides the neighbours' words: in trial runs of 200 steps
-    four plain layers learned nothing from the words around the mask, and these did.
+    Untrained layers add noise that hides the neighbours' words. In trial runs of 200 steps four
+    layers without this scaling learned nothing from the words around the mask.
     """
     model.cls.predictions.transform.LayerNorm.weight.fill_(0.3)
     for number, layer in enumerate(model.bert.encoder.layer):
@@ -208,8 +208,8 @@ def _start_calm(model: BertForMaskedLM) -> None:
         layer.attention.self.value.weight *= max(1.0, gain)
 
 
-def _turn(angle: float) -> Tensor:
-    """The matrix that moves the pair (sine, cosine) on by an angle."""
+def _rotation(angle: float) -> Tensor:
+    """Return the matrix that rotates the pair (sine, cosine) by an angle."""
     sine, cosine = math.sin(angle), math.cos(angle)
     return torch.tensor([[cosine, sine], [-sine, cosine]])
 
@@ -217,7 +217,7 @@ def _turn(angle: float) -> Tensor:
 def batches(
     settings: Settings, texts: Sequence[str], tokenizer: tokenizers.Tokenizer
 ) -> Iterator[Batch]:
-    """Training batches without end: single sentences, windows, and windows of full length."""
+    """Yield training batches endlessly: single sentences, windows, and windows of full length."""
     source = random.Random(settings.seed)
     sentences = [part for text in texts for part in corpus.sentences_of(text)]
     lines = _lines(encode(tokenizer, sentences), settings, source)
@@ -232,7 +232,7 @@ def batches(
 
 
 def _lines(lines: list[list[int]], settings: Settings, source: random.Random) -> Iterator[Batch]:
-    """Batches of single sentences of like length, half of them without their full stop."""
+    """Yield batches of sentences of similar length, half of them without their full stop."""
     while True:
         source.shuffle(lines)
         for at in range(0, len(lines), 1024):
@@ -240,19 +240,19 @@ def _lines(lines: list[list[int]], settings: Settings, source: random.Random) ->
             cut = []
             while pool:
                 count = max(1, settings.batch_tokens // (len(pool[-1]) + 2))
-                cut.append([_unstopped(ids, source) for ids in pool[-count:]])
+                cut.append([_drop_full_stop(ids, source) for ids in pool[-count:]])
                 del pool[-count:]
             source.shuffle(cut)
             yield from (_batch(rows, 0) for rows in cut)
 
 
-def _unstopped(ids: list[int], source: random.Random) -> list[int]:
-    """A sentence, or in every second case the sentence without its last token."""
+def _drop_full_stop(ids: list[int], source: random.Random) -> list[int]:
+    """Return a sentence, in half of the cases without its last token."""
     return ids[:-1] if len(ids) > 4 and source.random() < 0.5 else ids
 
 
 def _windows(stream: list[int], length: int, settings: Settings, source: random.Random) -> Batch:
-    """Windows cut from the running text, placed anywhere within the model's positions."""
+    """Cut windows from the running text, at a random offset in the model's positions."""
     size = min(length - 2, len(stream))
     count = max(1, settings.batch_tokens // length)
     starts = [source.randrange(len(stream) - size + 1) for _ in range(count)]
@@ -261,7 +261,7 @@ def _windows(stream: list[int], length: int, settings: Settings, source: random.
 
 
 def _batch(rows: Sequence[Sequence[int]], offset: int) -> Batch:
-    """Rows of token ids with their start and end marks, padded, at positions from `offset`."""
+    """Pad rows of token ids, with start and end tokens, at positions from `offset`."""
     width = max(map(len, rows)) + 2
     padded = [[CLS, *row, SEP] + [PAD] * (width - 2 - len(row)) for row in rows]
     ids = torch.tensor(padded)
@@ -269,7 +269,7 @@ def _batch(rows: Sequence[Sequence[int]], offset: int) -> Batch:
 
 
 def mask(ids: Tensor, share: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Ids with a random share of the real tokens masked, and where; at least one per row."""
+    """Mask a random share of the tokens, at least one per row; return the ids and the mask."""
     chances = torch.rand(ids.shape, generator=generator)
     chances[ids < len(SPECIAL)] = 2.0
     chosen = (chances < share) | (chances == chances.min(dim=1, keepdim=True).values)
@@ -278,7 +278,7 @@ def mask(ids: Tensor, share: float, generator: torch.Generator) -> tuple[Tensor,
 
 
 def scores_at(model: BertForMaskedLM, batch: Batch, masked: Tensor, chosen: Tensor) -> Tensor:
-    """The scores of all tokens at the chosen places; the head runs on these only."""
+    """Return the scores of all tokens at the chosen positions; the head runs only there."""
     states = model.bert(
         masked, attention_mask=batch.attention, position_ids=batch.places
     ).last_hidden_state
@@ -287,7 +287,7 @@ def scores_at(model: BertForMaskedLM, batch: Batch, masked: Tensor, chosen: Tens
 
 
 def rate_at(step: int, steps: int) -> float:
-    """The share of the peak learning rate at a step: a linear rise, then half a cosine."""
+    """Return the share of the peak learning rate: a linear warm-up, then half a cosine."""
     warmup = max(1, steps // 12)
     if step < warmup:
         return (step + 1) / warmup
@@ -296,7 +296,7 @@ def rate_at(step: int, steps: int) -> float:
 
 
 def fit(model: BertForMaskedLM, source: Iterator[Batch], settings: Settings) -> None:
-    """Train a model in place for the set number of steps."""
+    """Train a model in place for `settings.steps` steps."""
     generator = torch.Generator().manual_seed(settings.seed)
     decayed = [weight for weight in model.parameters() if weight.ndim > 1]
     plain = [weight for weight in model.parameters() if weight.ndim <= 1]
@@ -324,13 +324,13 @@ def fit(model: BertForMaskedLM, source: Iterator[Batch], settings: Settings) -> 
 
 
 def whole_words(tokenizer: tokenizers.Tokenizer) -> Tensor:
-    """For each token id, whether it stands for a whole word and not a part, a mark or a digit."""
+    """Return a mask of the token ids that are whole words: no parts, marks or digits."""
     size = tokenizer.get_vocab_size()
     return torch.tensor([str(tokenizer.id_to_token(at)).isalpha() for at in range(size)])
 
 
 def baseline_of(tokenizer: tokenizers.Tokenizer, stream: Sequence[int]) -> Baseline:
-    """The baseline that the training tokens give."""
+    """Return the baseline for the training tokens."""
     words = whole_words(tokenizer).tolist()
     ranked = [token for token, _ in Counter(stream).most_common()]
     return Baseline(ranked[0], next(token for token in ranked if words[token]))
@@ -343,7 +343,7 @@ def evaluate(
     baseline: Baseline,
     seed: int = 1,
 ) -> Score:
-    """How often the first answer is right where 15 % of the tokens of each text are masked."""
+    """Return the accuracy of the first answer with 15 % of the tokens of each text masked."""
     generator = torch.Generator().manual_seed(seed)
     limit = int(model.config.max_position_embeddings) - 2
     rows = sorted((ids[:limit] for ids in encode(tokenizer, texts) if ids), key=len)
@@ -358,7 +358,7 @@ def evaluate(
 
 
 def _score(answers: Tensor, truths: Tensor, words: Tensor, baseline: Baseline) -> Score:
-    """The shares of right answers, all and where the truth is a whole word."""
+    """Compute the shares of correct answers, for all tokens and for whole words."""
     right, whole = answers == truths, words[truths]
     return Score(
         evaluated=len(truths),
@@ -373,7 +373,7 @@ def _score(answers: Tensor, truths: Tensor, words: Tensor, baseline: Baseline) -
 def first_answers(
     model: BertForMaskedLM, tokenizer: tokenizers.Tokenizer, text: str, count: int = 3
 ) -> list[str]:
-    """The likeliest words for the mask in a text."""
+    """Return the most likely words for the mask in a text."""
     ids = tokenizer.encode(text).ids
     with torch.no_grad():
         scores = model(torch.tensor([ids])).logits[0, ids.index(MASK)]
@@ -381,7 +381,7 @@ def first_answers(
 
 
 def save(model: BertForMaskedLM, tokenizer: tokenizers.Tokenizer, positions: int, out: Path) -> int:
-    """Write the model in half precision and its tokenizer; the number of bytes written."""
+    """Write the model in half precision and its tokenizer; return the number of bytes."""
     with no_progress_bars():
         copy.deepcopy(model).half().save_pretrained(out)
     names = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
@@ -392,23 +392,23 @@ def save(model: BertForMaskedLM, tokenizer: tokenizers.Tokenizer, positions: int
     ).save_pretrained(out)
     files = [path for path in out.iterdir() if path.suffix != ".md"]
     for path in files:
-        # The weights come out readable by their writer alone, and a wheel keeps that.
+        # The weights are written for their owner only, and a wheel keeps the mode.
         path.chmod(0o644)
     return sum(path.stat().st_size for path in files)
 
 
 def unique_texts(documents: dict[str, list[str]]) -> list[str]:
-    """The paragraphs of all documents in order, each once."""
+    """Return the paragraphs of all documents in order, without duplicates."""
     return list(dict.fromkeys(text for found in documents.values() for text in found))
 
 
 def load_split(seed: int) -> corpus.Split:
-    """The corpus of the running Python, split by document."""
+    """Return the corpus of the running Python, split by document."""
     return corpus.split({**corpus.topic_documents(), **corpus.module_documents()}, seed)
 
 
 def run(settings: Settings, out: Path) -> dict[str, Any]:
-    """Do all of it: corpus, tokenizer, training, evaluation, files; the content of metrics.json."""
+    """Train, evaluate and write the model; return the content of metrics.json."""
     started, worked = time.perf_counter(), time.process_time()
     parts = load_split(settings.seed)
     texts = unique_texts(parts.training)
@@ -439,7 +439,7 @@ def run(settings: Settings, out: Path) -> dict[str, Any]:
 
 
 def _corpus_figures(parts: corpus.Split) -> dict[str, Any]:
-    """How much text each part holds, and a digest that tells whether two corpora are equal."""
+    """Return the size of each part, and a digest for the comparison of two corpora."""
     figures: dict[str, Any] = {"held_out_one_in": corpus.HELD_OUT_ONE_IN}
     for name, documents in parts._asdict().items():
         texts = unique_texts(documents)
@@ -450,7 +450,7 @@ def _corpus_figures(parts: corpus.Split) -> dict[str, Any]:
 
 
 def _versions() -> dict[str, str]:
-    """The versions that a run depends on."""
+    """Return the versions that a run depends on."""
     return {
         "python": platform.python_version(),
         "torch": str(torch.__version__),
@@ -460,7 +460,7 @@ def _versions() -> dict[str, str]:
 
 
 def steps_within(minutes: float, settings: Settings) -> int:
-    """How many steps this machine makes in some minutes, measured on a few."""
+    """Return the number of steps that fit into `minutes`, measured on a short run."""
     trial = replace(settings, steps=20)
     texts = unique_texts(corpus.topic_documents())
     tokenizer = train_tokenizer(texts, settings.vocabulary)
@@ -474,25 +474,25 @@ def steps_within(minutes: float, settings: Settings) -> int:
 
 
 def _parser(base: Settings) -> argparse.ArgumentParser:
-    """The command line of this script."""
+    """Build the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m notebook_serve.demo.train", description="Train the demo model."
     )
     parser.add_argument("--out", type=Path, default=Path("demo_model"), help="folder to write")
-    parser.add_argument("--seed", type=int, default=base.seed, help="decides all random choices")
+    parser.add_argument("--seed", type=int, default=base.seed, help="seed of all random choices")
     parser.add_argument("--threads", type=int, default=base.threads, help="CPU threads")
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--steps", type=int, default=base.steps, help="training steps")
     length.add_argument(
         "--minutes",
         type=float,
-        help="choose the steps by this machine's speed; metrics.json tells the number",
+        help="choose the steps by the speed of this machine; metrics.json holds the number",
     )
     return parser
 
 
 def main(argv: Sequence[str] | None = None, base: Settings | None = None) -> int:
-    """The command line: train, write the files, and print the figures."""
+    """Train from the command line: write the files and print the figures."""
     base = base or Settings()
     options = _parser(base).parse_args(argv)
     settings = replace(base, seed=options.seed, steps=options.steps, threads=options.threads)

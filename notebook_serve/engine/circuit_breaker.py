@@ -1,4 +1,4 @@
-"""A circuit breaker: when nothing but failures comes from the model, stop asking it for a while."""
+"""The circuit breaker: rejects requests for a while after the model only failed."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ BreakerState = Literal["closed", "open", "probing"]
 class CircuitBreaker:
     """Opens after `threshold` failures in a row, and lets one probe through after a cool-off.
 
-    Only failures of the model count, not inputs that were refused, and one success closes it. So
-    bad inputs among good ones never open it. The cool-off doubles with each probe that fails, up
-    to `longest` seconds. Times are absolute, on the caller's clock.
+    Only failures of the model count, not invalid inputs, and one success closes it. So bad inputs
+    among good ones never open it. The cool-off doubles with each probe that fails, up to `longest`
+    seconds. Times are absolute, on the caller's clock.
     """
 
     threshold: int = 10
@@ -28,22 +28,22 @@ class CircuitBreaker:
     _until: float = 0.0
 
     def refuses(self, now: float) -> float | None:
-        """Seconds until it is worth another try; None if a request may be taken now."""
+        """Return the seconds until the next probe; None if a request may be taken now."""
         if self.state == "open" and now < self._until:
             return self._until - now
-        # A probe that never told how it fared (its client left) must not close the door for ever.
+        # A probe whose client disconnects never reports its outcome; do not wait for it for ever.
         if self.state == "probing" and now < self._until:
             return self._until - now
         return None
 
     def taken(self, now: float) -> None:
-        """A request was taken; if the breaker is not closed, it is the probe."""
+        """Count a request that was taken: unless the breaker is closed, it is the probe."""
         if self.state != "closed":
             self.state = "probing"
             self._until = now + self._wait
 
     def ran(self, succeeded: int, failed: int, now: float) -> bool:
-        """How many of a batch the model answered and failed; says whether the state changed."""
+        """Count the successes and failures of a batch; return True if the state changed."""
         before = self.state
         if succeeded:
             self.state, self.failures, self._wait = "closed", 0, 0.0

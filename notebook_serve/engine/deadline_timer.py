@@ -1,17 +1,17 @@
-"""A thread that says when a time has come; it sleeps until the earliest, and never polls."""
+"""The deadline timer: a thread that sleeps until the earliest deadline, and never polls."""
 
 from __future__ import annotations
 
 import heapq
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 
 class DeadlineTimer:
-    """Calls ``due(key)`` once `time.monotonic` reaches the time that was given for `key`.
+    """Calls ``due(key)`` on its own thread once `time.monotonic` reaches the deadline of `key`.
 
-    A key that is discarded before is forgotten. The calls come from one thread of its own.
+    A key that is discarded before its deadline is forgotten.
     """
 
     def __init__(self, due: Callable[[int], None], name: str) -> None:
@@ -28,7 +28,7 @@ class DeadlineTimer:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread; what is not due yet is forgotten."""
+        """End the thread, and forget the deadlines that have not come."""
         with self._changed:
             self._closed = True
             self._changed.notify()
@@ -37,18 +37,18 @@ class DeadlineTimer:
 
     def add(self, when: float, key: int) -> None:
         """Call ``due(key)`` at time `when`."""
-        with self._lock:  # every request comes by here, and a condition is entered in Python
+        with self._lock:  # called for every request, and a condition is entered in Python
             self._live[key] = when
             heapq.heappush(self._heap, (when, key))
             if len(self._heap) > 2 * len(self._live) + 64:
-                # Most are discarded long before their time; do not keep them until then.
+                # Most keys are discarded long before their deadline; do not keep them until then.
                 self._heap = [(at, live) for live, at in self._live.items()]
                 heapq.heapify(self._heap)
             if self._heap[0][1] == key:
                 self._changed.notify()
 
-    def discard(self, *keys: int) -> None:
-        """Forget `keys`, if they are still to come."""
+    def discard(self, keys: Iterable[int]) -> None:
+        """Forget the deadlines of `keys`, if they have not come."""
         with self._lock:
             for key in keys:
                 self._live.pop(key, None)

@@ -1,7 +1,6 @@
-"""Failures of the model: when it is called failing, and the newest errors with their messages.
+"""Failures of the model: when it counts as failing, and its newest errors.
 
-The circuit breaker (`circuit_breaker.py`) decides which requests are taken; this only tells what
-happened.
+The circuit breaker (`circuit_breaker.py`) decides which requests are taken; this only reports.
 """
 
 from __future__ import annotations
@@ -12,11 +11,11 @@ from typing import Literal
 
 from ..records import ErrorRecord
 
-#: so many requests in a row must fail before a model that has answered is called failing
+#: failures in a row after which a model that has answered before counts as failing
 FAILING_AFTER = 3
-#: how many different errors are kept
+#: number of different errors that are kept
 KEEP_ERRORS = 50
-#: characters of an error's message that are kept
+#: number of characters of an error's message that are kept
 MOST_MESSAGE = 500
 
 Turn = Literal["", "failing", "recovered"]
@@ -37,7 +36,7 @@ class FailureStreak:
     count: int = 0
     #: True once the model gave an answer
     answered: bool = False
-    _told: bool = False
+    _logged: bool = False
 
     @property
     def failing(self) -> bool:
@@ -45,19 +44,19 @@ class FailureStreak:
         return self.count >= (self.after if self.answered else 1)
 
     def ran(self, answered: int, failed: int) -> Turn:
-        """Count the answers and failures of a batch; return what the log should be told.
+        """Count the answers and failures of a batch; return the turn to be logged, if any.
 
-        That is ``failing`` at the failure number `after` in a row, and ``recovered`` at the answer
-        that ends it. A single failure is told to its own client only.
+        That is ``failing`` at failure number `after` in a row, and ``recovered`` at the answer that
+        ends it. A single failure is reported to its own client only.
         """
         if answered:
-            told, self._told = self._told, False
+            logged, self._logged = self._logged, False
             self.count, self.answered = 0, True
-            return "recovered" if told else ""
+            return "recovered" if logged else ""
         self.count += failed
-        if self._told or self.count < self.after:
+        if self._logged or self.count < self.after:
             return ""
-        self._told = True
+        self._logged = True
         return "failing"
 
 
@@ -65,20 +64,21 @@ class FailureStreak:
 class BatchFailures:
     """Counts the batches in a row that failed, while each of their inputs alone was answered.
 
-    The model's author would not notice: all answers are right, and as slow as without batching.
+    Without this the model's author would not notice: all answers are right, and as slow as without
+    batching.
     """
 
     after: int = FAILING_AFTER
     count: int = 0
-    #: what the newest of them raised
-    said: str = ""
+    #: the error of the newest of them
+    error: str = ""
 
     def failed(self, error: Exception) -> None:
-        """Note what several inputs together raised."""
-        self.said = f"{type(error).__name__}: {message_of(error)}"
+        """Note the error of a batch of several inputs."""
+        self.error = f"{type(error).__name__}: {message_of(error)}"
 
     def ran(self, size: int, retries: int, failures: int) -> None:
-        """Count a batch by how many calls more it took, and how many of its inputs failed."""
+        """Count a batch by its number of extra runs, and of inputs that failed alone."""
         if size < 2:
             return
         alone = retries == 2 * (size - 1)  # it was halved until each input was alone
@@ -90,7 +90,7 @@ class BatchFailures:
             return ""
         return (
             f"{name} fails on batches and answers single inputs: its batches are run one by one"
-            f"{advice}. The newest batch raised {self.said}"
+            f"{advice}. The newest batch raised {self.error}"
         )
 
 
@@ -103,7 +103,7 @@ class NewestErrors:
     _errors: deque[ErrorRecord] = field(default_factory=deque)
 
     def add(self, error: BaseException, at: float, when: float, request: str = "") -> None:
-        """Note an error, its time on the monotonic and on the wall clock, and its request."""
+        """Note an error with its time on the monotonic and on the wall clock, and its request."""
         kind, message = type(error).__name__, message_of(error)
         made = ErrorRecord(kind, message, at, when, 1, request, self.model)
         last = self._errors[-1] if self._errors else None
@@ -125,7 +125,7 @@ class NewestErrors:
 
 
 def message_of(error: BaseException) -> str:
-    """Return what an exception says, cut where it is long: it may quote a client's whole input."""
+    """Return the message of an exception, cut if it is long: it may quote a client's input."""
     try:
         text = str(error)
     except Exception as broken:

@@ -1,4 +1,4 @@
-"""The desk: one thread that does the small work around the model, what is urgent first."""
+"""The pre/post thread: prepares inputs and finishes outputs, urgent work first."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
-#: a piece of work; whatever it needs is bound to it
+#: a piece of work, with its arguments bound
 Work = Callable[[], None]
 
 
 class PrePostThread:
-    """Does what is put on it, on a thread of its own: urgent work first, else in order.
+    """Does pieces of work on its own thread: urgent work first, else in order.
 
-    So answers leave before the next inputs are made ready, however many of those wait, and the
-    worker's thread does neither: it goes on with the next batch at once. `died` is told what
-    escaped from a piece of work; the thread ends with it.
+    Answers are finished before the next inputs are prepared, however many of those wait. The worker
+    thread does neither: it goes on with the next batch at once. `died` is called with an error that
+    escapes from a piece of work; the thread ends with it.
     """
 
     def __init__(self, died: Callable[[BaseException], None], name: str) -> None:
@@ -42,7 +42,7 @@ class PrePostThread:
         self._signals.put(True)
 
     def close(self) -> None:
-        """End the thread once it is through with what was put before."""
+        """End the thread after the work that was put before."""
         self._signals.put(False)
 
     def join(self, timeout: float) -> None:
@@ -51,7 +51,7 @@ class PrePostThread:
             self._thread.join(timeout)
 
     def is_current(self) -> bool:
-        """Whether the caller runs on the desk's own thread."""
+        """Return True if the caller runs on this thread."""
         return threading.current_thread() is self._thread
 
     def _work(self) -> None:

@@ -1,4 +1,4 @@
-"""The engines of one server, by the names of their models; one of them is the first."""
+"""The registry: the engines of one server by name; one of them is the first."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ from ..queueing.merged_stats import state_of, together
 from ..queueing.policies import label
 from ..queueing.record_log import Errors
 from ..queueing.stats import Stats
-from .engine import Engine, Tracer
+from .batch_runner import Tracer
+from .engine import Engine
 
-#: what the first model is called besides its own name
+#: a second name of the first model
 FIRST = "default"
-#: states from which `start` starts
+#: states in which `start` starts an engine
 AT_REST = ("new", "stopped", "failed", "dead")
 
 
 class EngineRegistry:
-    """The engines by name, as a mapping is read; those that run are started and stopped together.
+    """The engines by name, read like a mapping; they are started and stopped together.
 
-    The first answers to ``default`` as well. Reading needs no lock: a change makes a new table, and
-    who holds an engine of the old one still gets answers until that is stopped.
+    The first is also found as ``default``. Reading needs no lock, because a change makes a new
+    table. An engine of the old table still answers until it is stopped.
     """
 
     def __init__(self, first: Engine) -> None:
@@ -35,7 +36,7 @@ class EngineRegistry:
         self._changing = threading.RLock()
 
     def __getitem__(self, name: str) -> Engine:
-        """The engine of the model `name`; raises `NoSuchModel`, which says what there is."""
+        """Return the engine of a model. Raises `NoSuchModel`, which lists the names."""
         found = self._table.get(name)
         if found is not None:
             return found
@@ -50,22 +51,22 @@ class EngineRegistry:
         return len(self._table)
 
     def items(self) -> ItemsView[str, Engine]:
-        """Names and engines, as they are just now; the first is first."""
+        """Return the names and engines of now; the first is first."""
         return self._table.items()
 
     def values(self) -> ValuesView[Engine]:
-        """The engines, as they are just now; the first is first."""
+        """Return the engines of now; the first is first."""
         return self._table.values()
 
     def __repr__(self) -> str:
         return f"<EngineRegistry: {', '.join(self)}>"
 
-    # -- coming and going -----------------------------------------------------------------
+    # -- add and remove -----------------------------------------------------------------
 
     def add(self, engine: Engine) -> Engine | None:
-        """Let `engine` answer under its name, started if the others are.
+        """Add `engine` under its name, and start it if the others run.
 
-        Returns the one that it replaces, which the caller has to stop.
+        Returns the engine that it replaces, which the caller must stop.
         """
         with self._changing:
             engine.tracer = self._tracing
@@ -76,14 +77,14 @@ class EngineRegistry:
             return before
 
     def remove(self, name: str) -> Engine:
-        """Take a model out, which the caller has to stop; raises `NoSuchModel`."""
+        """Remove and return an engine, which the caller must stop. Raises `NoSuchModel`."""
         with self._changing:
             engine = self[name]
             self._table = {key: each for key, each in self._table.items() if each is not engine}
             return engine
 
     def start(self) -> None:
-        """Start all that do not run; where one cannot, those are stopped again and it raises."""
+        """Start the engines that do not run; if one cannot start, stop them again and raise."""
         with self._changing:
             resting = [engine for engine in self._table.values() if engine.state in AT_REST]
             try:
@@ -96,13 +97,13 @@ class EngineRegistry:
             self._runs = True
 
     def stop(self, drain: bool = True, timeout: float = 10.0) -> None:
-        """Stop all, at the same time; `timeout` is for all together, in seconds."""
+        """Stop all engines at the same time, within `timeout` seconds in all."""
         with self._changing:
             self._runs = False
             others = [engine for engine in self._table.values() if engine is not self.first]
         give_up = time.monotonic() + timeout
-        # Threads only where something is waited for: none can be made while the interpreter ends.
-        threads = [_stopping(engine, timeout) for engine in others] if drain else []
+        # Threads only to drain: no thread can be started while the interpreter ends.
+        threads = [_stop_on_thread(engine, timeout) for engine in others] if drain else []
         try:
             self.first.stop(drain, timeout)
             for engine in () if drain else others:
@@ -113,7 +114,7 @@ class EngineRegistry:
 
     @property
     def tracing(self) -> Tracer | None:
-        """What makes the spans of all; None where none are asked for."""
+        """The maker of spans for all engines, if there is one."""
         return self._tracing
 
     @tracing.setter
@@ -123,15 +124,15 @@ class EngineRegistry:
             for engine in self._table.values():
                 engine.tracer = tracing
 
-    # -- looking at all -------------------------------------------------------------------
+    # -- inspection -------------------------------------------------------------------
 
     @property
     def state(self) -> str:
-        """The state of the server: that of the model which needs most attention."""
+        """The state of the model that needs the most attention."""
         return state_of(engine.state for engine in self._table.values())
 
     def stats(self) -> Stats:
-        """Statistics of the whole, which have those of each model where there are several."""
+        """Return statistics of the server; of several models, also those of each."""
         table = self._table
         if len(table) == 1:
             return self.first.stats()
@@ -140,17 +141,17 @@ class EngineRegistry:
         return together(each, list(recorders.values()))
 
     def errors(self) -> Errors:
-        """The newest errors of all models, newest first."""
+        """Return the newest errors of all models, newest first."""
         every = (error for engine in self._table.values() for error in engine.errors())
         return Errors(sorted(every, key=lambda error: error.at, reverse=True))
 
     def overview(self) -> list[dict[str, Any]]:
-        """What each model is and does just now, as plain JSON values, the first one first."""
-        return [summary(engine) for engine in self._table.values()]
+        """Return a summary of each model, as plain JSON values; the first is first."""
+        return [summarize(engine) for engine in self._table.values()]
 
 
-def summary(engine: Engine) -> dict[str, Any]:
-    """What a model is and does just now, as plain JSON values."""
+def summarize(engine: Engine) -> dict[str, Any]:
+    """Return the names, state and queue of a model, as plain JSON values."""
     model = engine.model
     return {
         "name": engine.name,
@@ -162,7 +163,7 @@ def summary(engine: Engine) -> dict[str, Any]:
     }
 
 
-def _stopping(engine: Engine, timeout: float) -> threading.Thread:
+def _stop_on_thread(engine: Engine, timeout: float) -> threading.Thread:
     thread = threading.Thread(target=engine.stop, args=(True, timeout), daemon=True)
     thread.name = f"notebook-serve {engine.name} stop"
     thread.start()

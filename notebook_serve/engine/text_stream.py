@@ -1,4 +1,4 @@
-"""A prompt on its way through an engine: the pieces of its answer as they come, then the whole."""
+"""Text streams: the pieces of one answer while the model writes it, then the whole answer."""
 
 from __future__ import annotations
 
@@ -11,35 +11,19 @@ from typing import Any
 
 from ..errors import InvalidInput
 from ..models.base import Model
-from ..models.generation import Cut, Piece, Prompt
-from .engine import Answer, Engine
+from ..models.generation import Piece, Prompt, StopFilter
+from .engine import Engine
+from .requests import Answer
 
-#: seconds after which a thread that waits for a piece looks up, to see an interrupt
+#: seconds after which a thread that waits for a piece checks for an interrupt
 LOOK_UP = 0.5
 
-#: a piece that was just written, or at the end the answer
+#: a piece of text, or at the end the answer
 Item = Piece | Future[Answer]
 
 
-def submit(
-    engine: Engine,
-    inputs: Sequence[Any],
-    parameters: Mapping[str, Any],
-    *,
-    timeout: float | None,
-    client: str,
-) -> list[Future[Answer]]:
-    """Submit `inputs` to `engine`; a `Prompt` among them ends when its request does."""
-    futures = engine.submit(inputs, parameters, timeout=timeout, client=client)
-    for given, future in zip(inputs, futures, strict=True):
-        if isinstance(given, Prompt):
-            # A disconnect, a deadline, a stop: whatever ends the request, the rest is not wanted.
-            future.add_done_callback(given.end)
-    return futures
-
-
 def check_writes(model: Model, error: type[Exception] = InvalidInput) -> None:
-    """Raise `error` if `model` cannot show what it writes, token by token."""
+    """Raise `error` if `model` cannot stream its text token by token."""
     if not getattr(model, "writes", False):
         raise error(
             f"{model.name} writes no text token by token; only a pipeline for text-generation, of "
@@ -50,11 +34,11 @@ def check_writes(model: Model, error: type[Exception] = InvalidInput) -> None:
 class Writing:
     """The answer to one prompt while the model writes it.
 
-    Every piece, and at last the future of the answer, is given to `put`, on any thread. Whatever
-    reads them gives each to `take`, in that order.
+    `put` is called with every piece, and at last with the future of the answer, on any thread. The
+    reader gives each of them to `take`, in that order.
     """
 
-    #: the whole answer, once the last item was taken
+    #: the whole answer, after the last item was taken
     answer: Answer
 
     def __init__(self, stops: Sequence[str], put: Callable[[Item], None]) -> None:
@@ -62,9 +46,9 @@ class Writing:
         self._put = put
         self._prompt: Prompt | None = None
         self._future: Future[Answer] | None = None
-        #: of the pieces that were taken
+        #: the text of the pieces that were taken
         self._text = ""
-        self._cut = Cut(stops)
+        self._cut = StopFilter(stops)
 
     def submit(
         self,
@@ -75,15 +59,15 @@ class Writing:
         timeout: float | None,
         client: str,
     ) -> None:
-        """Ask `engine`; raises what it refuses the request with."""
+        """Submit the prompt to `engine`. Raises `Unavailable` if it rejects the request."""
         self._prompt = Prompt(prompt, self._stops, self._put)
-        (self._future,) = submit(engine, [self._prompt], parameters, timeout=timeout, client=client)
+        (self._future,) = engine.submit([self._prompt], parameters, timeout=timeout, client=client)
         self._future.add_done_callback(self._put)
 
     def take(self, item: Item) -> Piece | None:
-        """Return the piece that `item` is; or None at the end, when `answer` is known.
+        """Return `item` if it is a piece; or None at the end, when `answer` is known.
 
-        Raises the `ServeError` that the request ended with.
+        Raises the `ServeError` with which the request ended.
         """
         if isinstance(item, Future):
             self.answer = item.result()
@@ -93,22 +77,22 @@ class Writing:
 
     @property
     def rest(self) -> str:
-        """The text of the answer beyond that of its pieces; nearly always empty."""
+        """The text of the answer after that of its pieces; nearly always empty."""
         (written,) = self.answer.value
         text: str = written.text
         return text[len(self._text) :] if text.startswith(self._text) else ""
 
     def show(self, piece: Piece | None) -> str:
-        """Return the text that can be shown after `piece`, or after the end if it is None.
+        """Return the text that can be shown after `piece`, or at the end if it is None.
 
-        A text to stop at is never shown, nor what may be its beginning.
+        A stop text is never shown, and neither is a possible beginning of one.
         """
         if piece is not None:
             return self._cut.add(piece.text)
         return self._cut.add(self.rest) + self._cut.end()
 
     def close(self) -> None:
-        """Let the model write no more; does nothing once the answer is there."""
+        """Stop the model at the next token; does nothing after the answer."""
         if self._prompt is not None:
             self._prompt.end()
         if self._future is not None:
@@ -116,7 +100,7 @@ class Writing:
 
 
 class BlockingStream(Writing):
-    """A `Writing` that is read once by ``for``, on any thread, with an event loop or without."""
+    """A `Writing` to be read once by ``for``, on any thread, with or without an event loop."""
 
     def __init__(self, stops: Sequence[str] = ()) -> None:
         self._items: queue.SimpleQueue[Item] = queue.SimpleQueue()
@@ -127,7 +111,7 @@ class BlockingStream(Writing):
             yield piece
 
     def texts(self) -> Iterator[str]:
-        """Yield the text as it can be shown, up to the first text to stop at."""
+        """Yield the text that can be shown, up to the first stop text."""
         for piece in self:
             if text := self.show(piece):
                 yield text
@@ -142,7 +126,7 @@ class BlockingStream(Writing):
 
 
 class Stream(Writing):
-    """A `Writing` that is read once by ``async for``, on the loop on which it was made."""
+    """A `Writing` to be read once by ``async for``, on the event loop that made it."""
 
     def __init__(self, stops: Sequence[str] = ()) -> None:
         super().__init__(stops, self._pass_on)
@@ -154,12 +138,12 @@ class Stream(Writing):
         self.until_first = 0.0
 
     def _pass_on(self, item: Item) -> None:
-        """Bring an item to the loop, from any thread."""
-        with contextlib.suppress(RuntimeError):  # the server has stopped, and its loop is closed
+        """Pass an item to the event loop, from any thread."""
+        with contextlib.suppress(RuntimeError):  # the server has stopped; its loop is closed
             self._loop.call_soon_threadsafe(self._items.put_nowait, item)
 
     async def begun(self) -> None:
-        """Wait until something is written; raises what went wrong instead."""
+        """Wait for the first piece. Raises the error of the request if there is none."""
         first = await self._items.get()
         if isinstance(first, Future):
             first.result()
@@ -167,12 +151,12 @@ class Stream(Writing):
         self._first.append(first)
 
     async def __aiter__(self) -> AsyncIterator[Piece]:
-        """Each piece; raises the `ServeError` that the request ended with."""
+        """Yield each piece. Raises the `ServeError` with which the request ended."""
         while (piece := self.take(await self._next())) is not None:
             yield piece
 
     async def texts(self) -> AsyncIterator[str]:
-        """Yield the text as it can be shown, up to the first text to stop at."""
+        """Yield the text that can be shown, up to the first stop text."""
         async for piece in self:
             if text := self.show(piece):
                 yield text

@@ -25,8 +25,7 @@ from ..engine.engine import Engine
 from ..engine.registry import EngineRegistry
 from ..errors import BadRequest, Forbidden, InvalidInput, OptionError
 from .examples import example
-from .headers import header, is_own_page
-from .request import body_of
+from .request import is_same_origin, read_body, read_headers
 from .responses import json_response
 
 #: most bytes that a control has to say
@@ -93,7 +92,7 @@ class Page:
         if not self._may_steer(request):
             raise Forbidden("the controls work on this machine only, or with a token")
         engine = self._chosen(request)
-        body = await body_of(request, MOST_ASKED, engine.timeout)
+        body = await read_body(request, MOST_ASKED, engine.timeout)
         try:
             action = json.loads(body)
         except (ValueError, RecursionError) as error:
@@ -122,8 +121,9 @@ class Page:
         return chosen(request, self._engines) or self._engines.first
 
     def _may_steer(self, request: Request) -> bool:
-        origin = header(request.scope, b"origin")
-        if origin and not is_own_page(origin, header(request.scope, b"host")):
+        headers = read_headers(request.scope)
+        origin = headers.get("origin")
+        if origin and not is_same_origin(origin, headers.get("host", "")):
             return False
         return self._trusted or (request.client is not None and _is_here(request.client.host))
 

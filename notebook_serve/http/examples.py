@@ -1,4 +1,4 @@
-"""An example request for each task: what the page's form holds before anything is typed."""
+"""An example request for each task, shown in the page's form at first."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ..models.base import Model
 from ..models.images import AUDIO_TASKS, IMAGE_TASKS
 
 LABELS = {"candidate_labels": ["travel", "food", "music"]}
-#: the inputs of tasks, and the parameters that they need
+#: inputs and required parameters, by task
 EXAMPLES: dict[str, tuple[Any, dict[str, Any]]] = {
     "fill-mask": ("Paris is the [MASK] of France.", {}),
     "text-classification": ("The queue was short and the answer came at once.", {}),
@@ -36,7 +36,7 @@ EXAMPLES: dict[str, tuple[Any, dict[str, Any]]] = {
     "zero-shot-object-detection": ("", {"candidate_labels": ["a cat", "a dog"]}),
     "zero-shot-audio-classification": ("", {"candidate_labels": ["speech", "music"]}),
 }
-#: the files that an answer may be, by task; a function may answer with anything
+#: media types of files that an answer may be, by task; a function may return any
 FILES = {
     "depth-estimation": ["image/png"],
     "image-segmentation": ["image/png"],
@@ -46,10 +46,10 @@ FILES = {
 
 
 def example(model: Model) -> dict[str, Any]:
-    """Return what a form needs to ask `model`, as plain JSON values.
+    """Return an example request to `model` for a form, as plain JSON values.
 
-    ``way`` is the kind of body to begin with, ``files`` what a file dialog offers, and ``answers``
-    the files that an answer may be.
+    ``way`` is the first kind of body to offer, and ``files`` the filter of a file dialog.
+    ``answers`` has the media types of files that an answer may be.
     """
     inputs, parameters = EXAMPLES.get(model.task, ("your text", {}))
     if model.task == "fill-mask":
@@ -57,27 +57,27 @@ def example(model: Model) -> dict[str, Any]:
     return {
         "task": model.task,
         "accepts": sorted(model.accepts),
-        "way": _way(model, inputs),
+        "way": _first_kind(model, inputs),
         "inputs": inputs,
         "parameters": parameters,
-        "files": _files(model.task),
+        "files": _file_filter(model.task),
         "answers": FILES.get(model.task, []),
     }
 
 
 def _mask_token(model: Model) -> str:
-    """Return the token that the model's own tokenizer fills in."""
+    """Return the mask token of the model's tokenizer."""
     tokenizer = getattr(getattr(model, "_reader", None), "tokenizer", None)
     return str(getattr(tokenizer, "mask_token", None) or "[MASK]")
 
 
-def _way(model: Model, inputs: Any) -> str:
+def _first_kind(model: Model, inputs: Any) -> str:
     if "text" in model.accepts and isinstance(inputs, str):
         return "text"
     return "bytes" if "bytes" in model.accepts else "json"
 
 
-def _files(task: str) -> str:
+def _file_filter(task: str) -> str:
     if task in IMAGE_TASKS:
         return "image/*"
     if task in AUDIO_TASKS:

@@ -1,4 +1,4 @@
-"""The HTTP interface as an OpenAPI document: what ``GET /openapi.json`` answers."""
+"""The OpenAPI document of the HTTP interface, for ``GET /openapi.json``."""
 
 from __future__ import annotations
 
@@ -12,32 +12,35 @@ from ..records import OUTCOMES
 Json = dict[str, Any]
 
 JSON = "application/json"
-#: what each status means; the README's table has more words
+#: description of each status
 ERRORS = {
     400: "The request is malformed.",
     401: "A token is set, and missing or wrong.",
-    403: "The request comes from a page that may not ask, or calls the server by a wrong name.",
-    404: "There is no such model, or no such path.",
-    406: "The answer is no file of the type that `Accept` asks for.",
+    403: "The origin or the host of the request is not allowed.",
+    404: "The model or the path does not exist.",
+    406: "The answer is not a file of the type in `Accept`.",
     408: "The body took too long to arrive.",
-    413: "The body has more bytes than the server takes.",
-    415: "The task cannot take a body of this content type.",
-    422: "The request is well formed, but it is rejected: its input or a parameter.",
+    413: "The body is larger than the server accepts.",
+    415: "The task does not accept this content type.",
+    422: "The request is well formed, but its input or a parameter is invalid.",
     500: "The model failed on this input.",
-    501: "What answers this is not installed on the server.",
-    503: "Not now: the queue is full, the model is loading, or the server is stopping.",
-    504: "The request's time ran out.",
+    501: "The server lacks a package that this path needs.",
+    503: "The queue is full, the model is loading, or the server is stopping; retry later.",
+    504: "The request timed out.",
 }
-#: what every request may meet
-AT_THE_DOOR = (400, 401, 403)
-#: what may become of a question to a model
-ASKING = (*AT_THE_DOOR, 406, 408, 413, 415, 422, 500, 503, 504)
+#: errors of every request
+COMMON = (400, 401, 403)
+#: errors of a request to a model
+INFERENCE = (*COMMON, 406, 408, 413, 415, 422, 500, 503, 504)
 
 
-def document(models: Sequence[str], *, token: bool) -> Json:
-    """The document of a server that has these `models`; `token` is whether it wants one."""
+def openapi_document(models: Sequence[str], *, token: bool) -> Json:
+    """Return the document of a server with these `models`, which needs a token if `token`."""
     names = {"type": "string", "enum": list(models)}
-    of_one = {**_parameter("model", "query", names), "description": "The first one if not given."}
+    model_query = {
+        **_parameter("model", "query", names),
+        "description": "Name of a model; the first one if missing.",
+    }
     by_name = {**_parameter("name", "path", names), "required": True}
     return {
         "openapi": "3.1.0",
@@ -48,71 +51,71 @@ def document(models: Sequence[str], *, token: bool) -> Json:
         },
         "paths": {
             "/": {
-                "get": _looking("The dashboard, as a page.", HTML, parameters=[of_one], more=[404]),
-                "post": _asking("Ask the first model.", QUESTION),
+                "get": _get("Get the dashboard.", HTML, parameters=[model_query], more=[404]),
+                "post": _infer("Call the first model.", INPUTS),
             },
-            "/models": {"get": _looking("What models there are.", _json(MODELS))},
+            "/models": {"get": _get("List models.", _json(MODELS))},
             "/models/{name}": {
                 "parameters": [by_name],
-                "get": _looking("What a model is and does just now.", _json(MODEL), more=[404]),
-                "post": _asking("Ask a model as Hugging Face's client does.", ASKED, more=[404]),
+                "get": _get("Get a model and its current state.", _json(MODEL), more=[404]),
+                "post": _infer(
+                    "Call a model, as Hugging Face's client does.", HUB_INPUTS, more=[404]
+                ),
             },
-            "/info": {"get": _looking("What the first model is.", _json(INFO))},
+            "/info": {"get": _get("Get the first model.", _json(INFO))},
             "/models/{name}/info": {
                 "parameters": [by_name],
-                "get": _looking("What a model is.", _json(INFO), more=[404]),
+                "get": _get("Get a model.", _json(INFO), more=[404]),
             },
             "/models/{name}/health": {
                 "parameters": [by_name],
-                "get": _looking("Whether a model's worker lives.", STATE, more=[404, 503]),
+                "get": _get("Liveness probe of a model.", STATE, more=[404, 503]),
             },
             **{
                 f"/models/{{name}}/v1/{path}": {
                     "parameters": [by_name],
-                    "post": _writing(summary, body, ""),
+                    "post": _generate(summary, body, ""),
                 }
                 for path, (summary, body) in V1.items()
             },
-            "/v1/models": {"get": _looking("What there is to ask.", _json(LISTED), form="v1-")},
+            "/v1/models": {"get": _get("List models.", _json(LISTED), form="v1-")},
             "/v1/models/{name}": {
                 "parameters": [by_name],
-                "get": _looking("One of them.", _json(ONE), more=[404], form="v1-"),
+                "get": _get("Get a model.", _json(ONE), more=[404], form="v1-"),
             },
             **{
-                f"/v1/{path}": {"post": _writing(summary, body, "v1-")}
+                f"/v1/{path}": {"post": _generate(summary, body, "v1-")}
                 for path, (summary, body) in V1.items()
             },
             "/stats": {
-                "get": _looking(
-                    "Statistics since the start, of all models or of one; times are in seconds.",
+                "get": _get(
+                    "Get statistics of all models or of one since the start, in seconds.",
                     _json({"$ref": "#/components/schemas/Stats"}),
-                    parameters=[of_one],
+                    parameters=[model_query],
                     more=[404],
                 )
             },
-            "/metrics": {"get": _looking("The same for Prometheus.", METRICS, more=[501])},
-            "/health": {
-                "get": {**_looking("Whether it lives.", STATE, more=[503]), "security": []}
-            },
-            "/ready": {"get": _looking("Whether requests are taken.", _json(READY), more=[503])},
+            "/metrics": {"get": _get("Get the statistics for Prometheus.", METRICS, more=[501])},
+            "/health": {"get": {**_get("Liveness probe.", STATE, more=[503]), "security": []}},
+            "/ready": {"get": _get("Readiness probe.", _json(READY), more=[503])},
             "/live": {
-                "get": _looking("What the dashboard shows.", LIVE, parameters=[of_one], more=[404])
+                "get": _get("Get the dashboard's data.", LIVE, parameters=[model_query], more=[404])
             },
-            "/control": {"post": _control(of_one)},
+            "/control": {"post": _control(model_query)},
             "/static/{name}": {
                 "parameters": [
                     {**_parameter("name", "path", {"type": "string"}), "required": True}
                 ],
-                "get": _looking("A part of the dashboard's page.", PARTS, more=[404]),
+                "get": _get("Get a script or a style sheet of the dashboard.", PARTS, more=[404]),
             },
-            "/openapi.json": {"get": _looking("This document.", _json({"type": "object"}))},
+            "/openapi.json": {"get": _get("Get this document.", _json({"type": "object"}))},
         },
         "components": {
             "schemas": {"Error": ERROR, "V1Error": V1_ERROR, "Stats": STATS},
             "responses": {
-                f"{form}{status}": _error(said, schema)
+                f"{form}{status}": _error(description, schema)
                 for form, schema in (("", "Error"), ("v1-", "V1Error"))
-                for status, said in ERRORS.items()
+                for status, description in ERRORS.items()
             },
             **({"securitySchemes": {"token": TOKEN}} if token else {}),
         },
@@ -123,24 +126,24 @@ def document(models: Sequence[str], *, token: bool) -> Json:
 # -- operations -----------------------------------------------------------------------------------
 
 
-def _asking(summary: str, question: Json, more: Sequence[int] = ()) -> Json:
+def _infer(summary: str, inputs: Json, more: Sequence[int] = ()) -> Json:
     raw: Json = {"schema": {}}
     return {
         "summary": summary,
         "parameters": [
             {
                 **_parameter("X-Request-Timeout", "header", SECONDS),
-                "description": "Seconds after which the answer is not wanted any more.",
+                "description": "Seconds after which the request times out.",
             },
             {
                 **_parameter("X-Request-ID", "header", {"type": "string"}),
-                "description": "Comes back with the answer.",
+                "description": "An id that the response repeats.",
             },
         ],
         "requestBody": {
             "required": True,
             "content": {
-                **_json(question),
+                **_json(inputs),
                 "text/plain": {"schema": {"type": "string"}},
                 "application/octet-stream": raw,
                 "image/*": raw,
@@ -150,32 +153,32 @@ def _asking(summary: str, question: Json, more: Sequence[int] = ()) -> Json:
         },
         "responses": {
             "200": {
-                "description": "What the pipeline returns for this input; for a list, a list. "
-                "A picture or a sound is a file where `Accept` asks for one.",
+                "description": "The pipeline's output for this input; for a list, a list. "
+                "An image or a sound is a file if `Accept` asks for one.",
                 "headers": ANSWERED,
                 "content": {**_json({}), "image/png": raw, "audio/wav": raw},
             },
-            **_errors(*ASKING, *more),
+            **_errors(*INFERENCE, *more),
         },
     }
 
 
-def _writing(summary: str, body: Json, form: str) -> Json:
+def _generate(summary: str, body: Json, form: str) -> Json:
     events = {"text/event-stream": {"schema": TEXT}}
     return {
         "summary": summary,
         "requestBody": {"required": True, "content": _json(body)},
         "responses": {
             "200": {
-                "description": "The answer in OpenAI's form; with `stream`, as events.",
+                "description": "The answer in OpenAI's form; with `stream`, server-sent events.",
                 "content": {**_json({"type": "object"}), **events},
             },
-            **_errors(*ASKING, 404, form=form),
+            **_errors(*INFERENCE, 404, form=form),
         },
     }
 
 
-def _looking(
+def _get(
     summary: str,
     content: Json,
     *,
@@ -188,19 +191,19 @@ def _looking(
         **({"parameters": list(parameters)} if parameters else {}),
         "responses": {
             "200": {"description": summary, "content": content},
-            **_errors(*AT_THE_DOOR, *more, form=form),
+            **_errors(*COMMON, *more, form=form),
         },
     }
 
 
-def _control(of_one: Json) -> Json:
-    looks = _looking(
-        "Pause, resume, or set a policy, from this machine or with the token.",
+def _control(model_query: Json) -> Json:
+    operation = _get(
+        "Pause, resume or set a policy; from this machine or with the token only.",
         LIVE,
-        parameters=[of_one],
+        parameters=[model_query],
         more=[404, 408, 413, 422],
     )
-    return {**looks, "requestBody": {"required": True, "content": _json(CONTROL)}}
+    return {**operation, "requestBody": {"required": True, "content": _json(CONTROL)}}
 
 
 def _errors(*statuses: int, form: str = "") -> Json:
@@ -210,8 +213,11 @@ def _errors(*statuses: int, form: str = "") -> Json:
     }
 
 
-def _error(said: str, schema: str) -> Json:
-    return {"description": said, "content": _json({"$ref": f"#/components/schemas/{schema}"})}
+def _error(description: str, schema: str) -> Json:
+    return {
+        "description": description,
+        "content": _json({"$ref": f"#/components/schemas/{schema}"}),
+    }
 
 
 def _parameter(name: str, place: str, schema: Json) -> Json:
@@ -235,10 +241,10 @@ def _object(properties: Mapping[str, Json], **more: Any) -> Json:
 
 
 TEXT: Json = {"type": "string"}
-#: empty is as if it were not there
+#: an empty header is ignored
 SECONDS: Json = {"anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"const": ""}]}
 COUNT: Json = {"type": "integer", "minimum": 0}
-#: null before there is anything to say
+#: null before the first value
 FIGURE: Json = {"type": ["number", "null"]}
 COUNTS: Json = {"type": "object", "additionalProperties": COUNT}
 STATES: Json = {"type": "string", "enum": list(URGENCY)}
@@ -246,7 +252,7 @@ TIMES = _object(dict.fromkeys(("p50", "p90", "p95", "p99", "mean"), FIGURE))
 
 ERROR = _object(
     {"error": {"type": "string", "minLength": 1}, "type": TEXT},
-    description="What is wrong, in a sentence and in a word; of a list, with which item.",
+    description="The message and the type of an error; for a list, also the index of the input.",
 )
 ERROR["properties"]["index"] = COUNT
 LAST_ERROR = _object(
@@ -261,12 +267,12 @@ LAST_ERROR = _object(
     },
     additionalProperties=False,
 )
-#: the models that are failing, by name
+#: errors of failing models, by the model's name
 FAILING: Json = {"type": "object", "additionalProperties": LAST_ERROR}
 ERROR["properties"]["failing"] = FAILING
-#: the same as OpenAI's clients read it
+#: an error in the form of OpenAI's clients
 V1_ERROR = _object({"error": _object(dict.fromkeys(("message", "type", "code"), TEXT))})
-QUESTION: Json = {
+INPUTS: Json = {
     "type": "object",
     "properties": {
         "inputs": {"description": "One input, or a list of them."},
@@ -275,8 +281,8 @@ QUESTION: Json = {
     "required": ["inputs"],
     "additionalProperties": False,
 }
-#: some tasks take parameters beside the input as well
-ASKED: Json = {**QUESTION, "additionalProperties": True}
+#: some tasks also take parameters beside the inputs
+HUB_INPUTS: Json = {**INPUTS, "additionalProperties": True}
 CONTROL: Json = {
     "oneOf": [
         _object({"do": {"enum": ["pause", "resume"]}}),
@@ -357,21 +363,24 @@ ONE = _object({"id": TEXT, "object": TEXT, "created": COUNT, "owned_by": TEXT})
 LISTED = _object({"object": TEXT, "data": {"type": "array", "items": ONE, "minItems": 1}})
 NAME: Json = {"type": "string", "maxLength": 1000}
 TEXTS: Json = {"anyOf": [TEXT, {"type": "array", "items": TEXT, "minItems": 1}]}
-#: OpenAI's paths: what each does, and what it must be given
+#: summary and required body of OpenAI's paths
 V1: dict[str, tuple[str, Json]] = {
     "chat/completions": (
-        "The next message of a chat.",
+        "Generate the next message of a chat.",
         _object({"model": NAME, "messages": {"type": "array", "minItems": 1}}),
     ),
-    "completions": ("How a text goes on.", _object({"model": NAME, "prompt": TEXTS})),
-    "embeddings": ("A vector for each text.", _object({"model": NAME, "input": TEXTS})),
+    "completions": (
+        "Generate the continuation of a text.",
+        _object({"model": NAME, "prompt": TEXTS}),
+    ),
+    "embeddings": ("Embed texts as vectors.", _object({"model": NAME, "input": TEXTS})),
 }
 MODELS = _object({"models": {"type": "array", "items": MODEL, "minItems": 1}})
 STATE = _json(_object({"state": STATES}))
-READY = _object({"state": STATES}, description="A server that is failing takes requests too.")
+READY = _object({"state": STATES}, description="A failing server also accepts requests.")
 READY["properties"]["failing"] = FAILING
 NULL: Json = {"type": "null"}
-TROUBLE: Json = {"type": TEXT, "message": TEXT, "ago": FIGURE, "times": COUNT}
+FAILURE: Json = {"type": TEXT, "message": TEXT, "ago": FIGURE, "times": COUNT}
 CHANGE = _object({"ago": FIGURE, "policy": TEXT, "reason": TEXT})
 LIVE = _json(
     _object(
@@ -382,8 +391,8 @@ LIVE = _json(
             "task": TEXT,
             "accepts": {"type": "array", "items": {"enum": ["bytes", "json", "text"]}},
             "tiles": {"type": "array", "items": {"type": "array", "items": TEXT}},
-            "failing": {"anyOf": [_object({**TROUBLE, "next": TEXT}), NULL]},
-            "errors": {"type": "array", "items": _object({**TROUBLE, "request": TEXT})},
+            "failing": {"anyOf": [_object({**FAILURE, "next": TEXT}), NULL]},
+            "errors": {"type": "array", "items": _object({**FAILURE, "request": TEXT})},
             "changes": {"type": "array", "items": CHANGE},
             "warnings": {"type": "array", "items": TEXT},
         }
@@ -400,20 +409,20 @@ PART_NAMES: Json = {
     "enum": ["dashboard.js", "dashboard.css", "page.js", "page.css", "tryit.js"],
 }
 TOKEN: Json = {"type": "http", "scheme": "bearer"}
-#: the headers of an answer
+#: headers of an answer
 ANSWERED: Json = {
     "Server-Timing": {
-        "description": "Milliseconds of the wait and of the run.",
+        "description": "Milliseconds in the queue and in the model.",
         "required": True,
         "schema": TEXT,
     },
     "X-Batch-Size": {
-        "description": "How many requests shared the batch.",
+        "description": "Number of requests in the batch.",
         "required": True,
         "schema": COUNT,
     },
     "X-Request-ID": {
-        "description": "The client's, or a new one.",
+        "description": "The client's id, or a new one.",
         "required": True,
         "schema": TEXT,
     },

@@ -1,4 +1,4 @@
-"""One vector for a text: the mean of the vectors of its tokens."""
+"""Mean pooling: one vector for a text, from the vectors of its tokens."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ if TYPE_CHECKING:
     import numpy as np
 
 
-def pooled(features: Any, *, normalise: bool = True) -> tuple[np.ndarray, int]:
-    """The mean over all tokens of what feature-extraction gives for a text, and their number.
+def mean_pool(features: Any, *, normalise: bool = True) -> tuple[np.ndarray, int]:
+    """Return the mean of a text's `features` over its tokens, and the number of tokens.
 
-    `features` is (1, tokens, width), without padding; the mean has `width` numbers, divided by
-    their Euclidean length where they are to be normalised.
+    `features` has the shape (1, tokens, width), without padding, and the mean the shape (width,).
+    With `normalise` the mean is divided by its Euclidean length.
     """
     import numpy as np
 
-    if hasattr(features, "detach"):  # numpy does not know all of torch's kinds of number
+    if hasattr(features, "detach"):  # numpy lacks some of torch's dtypes
         features = features.detach().cpu().float().numpy()
     rows = np.asarray(features, dtype=np.float32)
     rows = rows.reshape(-1, rows.shape[-1])
@@ -26,7 +26,7 @@ def pooled(features: Any, *, normalise: bool = True) -> tuple[np.ndarray, int]:
     return (mean / length if normalise and length else mean), len(rows)
 
 
-def similarities(one: Any, others: Sequence[Any]) -> list[float]:
-    """The cosine between a text's features and those of each of `others`, from -1 to 1."""
-    vector, _ = pooled(one)
-    return [float(vector @ pooled(other)[0]) for other in others]
+def cosine_similarities(one: Any, others: Sequence[Any]) -> list[float]:
+    """Return the cosine, from -1 to 1, between a text's features and those of each other text."""
+    vector, _ = mean_pool(one)
+    return [float(vector @ mean_pool(other)[0]) for other in others]

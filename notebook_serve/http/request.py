@@ -1,4 +1,4 @@
-"""What a request says: its body, read within bounds, and the headers that matter."""
+"""Read a request: its headers, its body within limits, and the inputs in the body."""
 
 from __future__ import annotations
 
@@ -6,23 +6,73 @@ import asyncio
 import json
 import math
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, MutableMapping
 from typing import Any, NoReturn
 
 from starlette.requests import ClientDisconnect, Request
 
-from ..errors import BadRequest, BodyTooLarge, BodyTooSlow, InvalidInput
-from .headers import header
+from ..errors import BadRequest, BodyTooLarge, BodyTooSlow, InvalidInput, UnsupportedMediaType
+from ..models.base import Model
 
-#: how many lists and objects may be inside each other: chats and tensors need a few
+#: most lists and objects inside each other; chats and tensors need a few
 MOST_DEPTH = 100
-#: what a JSON body looks like
+#: the form of a JSON body, as error messages show it
 FORM = '{"inputs": ..., "parameters": {...}}'
 
+_HEADERS = "notebook_serve.headers"
 
-async def body_of(request: Request, limit: int, seconds: float) -> bytes:
-    """The body, refused as soon as it is known to be too large, or after `seconds`."""
-    # asyncio.wait_for would make a task of every request, and asyncio.timeout wants Python 3.11.
+
+# -- headers ------------------------------------------------------------------------------------
+
+
+def read_headers(scope: MutableMapping[str, Any]) -> dict[str, str]:
+    """Return the headers of an ASGI `scope` by their names in lower case; decoded only once."""
+    headers: dict[str, str] | None = scope.get(_HEADERS)
+    if headers is None:
+        headers = scope[_HEADERS] = {}
+        for name, value in scope["headers"]:
+            headers[name.decode("latin-1")] = value.decode("latin-1")
+    return headers
+
+
+def is_same_origin(origin: str, host: str) -> bool:
+    """Return True if a page from `origin` belongs to the server with this Host header."""
+    return origin.partition("://")[2].lower() == host.lower()
+
+
+def parse_timeout(headers: Mapping[str, str]) -> float | None:
+    """Return the seconds in ``X-Request-Timeout``; None if the header is missing or empty."""
+    given = headers.get("x-request-timeout")
+    if not given:
+        return None
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise BadRequest(f"X-Request-Timeout must be a positive number of seconds, got {given!r}")
+    return seconds
+
+
+def parse_content_type(headers: Mapping[str, str]) -> tuple[str, str]:
+    """Return the media type and the charset, in lower case; empty strings if not given."""
+    kind, more, rest = headers.get("content-type", "").lower().partition(";")
+    if not more:
+        return kind.strip(), ""
+    options = dict(option.strip().partition("=")[::2] for option in rest.split(";"))
+    return kind.strip(), options.get("charset", "").strip('"')
+
+
+# -- the body -----------------------------------------------------------------------------------
+
+
+async def read_body(request: Request, limit: int, seconds: float) -> bytes:
+    """Read the body.
+
+    Raises `BodyTooLarge` as soon as the body is known to have more than `limit` bytes, and
+    `BodyTooSlow` after `seconds`.
+    """
+    # asyncio.wait_for would make a task for every request; asyncio.timeout needs Python 3.11.
     task, expired = asyncio.current_task(), False
     assert task is not None
 
@@ -33,7 +83,7 @@ async def body_of(request: Request, limit: int, seconds: float) -> bytes:
 
     timer = asyncio.get_running_loop().call_later(seconds, expire)
     try:
-        return await _read(request, limit)
+        return await _receive_body(request, limit)
     except asyncio.CancelledError:
         if not expired:
             raise
@@ -44,8 +94,8 @@ async def body_of(request: Request, limit: int, seconds: float) -> bytes:
         timer.cancel()
 
 
-async def _read(request: Request, limit: int) -> bytes:
-    declared = _declared(request)
+async def _receive_body(request: Request, limit: int) -> bytes:
+    declared = _parse_content_length(read_headers(request.scope))
     if declared is not None and declared > limit:
         raise _too_large(limit)
     chunks, size, more = [], 0, True
@@ -59,7 +109,7 @@ async def _read(request: Request, limit: int) -> bytes:
             raise _too_large(limit)
         chunks.append(chunk)
     if declared is not None and size != declared:
-        raise BadRequest(f"the body has {size} bytes where Content-Length says {declared}")
+        raise BadRequest(f"the body has {size} bytes, but Content-Length is {declared}")
     return b"".join(chunks)
 
 
@@ -67,20 +117,51 @@ def _too_large(limit: int) -> BodyTooLarge:
     return BodyTooLarge(f"the body has more than {limit} bytes")
 
 
-def _declared(request: Request) -> int | None:
-    """The length that the client says the body has."""
-    said = header(request.scope, b"content-length")
-    if not said:
+def _parse_content_length(headers: Mapping[str, str]) -> int | None:
+    """Return the number of bytes in ``Content-Length``; None if the header is missing."""
+    given = headers.get("content-length")
+    if not given:
         return None
-    if not said.isdecimal() or len(said) > 20:
-        raise BadRequest(f"Content-Length {said[:50]!r} is no number of bytes")
-    return int(said)
+    if not given.isdecimal() or len(given) > 20:
+        raise BadRequest(f"Content-Length must be a number of bytes, got {given[:50]!r}")
+    return int(given)
 
 
-def json_value(body: bytes) -> Any:
-    """The value that a JSON body is."""
+# -- inputs -------------------------------------------------------------------------------------
+
+
+def parse_inputs(
+    model: Model, body: bytes, headers: Mapping[str, str]
+) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+    """Return the inputs, the parameters and the other fields in a body, by its media type.
+
+    Only JSON has other fields; see `reject_unknown`. Raises `UnsupportedMediaType` if the model
+    does not accept the media type.
+    """
+    kind, charset = parse_content_type(headers)
+    if kind == "application/json" or kind.endswith("+json"):
+        return split_fields(parse_json(body))
+    accepts = model.accepts
+    # `curl -d` sends any body as a form, and some clients send no media type.
+    untyped = kind in ("", "application/x-www-form-urlencoded")
+    if "text" in accepts and (untyped or kind.startswith("text/")):
+        if charset in ("", "utf-8", "utf8", "us-ascii"):
+            return decode_text(body), {}, {}
+    elif "bytes" in accepts and untyped:
+        return body, {}, {}
+    if "bytes" in accepts and is_file(kind):
+        return body, {}, {}
+    raise UnsupportedMediaType(
+        f"{model.task} does not take {kind or 'text'}"
+        + (f" in {charset}" if charset else "")
+        + f"; send {describe_bodies(accepts)}"
+    )
+
+
+def parse_json(body: bytes) -> Any:
+    """Parse a JSON body; raise `BadRequest` if it is malformed or nested too deep."""
     try:
-        value = json.loads(body, parse_constant=_no_constant)
+        value = json.loads(body, parse_constant=_reject_constant)
     except (ValueError, RecursionError) as error:
         raise BadRequest(f"the body is not JSON: {error}") from error
     if body.count(b"[") + body.count(b"{") > MOST_DEPTH and _is_deep(value):
@@ -88,16 +169,8 @@ def json_value(body: bytes) -> Any:
     return value
 
 
-def from_json(body: bytes) -> tuple[Any, dict[str, Any]]:
-    """The inputs and the parameters in a JSON body."""
-    inputs, parameters, others = fields_of(json_value(body))
-    if others:
-        raise InvalidInput(f"the body has an unknown key {min(others)!r}; send {FORM}")
-    return inputs, parameters
-
-
-def fields_of(value: Any) -> tuple[Any, dict[str, Any], dict[str, Any]]:
-    """The inputs, the parameters and whatever else a JSON body has beside them."""
+def split_fields(value: Any) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+    """Return the inputs, the parameters and the other fields of a JSON body."""
     if not isinstance(value, dict) or "inputs" not in value:
         raise InvalidInput(f'the body has no "inputs"; send {FORM}')
     parameters = value.get("parameters")
@@ -107,8 +180,37 @@ def fields_of(value: Any) -> tuple[Any, dict[str, Any], dict[str, Any]]:
     return value["inputs"], parameters or {}, others
 
 
+def reject_unknown(fields: Mapping[str, Any]) -> None:
+    """Raise `InvalidInput` if a JSON body has other `fields` than it may have."""
+    if fields:
+        raise InvalidInput(f"the body has an unknown key {min(fields)!r}; send {FORM}")
+
+
+def decode_text(body: bytes) -> str:
+    """Decode a body from UTF-8."""
+    try:
+        return body.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise BadRequest(f"the body is not UTF-8: {error}") from error
+
+
+def is_file(kind: str) -> bool:
+    """Return True if `kind` is a media type of images, audio, video or plain bytes."""
+    return kind.startswith(("image/", "audio/", "video/")) or kind == "application/octet-stream"
+
+
+def describe_bodies(accepts: Collection[str]) -> str:
+    """Return the bodies that a task `accepts`, as words to follow "send"."""
+    known = {
+        "text": "text/plain in UTF-8",
+        "bytes": "the bytes of a file as application/octet-stream",
+        "json": f"application/json: {FORM}",
+    }
+    return ", or ".join(words for kind, words in known.items() if kind in accepts)
+
+
 def _is_deep(value: Any) -> bool:
-    """Whether `value` is too deep for whatever goes through it by recursion later."""
+    """Return True if `value` is too deep for code that walks it by recursion later."""
     level = [value]
     for _ in range(MOST_DEPTH):
         containers = (item for item in level if isinstance(item, (list, dict)))
@@ -117,57 +219,5 @@ def _is_deep(value: Any) -> bool:
     return any(isinstance(item, (list, dict)) for item in level)
 
 
-def _no_constant(name: str) -> NoReturn:
+def _reject_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
-
-
-def from_text(body: bytes) -> str:
-    """The input that a body is, as UTF-8 text."""
-    try:
-        return body.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise BadRequest(f"the body is not UTF-8: {error}") from error
-
-
-def content_type_of(request: Request) -> tuple[str, str]:
-    """The media type and the charset, in lower case; empty strings where not given."""
-    kind, more, rest = header(request.scope, b"content-type").lower().partition(";")
-    if not more:
-        return kind.strip(), ""
-    options = dict(option.strip().partition("=")[::2] for option in rest.split(";"))
-    return kind.strip(), options.get("charset", "").strip('"')
-
-
-def is_file(kind: str) -> bool:
-    """Whether a body of the media type `kind` is a file: a picture, sound, a video."""
-    return kind.startswith(("image/", "audio/", "video/")) or kind == "application/octet-stream"
-
-
-def forms(accepts: Collection[str]) -> str:
-    """The bodies that a task which `accepts` these kinds takes, in words that follow "send"."""
-    known = {
-        "text": "text/plain in UTF-8",
-        "bytes": "the bytes of a file as application/octet-stream",
-        "json": f"application/json: {FORM}",
-    }
-    return ", or ".join(said for kind, said in known.items() if kind in accepts)
-
-
-def timeout_of(request: Request) -> float | None:
-    """The seconds that the client wants to wait, if it says so."""
-    given = header(request.scope, b"x-request-timeout")
-    if not given:
-        return None
-    try:
-        seconds = float(given)
-    except ValueError:
-        seconds = math.nan
-    if not 0 < seconds < math.inf:
-        raise BadRequest(f"X-Request-Timeout {given!r} is no positive number of seconds")
-    return seconds
-
-
-def client_of(request: Request) -> str:
-    """The client's address."""
-    client = request.scope.get("client")
-    return f"{client[0]}:{client[1]}" if client else ""

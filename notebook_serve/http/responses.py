@@ -1,4 +1,4 @@
-"""What every answer carries: its id, its timing, and JSON."""
+"""HTTP responses: answers and errors as JSON, with the request id and the times."""
 
 from __future__ import annotations
 
@@ -14,55 +14,58 @@ from starlette.responses import Response
 
 from ..errors import NotAcceptable, ServeError, Unavailable
 from ..records import RequestRecord
-from .headers import header
-from .json_encoding import file_of, is_bulky, to_json
+from .json_encoding import is_slow_to_encode, to_file, to_json
+from .request import read_headers
 from .telemetry.request_context import RECORDS, REQUEST_ID
 
-#: how an absolute path begins: /, \\server or C:\ (or C:/)
+#: start of an absolute path: /, \\server or C:\ (or C:/)
 _ROOT = r"(?:/|\\\\|[a-z]:[/\\])"
-_PLACES = re.compile(
-    # A web address is no place of this machine; it is found first, and left as it is.
+_PATHS = re.compile(
+    # A web address is not a path of this machine; it is matched first, and left as it is.
     r"""(?P<address>\b(?!file:)[a-z][a-z0-9+.-]{1,20}://[^\s/'"`<>][^\s'"`<>]*)"""
-    # Between quotes a path may have blanks; elsewhere it ends with the first. What comes before
-    # tells it from "and/or" and from a relative one. Each branch takes time linear in its length.
+    # A path in quotes may contain spaces; elsewhere it ends at the first space. The characters
+    # before it exclude "and/or" and relative paths. Each branch takes linear time.
     rf"""|(?<=['"`]){_ROOT}[^\s'"`]*(?:[ ](?![/\\])[^\s'"`]*)*(?=['"`])"""
     rf"""|(?:(?<![\w.~/\\-])|(?<=\s-[IL])){_ROOT}[^\s'"`<>|]*""",
     re.IGNORECASE,
 )
-#: how the ids of this process begin; random bytes for every one would take a tenth of a request
-_OURS = os.urandom(8).hex()
+#: prefix of this process's ids; random bytes for each id would take a tenth of a request's time
+_ID_PREFIX = os.urandom(8).hex()
 _numbers = itertools.count()
 _TRACEBACK = re.compile(r"Traceback \(most recent call last\):\n(?:[ \t].*\n?)*")
 
 
-def without_places(text: str) -> str:
-    """`text` without tracebacks, and of absolute paths only the name of the file.
+def hide_paths(text: str) -> str:
+    """Return `text` without tracebacks, and with only the file names of absolute paths.
 
-    What an exception says may travel to a client; where things lie on this machine may not.
+    A client may read the message of an exception, but not the folders of this machine.
     """
     text = _TRACEBACK.sub("", text)
-    return _PLACES.sub(_name_only, text) if "/" in text or "\\" in text else text
+    return _PATHS.sub(_shorten_path, text) if "/" in text or "\\" in text else text
 
 
-def _name_only(found: re.Match[str]) -> str:
+def _shorten_path(found: re.Match[str]) -> str:
     parts = [part for part in re.split(r"[/\\]+", found[0]) if part]
-    # A single name, such as that of a route, is in no folder.
+    # A single name, such as a route, has no folder.
     return found[0] if found["address"] or len(parts) < 2 else f"…/{parts[-1]}"
 
 
 def request_id(request: Request) -> str:
-    """The id that the client gave, if it is a sane one, or one that is ours."""
-    known: str | None = request.scope.get(REQUEST_ID)
-    if known is None:
-        given = header(request.scope, b"x-request-id")
-        sane = 0 < len(given) <= 128 and given.isascii() and given.isprintable()
-        known = given if sane else f"{_OURS}{next(_numbers):016x}"
-        request.scope[REQUEST_ID] = known
-    return known
+    """Return the client's ``X-Request-ID`` if it is short printable ASCII, else a new id."""
+    identifier: str | None = request.scope.get(REQUEST_ID)
+    if identifier is None:
+        given = read_headers(request.scope).get("x-request-id", "")
+        valid = 0 < len(given) <= 128 and given.isascii() and given.isprintable()
+        identifier = given if valid else f"{_ID_PREFIX}{next(_numbers):016x}"
+        request.scope[REQUEST_ID] = identifier
+    return identifier
 
 
-def headers_of(request: Request, records: Sequence[RequestRecord] = ()) -> dict[str, str]:
-    """The headers of every answer; of a list's items, the slowest and the largest batch."""
+def answer_headers(request: Request, records: Sequence[RequestRecord] = ()) -> dict[str, str]:
+    """Return the headers of every answer.
+
+    For a list of inputs, they show the slowest input and the largest batch.
+    """
     if records:
         request.scope[RECORDS] = records
     queue = inference = 0.0
@@ -81,30 +84,31 @@ def headers_of(request: Request, records: Sequence[RequestRecord] = ()) -> dict[
 def json_response(
     content: Any, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> Response:
-    """`content` as JSON."""
+    """Return a response with `content` as JSON."""
     return Response(to_json(content), status, headers, media_type="application/json")
 
 
 async def answer_response(request: Request, value: Any, headers: Mapping[str, str]) -> Response:
-    """An answer as the client wants it: JSON, or the file that it is.
+    """Return a response with the answer `value`: as JSON, or as a file if ``Accept`` asks for one.
 
-    Raises `NotAcceptable` where it is no such file.
+    Raises `NotAcceptable` if the answer is not one file of that type.
     """
-    kind = wanted_file(header(request.scope, b"accept"))
+    kind = accepted_file(read_headers(request.scope).get("accept", ""))
     if kind:
-        data = await asyncio.to_thread(file_of, value, kind)
+        data = await asyncio.to_thread(to_file, value, kind)
         if data is None:
             raise NotAcceptable(
-                f"the answer is not one file of the type {kind}; ask for application/json"
+                f"the answer is not one file of the type {kind}; send Accept: application/json"
             )
         return Response(data, headers=dict(headers), media_type=kind)
-    # Where encoding takes long, everybody else would wait for it.
-    data = await asyncio.to_thread(to_json, value) if is_bulky(value) else to_json(value)
+    # Slow encoding on the event loop would delay all other requests.
+    slow = is_slow_to_encode(value)
+    data = await asyncio.to_thread(to_json, value) if slow else to_json(value)
     return Response(data, headers=dict(headers), media_type="application/json")
 
 
-def wanted_file(accept: str) -> str:
-    """``image/png`` or ``audio/wav`` where that is the first that `accept` names, or nothing."""
+def accepted_file(accept: str) -> str:
+    """Return ``image/png`` or ``audio/wav`` if `accept` names it before JSON, else ``""``."""
     for item in accept.split(","):
         kind = item.partition(";")[0].strip().lower()
         if kind in ("application/json", "application/*", "*/*"):
@@ -114,7 +118,7 @@ def wanted_file(accept: str) -> str:
     return ""
 
 
-#: what is called how in ``Accept``
+#: media type of a file, by the names that ``Accept`` may have for it
 FILES = {
     **dict.fromkeys(("image/png", "image/*"), "image/png"),
     **dict.fromkeys(("audio/wav", "audio/x-wav", "audio/wave", "audio/*"), "audio/wav"),
@@ -122,25 +126,25 @@ FILES = {
 
 
 def error_content(request: Request, status: int, kind: str, message: str) -> dict[str, Any]:
-    """An error in the form that clients of its path read."""
+    """Return an error in the form that clients of the request's path expect."""
     if not request.scope["path"].startswith("/v1/"):
         return {"error": message, "type": kind}
-    whose = "invalid_request_error" if status < 500 else "server_error"
-    return {"error": {"message": message, "type": whose, "code": kind}}
+    category = "invalid_request_error" if status < 500 else "server_error"
+    return {"error": {"message": message, "type": category, "code": kind}}
 
 
 def error_response(
     request: Request, error: ServeError, message: str = "", more: Mapping[str, Any] | None = None
 ) -> Response:
-    """An error of ours as JSON, with what its kind asks for; `message` in place of its own.
+    """Return a response with an error as JSON, and the headers of its kind.
 
-    `more` is put beside it.
+    `message` replaces the error's own; `more` has further fields.
     """
-    said = without_places(message or error.message)
-    content = error_content(request, error.status, type(error).__name__, said)
+    text = hide_paths(message or error.message)
+    content = error_content(request, error.status, type(error).__name__, text)
     if error.index is not None and isinstance(content["error"], str):
         content["index"] = error.index
-    headers = headers_of(request, [error.record] if error.record else [])
+    headers = answer_headers(request, [error.record] if error.record else [])
     if isinstance(error, Unavailable):
         headers["Retry-After"] = str(error.retry_after)
     if error.status == 401:

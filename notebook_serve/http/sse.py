@@ -1,4 +1,4 @@
-"""Answers as server-sent events: one line of JSON for each piece."""
+"""Server-sent events: an answer as a stream of JSON lines."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from ..engine.text_stream import Stream
 from .responses import request_id
 from .telemetry.request_context import RECORDS
 
-#: the last event of a stream, where clients wait for one
+#: last event of a stream in OpenAI's form
 DONE = b"data: [DONE]\n\n"
 
 
-def event(value: Any) -> bytes:
-    """`value` as an event.
+def encode_event(value: Any) -> bytes:
+    """Encode `value` as an event.
 
-    In ASCII: some clients also split lines where Unicode sees an end of one.
+    Text is escaped to ASCII, because some clients also split lines at Unicode's line separators.
     """
     return b"data: " + json.dumps(value, allow_nan=False).encode("ascii") + b"\n\n"
 
 
-class Events(StreamingResponse):
-    """Sends `events`; however that ends, `stream` is not written on."""
+class EventStreamResponse(StreamingResponse):
+    """A response that sends `events`, and closes `stream` when it ends for any reason."""
 
     def __init__(self, request: Request, stream: Stream, events: AsyncIterator[bytes]) -> None:
-        # How long it waits and runs is known at its end only, when the headers are gone.
+        # The other times are known only at the end, after the headers are sent.
         headers = {
             "Server-Timing": f"first-token;dur={stream.until_first * 1e3:.3f}",
             "X-Batch-Size": "1",  # a stream runs alone
@@ -41,11 +41,11 @@ class Events(StreamingResponse):
         self._stream = stream
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the head and each event as it comes."""
+        """Send the headers, then each event when it is generated."""
         try:
             await super().__call__(scope, receive, send)
         finally:
             self._stream.close()
             answer = getattr(self._stream, "answer", None)
-            if answer is not None:  # for those who log or trace, who could not know it before
+            if answer is not None:  # for logs and traces
                 scope[RECORDS] = [answer.record]

@@ -1,4 +1,4 @@
-"""Sound as an answer: the samples that a model made, as a WAV file."""
+"""WAV encoding of the sound that a model generates."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from typing import Any
 
 
 def is_sound(value: Any) -> bool:
-    """Whether `value` is what a pipeline answers that makes sound: samples and their rate."""
+    """Return True if `value` is the answer of an audio pipeline: samples and their rate."""
     if not isinstance(value, Mapping) or not {"audio", "sampling_rate"} <= value.keys():
         return False
     return hasattr(value["audio"], "shape") and isinstance(value["sampling_rate"], (int, float))
 
 
-def wav(sound: Mapping[str, Any]) -> bytes:
-    """The file, of 16-bit samples; what is louder than 1 is cut off.
+def encode_wav(sound: Mapping[str, Any]) -> bytes:
+    """Encode `sound` as a WAV file of 16-bit samples; values beyond -1 and 1 are clipped.
 
-    ``audio`` has the shape (samples,) or (channels, samples), ``sampling_rate`` is per second.
+    ``audio`` has the shape (samples,) or (channels, samples). ``sampling_rate`` is in samples per
+    second.
     """
     import numpy as np
 
@@ -26,7 +27,7 @@ def wav(sound: Mapping[str, Any]) -> bytes:
     if hasattr(samples, "detach"):
         samples = samples.detach().cpu().float().numpy()
     samples = np.atleast_1d(np.asarray(samples, dtype=np.float64))
-    # A file has one sample of each channel after the other.
+    # A file interleaves the channels.
     channels = 1 if samples.ndim == 1 else samples.shape[-2]
     ordered = samples.reshape(channels, -1).T
     whole = (np.clip(np.nan_to_num(ordered), -1, 1) * 32767).round().astype("<i2")

@@ -14,8 +14,10 @@ from itertools import cycle, islice
 from typing import Any
 
 from ..errors import InvalidInput, OptionError
-from ..models.base import FunctionModel, Model, Prepared
-from ..models.text import CHUNKED, TextPipeline, as_model
+from ..models.base import Model, Prepared
+from ..models.factory import as_model
+from ..models.functions.function_model import FunctionModel
+from ..models.text import CHUNKED, TextPipeline
 from ..queueing.cost_model import CostModel
 from ..validation.tracebacks import entry_point
 

@@ -1,4 +1,4 @@
-"""Models: what makes a pipeline or a function prepare, run and finish a batch.
+"""Models: pipelines, functions and encoders that prepare inputs, run batches and finish answers.
 
 It may import `validation`, `demo` and the files at the top that every room may import.
 """

@@ -1,7 +1,7 @@
-"""Sound and video from bytes, by PyAV; nothing but these bytes is ever opened.
+"""Decoding of sound and video from bytes with PyAV; it opens no other file or address.
 
-FFmpeg, which does the work, would follow what a playlist names, on this machine and elsewhere. So
-only formats that hold their own data are read, whatever the bytes are called.
+PyAV uses FFmpeg, which follows the references in a playlist to local files and to the network. So
+only formats that hold their own data are accepted, whatever the name of the file.
 """
 
 from __future__ import annotations
@@ -13,96 +13,104 @@ from typing import Any
 
 from ..errors import InvalidInput, ServeError
 from ..extras import require
+from ..validation.option_hints import short
 
 #: most seconds of sound in one input
 MOST_SECONDS = 1800
-#: most pixels of all frames of a video that a model is given
+#: most pixels in all frames of a video
 MOST_VIDEO_PIXELS = 200_000_000
-#: FFmpeg's names of formats that refer to nothing outside of themselves
+#: FFmpeg's names of formats that refer to no other file
 FORMATS = (
     "aac,ac3,aiff,amr,asf,au,avi,caf,flac,flv,gif,matroska,mov,mp3,mpeg,mpegts,ogg,w64,wav,webm"
 )
 OPTIONS = {"format_whitelist": FORMATS, "protocol_whitelist": "none"}
 
 
-def sound_for(pipe: Any) -> Callable[[Any], Any] | None:
-    """What makes samples for `pipe` of what a client sent; None where it hears nothing."""
-    known = getattr(pipe, "feature_extractor", None)
-    if known is None:
-        known = getattr(getattr(pipe, "processor", None), "feature_extractor", None)
-    rate = getattr(known, "sampling_rate", None)
-    return None if rate is None else lambda value: samples(value, int(rate))
+def make_sample_reader(pipe: Any) -> Callable[[Any], Any] | None:
+    """Return a function from an input to samples for `pipe`; None if it takes no sound."""
+    extractor = getattr(pipe, "feature_extractor", None)
+    if extractor is None:
+        extractor = getattr(getattr(pipe, "processor", None), "feature_extractor", None)
+    rate = getattr(extractor, "sampling_rate", None)
+    return None if rate is None else lambda value: read_samples(value, int(rate))
 
 
-def samples(value: Any, rate: int) -> Any:
-    """`value` as an array of float32 samples, one channel, `rate` of them a second.
+def read_samples(value: Any, rate: int) -> Any:
+    """Convert `value` to an array of float32 samples: one channel, `rate` samples per second.
 
-    It is a file's bytes, ``{"raw" or "array": samples, "sampling_rate": N}``, or samples at `rate`.
-    Raises `InvalidInput` for what is none of these, and for more than `MOST_SECONDS`.
+    `value` is the bytes of a file, ``{"raw" or "array": samples, "sampling_rate": N}``, or samples
+    at `rate`. Raises `InvalidInput` for any other value, and for more than `MOST_SECONDS`.
     """
     import numpy as np
 
     if isinstance(value, bytes):
-        return _decoded(value, rate)
+        return _decode_samples(value, rate)
     given = rate
     if isinstance(value, Mapping):
         raw = value.get("raw", value.get("array"))
         if raw is None or "sampling_rate" not in value:
-            raise InvalidInput('samples come as {"raw": [...], "sampling_rate": N}')
+            raise InvalidInput('samples must be sent as {"raw": [...], "sampling_rate": N}')
         value, given = raw, value["sampling_rate"]
         if isinstance(given, bool) or not isinstance(given, (int, float)) or not given >= 1:
-            raise InvalidInput('"sampling_rate" is the number of samples a second')
+            raise InvalidInput(
+                f'"sampling_rate" must be a number of samples per second, got {short(given)}'
+            )
     try:
         array = np.asarray(value, dtype=np.float32)
     except (TypeError, ValueError) as error:
-        raise InvalidInput(f"samples are numbers: {error}") from error
+        raise InvalidInput(f"samples must be numbers: {error}") from error
     if array.ndim == 2:
         array = array.mean(axis=0 if array.shape[0] <= array.shape[1] else 1)
     if array.ndim != 1 or not array.size:
-        raise InvalidInput("samples are a list of numbers, or one such list for each channel")
+        raise InvalidInput("samples must be a list of numbers, or one such list for each channel")
     _check_seconds(array.size / given)
-    return array if given == rate else _resampled(array, int(given), rate)
+    return array if given == rate else _resample(array, int(given), rate)
 
 
-def clip(data: bytes, frames: int) -> Clip:
-    """The file `data` as a pipeline may open it, which looks at `frames` of its pictures."""
-    with _opened(data, "video") as container:
+def open_clip(data: bytes, frames: int) -> Clip:
+    """Open the video file `data`, of which a pipeline uses `frames` frames.
+
+    Raises `InvalidInput` for another file, and for more than `MOST_VIDEO_PIXELS`.
+    """
+    with _open_container(data, "video") as container:
         stream = container.streams.video[0]
         if frames * stream.width * stream.height > MOST_VIDEO_PIXELS:
             raise InvalidInput(
-                f"{frames} frames of {stream.width} x {stream.height} pixels are more than "
-                f"{MOST_VIDEO_PIXELS:,} pixels"
+                f"{frames} frames of {stream.width} x {stream.height} pixels exceed the limit of "
+                f"{MOST_VIDEO_PIXELS:,} pixels; send a smaller video or fewer frames"
             )
     return Clip(data)
 
 
 class Clip(io.BytesIO):
-    """A file in memory, of which a pipeline asks what it would ask of a path."""
+    """A file in memory that a pipeline accepts in place of a path."""
 
     def startswith(self, prefix: str) -> bool:
-        """Whether it is the address of a page: never."""
+        """Return False: a pipeline tests a path for being a URL."""
         return False
 
     def frames(self) -> Any:
-        """All pictures, as an array of frames x height x width x 3."""
+        """Return all frames as an array of shape (frames, height, width, 3)."""
         import numpy as np
 
         found, pixels = [], 0
-        with _opened(self.getvalue(), "video") as container:
+        with _open_container(self.getvalue(), "video") as container:
             for frame in container.decode(video=0):
                 pixels += frame.width * frame.height
                 if pixels > MOST_VIDEO_PIXELS:
-                    raise InvalidInput(f"the video has more than {MOST_VIDEO_PIXELS:,} pixels")
+                    raise InvalidInput(
+                        f"the video has more than {MOST_VIDEO_PIXELS:,} pixels in all its frames"
+                    )
                 found.append(frame.to_ndarray(format="rgb24"))
         if not found:
             raise InvalidInput("the video has no frames")
         return np.stack(found)
 
 
-def _decoded(data: bytes, rate: int) -> Any:
+def _decode_samples(data: bytes, rate: int) -> Any:
     import numpy as np
 
-    with _opened(data, "audio") as container:
+    with _open_container(data, "audio") as container:
         found, count = [], 0
         for piece in _pieces(container.decode(audio=0), rate):
             count += len(piece)
@@ -113,7 +121,7 @@ def _decoded(data: bytes, rate: int) -> Any:
     return np.concatenate(found)
 
 
-def _resampled(array: Any, given: int, rate: int) -> Any:
+def _resample(array: Any, given: int, rate: int) -> Any:
     import numpy as np
 
     av = require("av", "media")
@@ -123,35 +131,35 @@ def _resampled(array: Any, given: int, rate: int) -> Any:
 
 
 def _pieces(frames: Iterator[Any], rate: int) -> Iterator[Any]:
-    """The samples of audio `frames`, in pieces, as one channel at `rate`."""
+    """Yield the samples of audio `frames` in pieces, as one channel at `rate`."""
     av = require("av", "media")
-    # FFmpeg's own way to one channel makes sound that is on both louder; this is their mean.
+    # Take the mean of the channels: FFmpeg's own downmix makes sound that is on both louder.
     resampler = av.AudioResampler(format="fltp", rate=rate)
     started = False
     for frame in frames:
         started = True
-        for made in resampler.resample(frame):
-            yield made.to_ndarray().mean(axis=0)
+        for piece in resampler.resample(frame):
+            yield piece.to_ndarray().mean(axis=0)
     if started:
-        for made in resampler.resample(None):
-            yield made.to_ndarray().mean(axis=0)
+        for piece in resampler.resample(None):
+            yield piece.to_ndarray().mean(axis=0)
 
 
 def _check_seconds(seconds: float) -> None:
     if seconds > MOST_SECONDS:
-        raise InvalidInput(f"the sound is longer than {MOST_SECONDS} s")
+        raise InvalidInput(f"the sound is longer than {MOST_SECONDS} s; send a shorter one")
 
 
 @contextmanager
-def _opened(data: bytes, kind: str) -> Iterator[Any]:
-    """The container that `data` is, which must have a stream of the `kind`."""
+def _open_container(data: bytes, kind: str) -> Iterator[Any]:
+    """Open the container `data`, which must have a stream of this `kind`."""
     av = require("av", "media")
     try:
         with av.open(io.BytesIO(data), options=OPTIONS) as container:
             if not getattr(container.streams, kind):
-                raise InvalidInput(f"there is no {kind} in the input")
+                raise InvalidInput(f"the input has no {kind} stream")
             yield container
     except (ServeError, MemoryError):
         raise
     except Exception as error:
-        raise InvalidInput(f"the input is no {kind} that can be read: {error}") from error
+        raise InvalidInput(f"the input is not a readable {kind} file: {error}") from error

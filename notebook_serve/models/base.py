@@ -1,101 +1,95 @@
-"""A model as the engine knows it, and the simplest of them: a plain batch function."""
+"""The `Model` protocol that the engine runs, and `ServedModel`, the description of one."""
 
 from __future__ import annotations
 
 import contextlib
-import inspect
 import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set, ValuesView
+from collections.abc import Iterator, Mapping, Sequence, Set, ValuesView
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from ..display import Table
-from ..errors import InvalidInput, OptionError
-from .functions.batch_functions import check_batch_function
-from .functions.batch_outputs import one_per_input
-from .functions.each import Each
-from .functions.signatures import signature_of
-from .parameters import Parameters
+from ..errors import InvalidInput
 
 
 @dataclass(slots=True)
 class Prepared:
-    """One input, ready to be run with others of its group."""
+    """One input, ready to run in a batch with others of its group."""
 
-    #: what `Model.run` needs of it
+    #: the input as `Model.run` takes it
     inputs: Any
-    #: how long it is: tokens for text
+    #: its length: tokens for text
     length: int = 1
-    #: only inputs of one group may share a batch
+    #: only inputs of the same group may share a batch
     group: str = ""
     parameters: Mapping[str, Any] = field(default_factory=dict)
-    #: the input as the client gave it
+    #: the input as the client sent it
     source: Any = None
-    #: the parameters as text, where the model keeps them so
+    #: the parameters as JSON text, for models that cache by them
     key: str = ""
 
     def __reduce__(self) -> Any:
-        # A batch of them goes to another process: pickle itself would look the fields up each time.
+        # Batches are pickled for the worker process; by default pickle looks up each field by name.
         fields = (self.inputs, self.length, self.group, self.parameters, self.source, self.key)
         return Prepared, fields
 
 
 @runtime_checkable
 class Model(Protocol):
-    """What the engine asks of a model.
+    """The interface between the engine and a model.
 
-    `prepare` and `finish` run on one thread (the desk), `run` on another (the worker), so what both
-    use must be safe to share: a tokenizer is not. `split` runs on any thread.
+    `prepare` and `finish` run on the pre- and postprocessing thread, `run` on the worker thread.
+    Objects that both use must be thread-safe; a tokenizer is not. `split` runs on any thread.
     """
 
-    #: what a card or a table calls it
+    #: the name that cards and tables show
     name: str
     task: str
-    #: whether `prepare` and `finish` do work worth a thread of their own; else the caller's thread
-    #: prepares, and the worker's finishes
+    #: True if `prepare` and `finish` need a thread of their own; otherwise the caller's thread
+    #: prepares and the worker thread finishes
     prepares: bool
-    #: the kinds of body that an input may come in: ``text``, ``json``, ``bytes``
+    #: kinds of request body that can hold an input: ``text``, ``json``, ``bytes``
     accepts: frozenset[str]
 
     def split(self, inputs: Any, parameters: Mapping[str, Any]) -> list[Any] | None:
-        """The single inputs that `inputs` stands for, or None if it is one itself."""
+        """Return the inputs in `inputs` if it is a list of them, or None if it is one input."""
 
     def prepare(self, inputs: Any, parameters: Mapping[str, Any]) -> Prepared:
-        """Check one input and make it ready. Raises `InvalidInput` where the task rejects it."""
+        """Check and preprocess one input. Raises `InvalidInput` if the task rejects it."""
 
     def run(self, items: Sequence[Prepared]) -> list[Any]:
-        """One raw output for each of `items`, which are all of one group."""
+        """Return one raw output for each of `items`, which all belong to one group."""
 
     def finish(self, item: Prepared, output: Any) -> Any:
-        """The answer to one input, from its raw output."""
+        """Return the answer to one input from its raw output."""
 
 
 @dataclass(frozen=True)
 class ServedModel:
-    """What a server serves: a table in a cell, a frozen object in code."""
+    """Description of a served model: a table in a cell, a frozen object in code."""
 
     name: str
     task: str
-    #: whether several requests may share a forward
+    #: True if several requests may share a forward pass
     batched: bool
-    #: why they may, or may not
+    #: the reason for `batched`
     why: str
-    #: the kinds of body that a request may have: ``bytes``, ``json``, ``text``
+    #: kinds of request body: ``bytes``, ``json``, ``text``
     accepts: tuple[str, ...]
-    #: where a pipeline's weights come from: a folder, or a name and its revision
+    #: origin of a pipeline's weights: a folder, or a name and its revision
     source: str = ""
 
     @classmethod
     def of(cls, model: Model) -> ServedModel:
-        """What there is to say about `model`."""
+        """Describe `model`."""
         batched = bool(getattr(model, "batched", True))
-        why = str(getattr(model, "why", "its author says that it takes a list of inputs"))
+        why = str(getattr(model, "why", "its class implements `Model`"))
         source = str(getattr(model, "source", ""))
         return cls(model.name, model.task, batched, why, tuple(sorted(model.accepts)), source)
 
     def table(self) -> Table:
-        """A row for each of what there is to say."""
+        """Return a table with one row for each field."""
         return Table(
             "Model",
             ("", ""),
@@ -120,26 +114,26 @@ _unique = itertools.count(1)
 
 
 def group_name(parameters: Mapping[str, Any]) -> str:
-    """A name that only equal parameters share; the empty string for none."""
+    """Return a group name that equal parameters share; the empty string for no parameters."""
     if not parameters:
         return ""
     with contextlib.suppress(TypeError, ValueError):
         name = json.dumps(parameters, sort_keys=True)
         if json.loads(name) == parameters:
             return name
-    # Objects that only Python knows: nothing says that two of them are equal.
-    return next_alone()
+    # These parameters are not plain JSON, so equality cannot be established.
+    return unique_group_name()
 
 
-def next_alone() -> str:
-    """The name of a group that nothing else is in."""
+def unique_group_name() -> str:
+    """Return the name of a group with a single member."""
     return f"alone {next(_unique)}"
 
 
 def check_one_input(inputs: Any) -> None:
-    """Raise `InvalidInput` for texts that are in no list, which may be meant as several inputs.
+    """Raise `InvalidInput` for a tuple, set, array or iterator of texts: their number is unclear.
 
-    Only Python can ask for such; what JSON has in their place is a list.
+    Only calls from Python can contain these; JSON has lists in their place.
     """
     once = isinstance(inputs, Iterator) and not hasattr(inputs, "read")
     if once or _holds_texts(inputs):
@@ -150,92 +144,9 @@ def check_one_input(inputs: Any) -> None:
 
 
 def _holds_texts(inputs: Any) -> bool:
-    """Return True for a tuple, a set, an array or a series of texts only."""
+    """Return True for a tuple, set, view, array or series with texts only."""
     if type(inputs) is not tuple and not isinstance(inputs, (Set, ValuesView)):
-        kind = getattr(getattr(inputs, "dtype", None), "kind", "")  # numpy's and pandas's
+        kind = getattr(getattr(inputs, "dtype", None), "kind", "")  # of numpy and pandas
         if kind not in ("U", "O", "T") or getattr(inputs, "ndim", 0) != 1:
             return False
     return len(inputs) > 0 and all(isinstance(item, str) for item in inputs)
-
-
-class FunctionModel:
-    """A callable that takes a list of inputs and returns a list of as many outputs.
-
-    Keyword parameters of the function may be given by requests. Where inputs differ in cost, give
-    the function an attribute ``length``, itself a function from one input to a whole number: then
-    policies can put inputs of like length together.
-    """
-
-    accepts = frozenset({"text", "json", "bytes"})
-    task = "function"
-    batched = True
-    why = "the function takes a list of inputs"
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self.name = str(getattr(function, "__name__", type(function).__name__))
-        if isinstance(function, Each):
-            self.why = "each: the items of a batch run one after another"
-        else:
-            check_batch_function(function, self.name)
-        self._function = function.outcomes if isinstance(function, Each) else function
-        self._length: Callable[[Any], int] | None = getattr(function, "length", None)
-        if self._length is not None and not callable(self._length):
-            raise OptionError(f"{self.name}.length is a function from one input to a whole number")
-        self._parameters = _parameters(function, self.name)
-        self.prepares = self._length is not None
-
-    def split(self, inputs: Any, parameters: Mapping[str, Any]) -> list[Any] | None:
-        """A list is many inputs; anything else is one."""
-        if isinstance(inputs, list):
-            return inputs
-        check_one_input(inputs)
-        return None
-
-    def prepare(self, inputs: Any, parameters: Mapping[str, Any]) -> Prepared:
-        """Check the names of the parameters, and measure the input if the function can."""
-        self._parameters.check(parameters)
-        length = 1
-        if self._length is not None:
-            try:
-                length = int(self._length(inputs))
-            except Exception as error:
-                raise InvalidInput(f"its length cannot be told: {error}") from error
-            if length < 0:
-                raise InvalidInput(f"its length cannot be {length}")
-        return Prepared(inputs, length, group_name(parameters), parameters)
-
-    def run(self, items: Sequence[Prepared]) -> list[Any]:
-        """Call the function once; it must return as many outputs as it was given inputs."""
-        outputs = self._function([item.inputs for item in items], **items[0].parameters)
-        return one_per_input(outputs, len(items), self.name)
-
-    def finish(self, item: Prepared, output: Any) -> Any:
-        """The output as it is."""
-        return output
-
-
-def _anything(value: Any) -> str:
-    return ""
-
-
-def _is_the_input(value: Any) -> str:
-    return "left out: the function has its inputs there"
-
-
-def _parameters(function: Callable[..., Any], name: str) -> Parameters:
-    """Return the parameters that a request may give by name to a function."""
-    try:
-        signature = signature_of(function.function if isinstance(function, Each) else function)
-    except (TypeError, ValueError):
-        return Parameters(name, {})
-    parameters = list(signature.parameters.values())
-    by_keyword = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    # The first positional parameter takes the inputs.
-    first = next((item for item in parameters if item.kind is not by_keyword[1]), None)
-    named = [item for item in parameters if item.kind in by_keyword and item is not first]
-    allowed = dict.fromkeys((item.name for item in named), _anything)
-    others = any(item.kind is item.VAR_KEYWORD for item in parameters)
-    if others and first is not None and first.kind is first.POSITIONAL_OR_KEYWORD:
-        allowed[first.name] = _is_the_input
-    required = tuple(item.name for item in named if item.default is item.empty)
-    return Parameters(name, allowed, required, others)

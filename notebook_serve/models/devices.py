@@ -1,4 +1,4 @@
-"""Where a model computes: pipelines are moved, and loaders told."""
+"""Devices: pipelines are moved to one, and loaders may take it as a parameter."""
 
 from __future__ import annotations
 
@@ -8,44 +8,45 @@ from collections.abc import Callable
 from typing import Any
 
 from ..errors import OptionError
-from .text import is_pipeline
+from .tasks import is_pipeline
 
 
-def placed(loader: Callable[..., Any], device: str) -> Any:
-    """What `loader` returns, on `device`: it is told, if it has a parameter of that name."""
+def call_loader(loader: Callable[..., Any], device: str) -> Any:
+    """Return the model of `loader` on `device`, which a loader may take as parameter ``device``."""
     if device and takes_device(loader):
         return loader(device=device)
-    return moved(loader(), device, own=True)
+    return move_to_device(loader(), device, own=True)
 
 
 def takes_device(loader: Callable[..., Any]) -> bool:
-    """Whether a loader has a parameter ``device``."""
+    """Return True if a loader has a parameter ``device``."""
     try:
         return "device" in inspect.signature(loader).parameters
     except (TypeError, ValueError):
         return False
 
 
-def check_loader(loader: Callable[..., Any], *, told: bool) -> None:
-    """Refuse a loader that cannot be called as it will be: `told` its device, or nothing at all."""
+def check_loader(loader: Callable[..., Any], *, with_device: bool) -> None:
+    """Reject a loader that needs arguments, other than a device if `with_device`."""
     try:
         signature = inspect.signature(loader)
     except (TypeError, ValueError):
-        return  # it says nothing of itself
-    given = {"device": "cpu"} if told and takes_device(loader) else {}
+        return  # its parameters are unknown
+    given = {"device": "cpu"} if with_device and takes_device(loader) else {}
     try:
         signature.bind(**given)
     except TypeError as error:
         raise OptionError(
-            f"loader is a callable of no arguments that returns a model, and this one is called "
-            f"otherwise ({error}); write loader=lambda: ..., or give a model itself without loader="
+            "loader must be a callable without arguments that returns a model; calling this one "
+            f"fails ({error}); write loader=lambda: ..., or give a model instead of a loader"
         ) from None
 
 
-def moved(model: Any, device: str, *, own: bool) -> Any:
-    """`model` on `device`, or as it is without one; only where it is our `own` is it changed.
+def move_to_device(model: Any, device: str, *, own: bool) -> Any:
+    """Return `model` on `device`; an empty device leaves it where it is.
 
-    Raises `OptionError` for what is no pipeline: only its loader can put it anywhere.
+    A model that is not the package's `own` is copied instead of changed. Raises `OptionError` for
+    a model that is not a pipeline, because only its loader can place it.
     """
     if not device:
         return model
@@ -56,10 +57,10 @@ def moved(model: Any, device: str, *, own: bool) -> Any:
         )
     import torch
 
-    where = torch.device(device)
-    if where == model.device:
+    target = torch.device(device)
+    if target == model.device:
         return model
-    there = model if own else copy.copy(model)
-    there.model = (model.model if own else copy.deepcopy(model.model)).to(where)
-    there.device = where
-    return there
+    moved = model if own else copy.copy(model)
+    moved.model = (model.model if own else copy.deepcopy(model.model)).to(target)
+    moved.device = target
+    return moved

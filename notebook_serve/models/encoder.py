@@ -1,4 +1,4 @@
-"""Objects with a method ``encode``, such as a SentenceTransformer: a vector for each text."""
+"""Encoders: objects with a method ``encode``, such as a SentenceTransformer."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ OFFERED = ("prompt_name", "prompt", "normalize_embeddings", "truncate_dim", "tas
 
 
 def is_encoder(model: Any) -> bool:
-    """Return True for an object that turns texts into vectors by ``encode``.
+    """Return True for an object with an ``encode`` that turns texts into vectors.
 
-    What also has ``decode`` is a tokenizer, and text itself has both. A module of torch that reads
-    no text may have such a method for tensors.
+    An object that also has ``decode`` is a tokenizer or a string. A torch module without a
+    tokenizer may have an ``encode`` for tensors.
     """
     if isinstance(model, (type, str)) or hasattr(model, "decode"):
         return False
@@ -29,10 +29,10 @@ def is_encoder(model: Any) -> bool:
 
 
 class EncoderModel:
-    """Calls ``encode`` with the texts of a batch; answers equal ``encode(text)``.
+    """A model that calls ``encode`` with the texts of a batch; answers equal ``encode(text)``.
 
-    Where the object has a tokenizer, a copy of it measures each text, so that policies can put
-    texts of like length together.
+    If the object has a tokenizer, a copy of it counts the tokens of each text, so that policies can
+    group texts of similar length.
     """
 
     task = "text embedding"
@@ -49,14 +49,14 @@ class EncoderModel:
         self._quiet = {"show_progress_bar": False} if "show_progress_bar" in names else {}
         self._sized = "batch_size" in names
         offered = [name for name in OFFERED if name in names]
-        self._parameters = Parameters(self.name, dict.fromkeys(offered, _anything))
-        # The object's own is used by its worker, and a tokenizer is for one thread.
+        self._parameters = Parameters(self.name, dict.fromkeys(offered, _accept_anything))
+        # The worker thread uses the original, and a tokenizer is not thread-safe.
         self._tokenizer = copy.deepcopy(_tokenizer_of(encoder))
         self._longest = getattr(encoder, "max_seq_length", None)
         self.prepares = self._tokenizer is not None
 
     def split(self, inputs: Any, parameters: Mapping[str, Any]) -> list[Any] | None:
-        """Return the texts of a list; None for one text."""
+        """Return the texts of a list; None for a single text."""
         if isinstance(inputs, list):
             return inputs
         check_one_input(inputs)
@@ -76,18 +76,18 @@ class EncoderModel:
         return min(count, self._longest) if isinstance(self._longest, int) else count
 
     def run(self, items: Sequence[Prepared]) -> list[Any]:
-        """Encode all texts in one forward."""
+        """Encode all texts in one call."""
         size = {"batch_size": len(items)} if self._sized else {}
         texts = [item.inputs for item in items]
         vectors = self._encode(texts, **self._quiet, **size, **items[0].parameters)
         return list(vectors)
 
     def finish(self, item: Prepared, output: Any) -> Any:
-        """Return the vector as it is."""
+        """Return the vector unchanged."""
         return output
 
 
-def _anything(value: Any) -> str:
+def _accept_anything(value: Any) -> str:
     return ""
 
 
@@ -99,7 +99,7 @@ def _names(encode: Any) -> set[str]:
 
 
 def _tokenizer_of(encoder: Any) -> Any:
-    """Return the tokenizer of an encoder, if that turns a text into ``input_ids``."""
+    """Return the tokenizer of an encoder if it is one of transformers, else None."""
     tokenizer = getattr(encoder, "tokenizer", None)
     kinds = {base.__name__ for base in type(tokenizer).__mro__}
     return tokenizer if "PreTrainedTokenizerBase" in kinds else None

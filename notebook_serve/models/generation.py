@@ -1,4 +1,4 @@
-"""Text as a model writes it: what is asked for, what comes of it, and when nobody wants more."""
+"""Text generation: prompts, generated sequences, streamed tokens and stopping."""
 
 from __future__ import annotations
 
@@ -6,40 +6,40 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-#: how tokens become text
+#: a function from tokens to text
 Decode = Callable[[list[int]], str]
-#: what a tokenizer shows for bytes that are no character yet
+#: the tokenizer's text for bytes of an incomplete character
 INCOMPLETE = "\ufffd"
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """One token that was just written, and the text that it completes (often none)."""
+    """One generated token and the text that it completes (often none)."""
 
     token: int
     text: str
-    #: whether the token is a sign to the model rather than text
+    #: True for a special token, which is not text
     special: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
-    """One sequence that a model wrote: its text and tokens, without the prompt's."""
+class GeneratedSequence:
+    """One generated sequence: its text and tokens, without the prompt."""
 
-    #: with the text that it was to stop at, if it came to that
+    #: the text, including the stop string if one was reached
     text: str
-    #: with the token that ended it, if one did
+    #: the tokens, including the end token if there is one
     tokens: tuple[int, ...]
-    #: why there is no more: the model ended it, it came to a text to stop at, or it is long enough
+    #: the reason for the end: an end token, a stop string, or the length limit
     reason: Literal["end", "stop", "length"]
 
 
 class Prompt:
-    """An input for text generation that is answered by a list of `Written`, one per sequence.
+    """An input for text generation that is answered with a list of `GeneratedSequence`.
 
-    A text or a chat alone is answered as its pipeline would. What is written ends with the first of
-    the texts in `stops`. `emit`, if given, is called on the worker's thread with each `Piece`; such
-    a prompt runs alone.
+    A bare text or chat has the answer of its pipeline instead. Generation ends at the first of the
+    strings in `stops`. If `emit` is given, the worker thread calls it with each `Piece`, and the
+    prompt runs alone.
     """
 
     def __init__(
@@ -51,37 +51,37 @@ class Prompt:
         self.inputs = inputs
         self.stops = tuple(stops)
         self.emit = emit
-        #: whether nobody waits for it any more
+        #: True once generation must end: the client disconnected or the request timed out
         self.over = False
-        #: called when that is so, while it is written to in another process
-        self.told: Callable[[], None] | None = None
+        #: called by `end` while another process generates
+        self.on_end: Callable[[], None] | None = None
 
     def end(self, _: object = None) -> None:
-        """Let nothing more be written; may be called from any thread."""
+        """End generation after the current token; may be called from any thread."""
         self.over = True
-        told = self.told
-        if told is not None:
-            told()
+        on_end = self.on_end
+        if on_end is not None:
+            on_end()
 
     def __str__(self) -> str:
         return str(self.inputs)
 
 
-class Detokenizer:
-    """Turns tokens into text one by one; the parts joined are the text of all.
+class IncrementalDecoder:
+    """A decoder of tokens one by one; the returned parts join to the text of all tokens.
 
-    A token alone may be half a character or a word without its space, so the text of a few is
-    compared with that of one more.
+    A single token may be half a character or a word without its space. So the decoder compares the
+    text of the last few tokens with and without the new one.
     """
 
     def __init__(self, decode: Decode) -> None:
         self._decode = decode
         self._tokens: list[int] = []
-        #: where the tokens of the last part begin, and where they end
+        #: begin and end of the tokens of the last part
         self._start = self._end = 0
 
     def add(self, token: int) -> str:
-        """The text that `token` completes."""
+        """Return the text that `token` completes."""
         self._tokens.append(token)
         known = self._decode(self._tokens[self._start : self._end])
         text = self._decode(self._tokens[self._start :])
@@ -91,17 +91,17 @@ class Detokenizer:
         return text[len(known) :]
 
 
-class Cut:
-    """Text that comes in parts, up to the first of the strings at which it shall stop."""
+class StopFilter:
+    """A filter for text in parts that ends the text at the first stop string."""
 
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = [stop for stop in stops if stop]
         self._held = ""
-        #: whether one of the strings was there
+        #: True once a stop string was found
         self.found = False
 
     def add(self, text: str) -> str:
-        """What can be shown now, which is all but what may be the beginning of a stop."""
+        """Return the text that is final; hold back a possible beginning of a stop string."""
         if self.found:
             return ""
         held = self._held + text
@@ -116,16 +116,16 @@ class Cut:
         return held[: len(held) - len(self._held)]
 
     def end(self) -> str:
-        """What was held back, once nothing more comes."""
+        """Return the text that was held back; call it after the last part."""
         rest, self._held = self._held, ""
         return rest
 
 
-class Watch:
-    """A stopping criterion for ``generate``: passes on what is written, and says what is over.
+class GenerationWatch:
+    """A stopping criterion for ``generate`` that streams tokens and ends finished rows.
 
-    `prompts` has the prompt of each row that was given in, or None for one that nobody listens to;
-    `seen` is how many tokens a row has already; `special` are those that are no text.
+    `prompts` holds the `Prompt` of each input row, or None for a bare text; `seen` is the number of
+    tokens in a row at the start; `special` are the tokens that are not text.
     """
 
     def __init__(
@@ -140,19 +140,19 @@ class Watch:
         self._decode = decode
         self._special = special
         self._rows: list[_Row] = []
-        self._listens = any(prompt and (prompt.emit or prompt.stops) for prompt in prompts)
+        self._reads_tokens = any(prompt and (prompt.emit or prompt.stops) for prompt in prompts)
 
     def __call__(self, input_ids: Any, scores: Any, **options: Any) -> Any:
-        """Which rows are over; called after each token, with all rows so far."""
+        """Return which rows are over. ``generate`` calls it after each token, with all rows."""
         import torch
 
         if not self._rows:
-            # Several sequences of one prompt are as many rows beside each other.
+            # Several sequences of one prompt are adjacent rows.
             each = input_ids.shape[0] // len(self._prompts)
             self._rows = [
                 _Row(prompt, self._decode) for prompt in self._prompts for _ in range(each)
             ]
-        if self._listens:
+        if self._reads_tokens:
             for row, tokens in zip(self._rows, input_ids[:, self._seen :].tolist(), strict=True):
                 for token in tokens:
                     row.add(token, token in self._special)
@@ -161,46 +161,46 @@ class Watch:
 
 
 class _Row:
-    """What is written to one prompt."""
+    """The generated tokens of one row."""
 
     def __init__(self, prompt: Prompt | None, decode: Decode) -> None:
         self._prompt = prompt
-        self._detokenizer = Detokenizer(decode)
-        self._cut = Cut(prompt.stops if prompt else ())
+        self._decoder = IncrementalDecoder(decode)
+        self._stop_filter = StopFilter(prompt.stops if prompt else ())
 
     def add(self, token: int, special: bool) -> None:
-        """Look at one more token."""
+        """Decode one more token, filter it and emit it."""
         if self._prompt is None or not (self._prompt.emit or self._prompt.stops):
             return
-        text = self._detokenizer.add(token)
-        self._cut.add(text)
+        text = self._decoder.add(token)
+        self._stop_filter.add(text)
         if self._prompt.emit is not None:
             self._prompt.emit(Piece(token, text, special))
 
     @property
     def over(self) -> bool:
-        """Whether nothing more shall be written."""
-        return self._cut.found or (self._prompt is not None and self._prompt.over)
+        """True if generation of this row must end."""
+        return self._stop_filter.found or (self._prompt is not None and self._prompt.over)
 
 
-def written(
+def trim_sequence(
     prompt: Prompt, tokens: Sequence[int], ends: Collection[int], decode: Decode
-) -> Written:
-    """What became of `prompt`, of which `tokens` were written and perhaps padding after them.
+) -> GeneratedSequence:
+    """Trim the `tokens` generated for `prompt`, and the padding after them, to the sequence.
 
-    The text is that of the tokens up to the first of `ends`, or the first text to stop at.
+    The sequence ends with the first of the tokens in `ends`, or at the first stop string.
     """
     count = next((at for at, token in enumerate(tokens, 1) if token in ends), len(tokens))
     stopped = None
     if prompt.stops:
-        detokenizer, cut = Detokenizer(decode), Cut(prompt.stops)
+        decoder, stop_filter = IncrementalDecoder(decode), StopFilter(prompt.stops)
         for at, token in enumerate(tokens[:count], 1):
-            cut.add(detokenizer.add(token))
-            if cut.found:
+            stop_filter.add(decoder.add(token))
+            if stop_filter.found:
                 count = stopped = at
                 break
-    mine = tokens[:count]
-    ended = bool(mine) and mine[-1] in ends
-    return Written(
-        decode(list(mine)), tuple(mine), "stop" if stopped else "end" if ended else "length"
+    kept = tokens[:count]
+    ended = bool(kept) and kept[-1] in ends
+    return GeneratedSequence(
+        decode(list(kept)), tuple(kept), "stop" if stopped else "end" if ended else "length"
     )

@@ -1,4 +1,4 @@
-"""Names of tasks and models: those that exist, and no download of what was not named."""
+"""Checks of task and model names, so that a typo downloads nothing."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 
 from ..errors import OptionError
 
-#: the task name that stands for the model that ships with the package
+#: the task name of the model that ships with the package
 DEMO = "demo"
-#: a model's name on the hub: its own, mostly with its owner's in front
+#: a model's name on the hub, usually OWNER/NAME
 HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 
@@ -23,12 +23,12 @@ def check_task(task: str) -> None:
     if task in known:
         return
     near = near_tasks(task)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"tasks are {', '.join(known)}"
+    hint = f"did you mean {' or '.join(near)}?" if near else f"the tasks are {', '.join(known)}"
     raise OptionError(f"there is no task {task!r}; {hint}")
 
 
 def near_tasks(task: str) -> list[str]:
-    """Return the names of the tasks that are written most like `task`, at most three."""
+    """Return at most three task names with the most similar spelling to `task`."""
     return difflib.get_close_matches(task, task_names(), n=3, cutoff=0.5)
 
 
@@ -43,7 +43,7 @@ def task_names() -> list[str]:
 
 
 def default_model(task: str) -> str:
-    """Return the name of the model that transformers itself takes for `task`; empty for none."""
+    """Return the name of transformers' default model for `task`; empty if there is none."""
     from transformers.pipelines import PIPELINE_REGISTRY
 
     _, about, _ = PIPELINE_REGISTRY.check_task(task)
@@ -53,16 +53,16 @@ def default_model(task: str) -> str:
 
 
 def check_source(model: str) -> str:
-    """Return a model's folder, or its name on the hub. Raises `OptionError` for anything else.
+    """Return a model's folder, or its name on the hub. Raises `OptionError` for any other text.
 
-    A folder that does not exist is refused, because a library would look for it on the hub.
+    A folder that does not exist is rejected, because transformers would look for it on the hub.
     """
     folder = Path(model).expanduser()
     exists = bool(model.strip()) and folder.exists()
     if not exists and not HUB_NAME.fullmatch(model):
         raise OptionError(
-            f"`model` is no folder that exists, nor a name on the hub: {model!r} "
-            f"(seen from {Path.cwd()})"
+            f"`model` must be a folder that exists or a name on the hub, got {model!r} "
+            f"(current folder: {Path.cwd()})"
         )
     if exists and not any(folder.glob("*config.json")):
         raise OptionError(f"`model` must be a folder with a config.json, and {model!r} has none")
@@ -70,14 +70,14 @@ def check_source(model: str) -> str:
 
 
 def check_named(task: str, model: str | None) -> None:
-    """Raise `OptionError` unless it is said which model is to be served, and a folder exists.
+    """Raise `OptionError` unless `model` names the model to serve; a folder must exist.
 
-    Nothing is downloaded by surprise: a model of the hub has to be named.
+    Without a name transformers would download its default model.
     """
     if task == DEMO:
         if model is not None:
             raise OptionError(
-                f"`model` is not for {DEMO}, which is the model that ships; leave it out"
+                f"`model` must be left out for {DEMO}, which is the model that ships, got {model!r}"
             )
         return
     if model is None:
@@ -85,8 +85,7 @@ def check_named(task: str, model: str | None) -> None:
         usual = default_model(task)
         if usual:
             needs += (
-                f"; transformers itself would take model={usual!r}, and download it unless it is "
-                "in the cache"
+                f"; transformers would use model={usual!r}, and download it unless it is cached"
             )
         raise OptionError(needs)
     check_source(model)

@@ -1,7 +1,7 @@
-"""What a request may ask of a task: each parameter by name, with its type and bounds.
+"""Parameters that requests may set for each task, with their types and bounds.
 
-An allow-list, because unknown keywords travel deep into tokenizers and ``generate``, where some
-are silently swallowed and others could hold the machine or load code.
+This is an allow-list: tokenizers and ``generate`` ignore some unknown keywords silently, and others
+could block the machine or load code.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from typing import Any
 from ..errors import InvalidInput
 from ..validation.option_hints import short
 
-#: most new tokens, sequences, beams and labels that one request may ask for
+#: most new tokens, sequences or beams, and labels of one request
 MOST_NEW_TOKENS, MOST_SEQUENCES, MOST_LABELS = 4096, 16, 100
 
 #: most characters of all the strings in a list
 MOST_CHARACTERS = 100_000
 
-#: a check: gives what is wrong with a value, in words that follow "must be", or an empty string
+#: a check returns an empty string, or the expectation that a value fails: words after "must be"
 Check = Callable[[Any], str]
 
 
 def whole(low: int, high: int) -> Check:
-    """A whole number from `low` to `high`."""
+    """Return a check for a whole number from `low` to `high`."""
 
     def check(value: Any) -> str:
         fits = isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
@@ -35,7 +35,7 @@ def whole(low: int, high: int) -> Check:
 
 
 def number(low: float, high: float) -> Check:
-    """A number from `low` to `high`."""
+    """Return a check for a number from `low` to `high`."""
 
     def check(value: Any) -> str:
         fits = isinstance(value, (int, float)) and not isinstance(value, bool)
@@ -45,7 +45,7 @@ def number(low: float, high: float) -> Check:
 
 
 def one_of(*choices: Any) -> Check:
-    """One of some values, of the same type (``True`` is not 1)."""
+    """Return a check for one of `choices`, by value and type (``True`` is not 1)."""
 
     def check(value: Any) -> str:
         fits = any(type(value) is type(choice) and value == choice for choice in choices)
@@ -55,7 +55,7 @@ def one_of(*choices: Any) -> Check:
 
 
 def text(most: int = 10_000) -> Check:
-    """A string of at most `most` characters."""
+    """Return a check for a string of at most `most` characters."""
 
     def check(value: Any) -> str:
         fits = isinstance(value, str) and len(value) <= most
@@ -65,20 +65,20 @@ def text(most: int = 10_000) -> Check:
 
 
 def texts(most: int, longest: int = 10_000) -> Check:
-    """A list of 1 to `most` strings, each of at most `longest` characters, of 100,000 in all."""
+    """Return a check for 1 to `most` strings of at most `longest` characters, 100,000 in total."""
 
     def check(value: Any) -> str:
         fits = isinstance(value, (list, tuple)) and 1 <= len(value) <= most
         fits = fits and not any(map(text(longest), value))
         fits = fits and sum(map(len, value)) <= MOST_CHARACTERS
-        each = f"strings of at most {longest} characters, {MOST_CHARACTERS} in all"
+        each = f"strings of at most {longest} characters, {MOST_CHARACTERS} in total"
         return "" if fits else f"a list of 1 to {most} {each}"
 
     return check
 
 
 def template(value: Any) -> str:
-    """A check for text that goes to `str.format`: with plain ``{}`` in it, and no other braces."""
+    """Check a text for `str.format`: it must hold plain ``{}`` and no other braces."""
     plain = isinstance(value, str) and len(value) <= 1000 and "{}" in value
     # A width such as {:>1000000000} would take gigabytes, and {0.x} reads attributes.
     return "" if plain and not set("{}") & set(value.replace("{}", "")) else TEMPLATE
@@ -88,14 +88,14 @@ TEMPLATE = "a string of at most 1000 characters with {} for the label, and no ot
 
 
 def labels(value: Any) -> str:
-    """A check for candidate labels: a list of them, or one string, with commas between them."""
+    """Check candidate labels: a list, or one string with commas between them."""
     if isinstance(value, str) and value.count(",") < MOST_LABELS:
         return text()(value)
     return texts(MOST_LABELS)(value)
 
 
 def either(*checks: Check) -> Check:
-    """Whatever passes one of `checks`."""
+    """Return a check that passes if one of `checks` does."""
 
     def check(value: Any) -> str:
         wrong = [one(value) for one in checks]
@@ -105,7 +105,7 @@ def either(*checks: Check) -> Check:
 
 
 def mapping(allowed: Mapping[str, Check]) -> Check:
-    """An object with some of the `allowed` keys."""
+    """Return a check for an object with some of the `allowed` keys."""
 
     def check(value: Any) -> str:
         if not isinstance(value, dict) or not set(value) <= set(allowed):
@@ -120,7 +120,7 @@ FLAG = one_of(True, False)
 NOTHING = one_of(None)
 LENGTH = whole(1, 1_000_000)
 SHARE = number(0, 1)
-#: texts to stop at: of all that is written the end is compared with the beginning of each
+#: stop strings; few and short, because each token is compared with all of them
 STOP = either(text(200), texts(16, 200))
 FUNCTION = one_of("sigmoid", "softmax", "none")
 TRUNCATION: dict[str, Check] = {
@@ -133,7 +133,7 @@ TRUNCATION: dict[str, Check] = {
 GENERATION: dict[str, Check] = {
     "max_new_tokens": whole(1, MOST_NEW_TOKENS),
     "min_new_tokens": whole(0, MOST_NEW_TOKENS),
-    # The prompt counts in it, and what is generated is bounded by it.
+    # This includes the prompt and bounds the new tokens.
     "max_length": whole(1, 2 * MOST_NEW_TOKENS),
     "do_sample": FLAG,
     "temperature": number(1e-3, 100),
@@ -149,7 +149,7 @@ GENERATION: dict[str, Check] = {
     "early_stopping": FLAG,
     "max_time": number(0, 3600),
 }
-#: how what was generated is shown
+#: formats of the generated text
 WRITTEN: dict[str, Check] = {
     "stop_sequence": STOP,
     "return_full_text": FLAG,
@@ -163,17 +163,17 @@ CLASSIFICATION: dict[str, Check] = {"top_k": whole(1, 100_000), "function_to_app
 
 @dataclass(frozen=True)
 class Parameters:
-    """The parameters that a task takes."""
+    """Parameters that a task takes."""
 
     task: str
     allowed: Mapping[str, Check]
-    #: those without which the task cannot run, unless the pipeline was made with them
+    #: parameters that every request must set
     required: tuple[str, ...] = ()
-    #: True where any others may be given too
+    #: True if any other parameter is allowed too
     others: bool = False
 
     def check(self, given: Mapping[str, Any]) -> None:
-        """Raise `InvalidInput`, naming the first parameter that the task does not take so."""
+        """Raise `InvalidInput` for the first parameter that is unknown, invalid or missing."""
         for name, value in given.items():
             if name not in self.allowed and self.others:
                 continue
@@ -243,7 +243,7 @@ TASKS: dict[str, dict[str, Check]] = {
     },
     "text-to-audio": {"generate_kwargs": mapping(GENERATION)},
     "automatic-speech-recognition": {
-        # A stride is left out: one almost as long as the chunk makes thousands of them.
+        # No stride: one almost as long as the chunk would make thousands of chunks.
         "chunk_length_s": number(1, 3600),
         "return_timestamps": one_of(True, False, "word", "char"),
         "return_language": FLAG,
@@ -282,8 +282,8 @@ TASKS: dict[str, dict[str, Check]] = {
         "overlap_mask_area_threshold": SHARE,
     },
     "mask-generation": {
-        # Few points at a time make many forwards, many make large ones. Each layer has four times
-        # the crops of the one before, and each crop the square of its points.
+        # Few points per batch make many forward passes, many make large ones. Each layer has four
+        # times the crops of the previous one, and the points of a crop count squared.
         "points_per_batch": whole(16, 128),
         "points_per_crop": whole(16, 64),
         "crops_n_layers": whole(0, 2),
@@ -320,7 +320,7 @@ ALIASES = {
 
 
 def parameters_of(task: str, made_with: Collection[str] = ()) -> Parameters:
-    """What `task` takes from a request, where its pipeline was `made_with` some; else nothing."""
+    """Return the parameters of `task`; those in `made_with` are set in the pipeline already."""
     allowed = TASKS.get(ALIASES.get(task, task), {})
     needed = {"candidate_labels"} & set(allowed) - set(made_with)
     return Parameters(task, allowed, tuple(needed))

@@ -1,4 +1,4 @@
-"""A pipeline of one's own: the same weights, and a tokenizer that no other thread uses."""
+"""Copies of a pipeline for one thread each: shared weights, separate tokenizers."""
 
 from __future__ import annotations
 
@@ -11,36 +11,38 @@ from typing import Any
 from ..errors import InvalidInput, ServeError
 
 
-def private_copy(pipe: Any) -> Any:
-    """A pipeline with the same weights and a tokenizer (and processors) of its own."""
-    mine = copy.copy(pipe)
+def copy_for_thread(pipe: Any) -> Any:
+    """Copy a pipeline with its tokenizer and processors; share the weights."""
+    copied = copy.copy(pipe)
     parts = ("tokenizer", "processor", "feature_extractor", "image_processor", "video_processor")
-    # One memo, so that parts that share an object (a processor its tokenizer) still do.
+    # One memo keeps shared objects shared, such as the tokenizer inside a processor.
     memo: dict[int, Any] = {}
     for part in parts:
         if getattr(pipe, part, None) is not None:
-            setattr(mine, part, copy.deepcopy(getattr(pipe, part), memo))
-    return mine
+            setattr(copied, part, copy.deepcopy(getattr(pipe, part), memo))
+    return copied
 
 
-def resolve(pipe: Any, parameters: str) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """Keywords for preprocess, forward and postprocess: the pipeline's own, then a request's."""
+def resolve_parameters(
+    pipe: Any, parameters: str
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Return keywords for preprocess, forward and postprocess: defaults, then a request's own."""
     steps = pipe._sanitize_parameters(**json.loads(parameters or "{}"))
-    own = (pipe._preprocess_params, pipe._forward_params, pipe._postprocess_params)
+    defaults = (pipe._preprocess_params, pipe._forward_params, pipe._postprocess_params)
     preprocess, forward, postprocess = (
-        {**mine, **asked} for mine, asked in zip(own, steps, strict=True)
+        {**default, **given} for default, given in zip(defaults, steps, strict=True)
     )
     return preprocess, forward, postprocess
 
 
 def is_message(value: Any) -> bool:
-    """Whether `value` is one message of a chat."""
+    """Return True for one message of a chat."""
     return isinstance(value, dict) and "role" in value and "content" in value
 
 
 @contextmanager
 def rejecting(task: str) -> Iterator[None]:
-    """What goes wrong inside is the input's fault, except want of memory."""
+    """Convert errors to `InvalidInput`, except `MemoryError` and errors of this package."""
     try:
         yield
     except (ServeError, MemoryError):

@@ -1,7 +1,8 @@
-"""The tasks of transformers: in which form each takes its input, and whether it is batched."""
+"""Tasks of transformers pipelines: the kinds of input and the batching rule of each."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -9,27 +10,25 @@ from typing import Any
 from .parameters import ALIASES
 
 TEXT, JSON, BYTES = "text", "json", "bytes"
-PADDED = "texts of unlike length are padded, and their attention masks keep the padding out"
-STACKED = "pictures that their processor makes equally large are stacked; nothing is padded"
-EQUALLY_LONG = (
-    "only clips that become tensors of one shape are stacked, because padding changes an answer"
-)
-MIXED = "how a prompt with pictures or sound may be padded depends on the model"
-#: why a task that is batched otherwise is not, where its model writes its answer
-WRITES = "the model writes its answer token by token with beams, which looks at a whole batch"
-#: why a class that is not the library's own is not batched
-UNKNOWN = "what this pipeline does with a batch is not known, so it is called as its user would"
+PADDED = "texts of different lengths are padded; attention masks exclude the padding"
+STACKED = "images that the processor resizes to one shape are stacked; there is no padding"
+EQUALLY_LONG = "only clips of equal tensor shape are stacked, because padding changes answers"
+MIXED = "padding of prompts with images or sound depends on the model"
+#: reason not to batch a model that generates its answer, in a task that is batched otherwise
+WRITES = "the model generates its answer with beam search, which depends on the whole batch"
+#: reason not to batch a pipeline class from outside transformers
+UNKNOWN = "batching is not known to be safe for this pipeline class, so inputs run one at a time"
 
 
 @dataclass(frozen=True)
 class Task:
-    """How the pipelines of one task are served."""
+    """Serving rules for the pipelines of one task."""
 
-    #: the kinds of body that an input may come in: ``text``, ``json``, ``bytes``
+    #: kinds of request body that can hold an input: ``text``, ``json``, ``bytes``
     accepts: frozenset[str]
-    #: whether several inputs may share a forward
+    #: True if several inputs may share a forward pass
     batched: bool
-    #: why they may, or may not
+    #: the reason for `batched`
     why: str
 
 
@@ -42,17 +41,19 @@ TASKS = {
     "text-classification": _task((TEXT, JSON), True, PADDED),
     "token-classification": _task((TEXT, JSON), True, PADDED),
     "zero-shot-classification": _task((TEXT, JSON), True, PADDED),
-    "feature-extraction": _task((TEXT, JSON), True, f"{PADDED}; each is cut back to its length"),
+    "feature-extraction": _task(
+        (TEXT, JSON), True, f"{PADDED}; each output is cut back to the length of its text"
+    ),
     "text-generation": _task(
         (TEXT, JSON),
         True,
-        "prompts are padded in front; with beams, penalties or stop strings one at a time",
+        "prompts are padded on the left; with beams, penalties or stop strings one at a time",
     ),
     "table-question-answering": _task(
         (JSON,), False, "the pipeline itself takes one table at a time"
     ),
     "document-question-answering": _task(
-        (JSON,), True, "only parts of documents with as many tokens are stacked; nothing is padded"
+        (JSON,), True, "only document parts of equal token count are stacked; there is no padding"
     ),
     "image-classification": _task((JSON, BYTES), True, STACKED),
     "image-feature-extraction": _task((JSON, BYTES), True, STACKED),
@@ -61,16 +62,16 @@ TASKS = {
     "depth-estimation": _task((JSON, BYTES), True, STACKED),
     "zero-shot-image-classification": _task((JSON, BYTES), True, STACKED),
     "zero-shot-object-detection": _task((JSON, BYTES), True, f"{STACKED}; each label is a part"),
-    "keypoint-matching": _task((JSON,), False, "a pair of pictures is a batch already"),
-    "mask-generation": _task((JSON, BYTES), False, "a picture is many batches of points already"),
-    "video-classification": _task((JSON, BYTES), True, STACKED.replace("pictures", "clips")),
+    "keypoint-matching": _task((JSON,), False, "a pair of images is a batch already"),
+    "mask-generation": _task((JSON, BYTES), False, "an image is many batches of points already"),
+    "video-classification": _task((JSON, BYTES), True, STACKED.replace("images", "clips")),
     "audio-classification": _task((JSON, BYTES), True, EQUALLY_LONG),
     "zero-shot-audio-classification": _task((JSON, BYTES), True, EQUALLY_LONG),
     "automatic-speech-recognition": _task((JSON, BYTES), True, EQUALLY_LONG),
     "text-to-audio": _task(
         (TEXT, JSON),
         False,
-        "how long the sound gets is known at its end, and padding would be heard",
+        "the length of the sound is known only at its end, and padding would be audible",
     ),
     "image-text-to-text": _task((TEXT, JSON), False, MIXED),
     "any-to-any": _task((TEXT, JSON), False, MIXED),
@@ -78,8 +79,14 @@ TASKS = {
 }
 
 
+def is_pipeline(model: Any) -> bool:
+    """Return True for a pipeline of transformers, without importing transformers."""
+    base = sys.modules.get("transformers.pipelines.base")
+    return base is not None and isinstance(model, base.Pipeline)
+
+
 def task_of(pipe: Any) -> str:
-    """The task of a pipeline, by its class or those that it is made from; else what it says."""
+    """Return the task of a pipeline by its class or base classes, else by its attribute `task`."""
     from transformers.pipelines import SUPPORTED_TASKS
 
     # An implementation is a class, or the dotted path of one.
@@ -88,5 +95,5 @@ def task_of(pipe: Any) -> str:
         for task, entry in SUPPORTED_TASKS.items()
     }
     names = [kind.__name__ for kind in type(pipe).__mro__]
-    said = str(getattr(pipe, "task", "") or "")
-    return next((classes[name] for name in names if name in classes), ALIASES.get(said, said))
+    named = str(getattr(pipe, "task", "") or "")
+    return next((classes[name] for name in names if name in classes), ALIASES.get(named, named))

@@ -1,35 +1,30 @@
-"""Pipelines of transformers as models: which is served how, and the text tasks themselves.
+"""The six text tasks: tokenised on arrival, padded together, run as one forward pass.
 
-A pipeline's tokenizer must never be used by two threads at once: every call sets truncation and
-padding on one shared object, and another thread then tokenises with them. So the desk's thread and
-the worker's each have a copy of the pipeline with a tokenizer of its own, and the user's own
-object, which a cell may call at any time, is touched by neither. The weights are shared.
+Two threads must never share a tokenizer: each call sets truncation and padding on the object, and
+another thread would then tokenise with these settings. So the pre- and postprocessing thread and
+the worker thread each have a copy of the pipeline with its own tokenizer. Neither uses the user's
+pipeline, which a cell may call at any time. The weights are shared.
 """
 
 from __future__ import annotations
 
 import copy
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import accumulate
-from typing import Any, cast
+from typing import Any
 
-from ..errors import InvalidInput, OptionError
-from .base import FunctionModel, Model, Prepared, check_one_input, next_alone
-from .collation import Chunk, as_chunk, collation_for, in_lists
-from .encoder import EncoderModel, is_encoder
-from .generation import Decode, Prompt, Watch, Written, written
+from ..errors import InvalidInput
+from .base import Prepared, check_one_input, unique_group_name
+from .collation import Chunk, make_chunk, make_collation, tokenize_to_lists
+from .generation import Decode, GeneratedSequence, GenerationWatch, Prompt, trim_sequence
 from .parameters import parameters_of
-from .pipeline_copy import is_message, private_copy, rejecting, resolve
-from .stacked import StackedPipeline
+from .pipeline_copy import copy_for_thread, is_message, rejecting, resolve_parameters
 from .tasks import TASKS
-from .unbatched import AnyPipeline
-from .unservable import why_unservable
 
-#: the pipelines that run through preprocess, collate, forward and postprocess, by class
+#: pipeline classes with the steps preprocess, collate, forward and postprocess
 TEXT_PIPELINES = {
     "FillMaskPipeline": "fill-mask",
     "TextClassificationPipeline": "text-classification",
@@ -38,15 +33,16 @@ TEXT_PIPELINES = {
     "FeatureExtractionPipeline": "feature-extraction",
     "TextGenerationPipeline": "text-generation",
 }
+#: tasks with several chunks for one input
 CHUNKED = {"token-classification", "zero-shot-classification"}
-#: tasks that do nothing with a text but to tokenise it
+#: tasks that only tokenise in preprocess
 TOKENISED = {"text-classification", "feature-extraction"}
-#: tasks whose head may pick a row's last token by comparing with the pad token's id
+#: tasks with a head that may locate the last token of a row by the pad token's id
 POOLED = {"text-classification", "zero-shot-classification"}
-#: why such a task is not batched
-NO_PAD = "the model finds a text's end by its pad token, and its configuration names none"
-#: settings of ``generate`` under which a row's result does not depend on the rows beside it, nor on
-#: the padding before it; with any other a request runs alone
+#: reason not to batch these tasks
+NO_PAD = "the model locates the end of a text by its pad token, and its configuration has none"
+#: settings of ``generate`` under which a row depends neither on the other rows nor on its padding;
+#: with any other setting a request runs alone
 BATCHABLE_GENERATION = {
     "max_new_tokens",
     "min_new_tokens",
@@ -64,89 +60,32 @@ BATCHABLE_GENERATION = {
     "use_cache",
     "_from_model_config",
 }
-#: values that change nothing
+#: values that switch a setting off
 NEUTRAL_GENERATION = {"num_beams": 1, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0}
-
-
-def as_model(model: Any) -> Model:
-    """`model` as the engine needs it: a pipeline, a callable from list to list, or a `Model`."""
-    if isinstance(model, Model):
-        return model
-    if is_pipeline(model):
-        made: Any = _of_pipeline(model)
-        made.source = source_of(model)
-        return cast(Model, made)
-    if is_encoder(model):
-        return EncoderModel(model)
-    wrong = why_unservable(model)
-    if wrong:
-        raise OptionError(wrong)
-    if callable(model):
-        return FunctionModel(model)
-    raise OptionError(
-        f"{type(model).__name__} is neither a transformers pipeline nor a callable from a list of "
-        "inputs to a list of outputs; write serve(pipe) or serve(function)"
-    )
-
-
-def _of_pipeline(pipe: Any) -> Model:
-    pipe.model.eval()  # made from a bare model, a pipeline is left in training mode
-    if not _is_their_own(type(pipe)):
-        return AnyPipeline(pipe)
-    if type(pipe).__name__ in TEXT_PIPELINES:
-        return TextPipeline(pipe)
-    if StackedPipeline.fits(pipe):
-        return StackedPipeline(pipe)
-    known = TASKS.get(pipe.task)
-    return AnyPipeline(pipe, known.why) if known else AnyPipeline(pipe)
-
-
-def source_of(pipe: Any) -> str:
-    """Return where the weights of a pipeline come from: a folder, or a name and its revision."""
-    config = getattr(pipe.model, "config", None)
-    name = str(getattr(pipe.model, "name_or_path", "") or getattr(config, "_name_or_path", ""))
-    revision = getattr(config, "_commit_hash", None)
-    return f"{name}, revision {revision[:12]}" if revision else name
-
-
-def is_pipeline(model: Any) -> bool:
-    """Whether `model` is a transformers pipeline; imports nothing."""
-    base = sys.modules.get("transformers.pipelines.base")
-    return base is not None and isinstance(model, base.Pipeline)
-
-
-def is_own_pipeline(model: Any) -> bool:
-    """Whether `model` is a pipeline of the library's, and not of a subclass of somebody else's."""
-    return is_pipeline(model) and _is_their_own(type(model))
-
-
-def _is_their_own(kind: type) -> bool:
-    # A subclass of the user's may do anything; only the original's steps are known.
-    return kind.__module__.startswith("transformers.pipelines.")
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Where in the output of a batch's forward the rows of one item are."""
+    """Rows of one item in the output of a batch."""
 
     batch: Mapping[str, Any]
     places: range
-    #: tokens of the padded batch
+    #: tokens of a padded row
     width: int
 
     def __reduce__(self) -> Any:
-        return _rows, (self.batch, self.places.start, self.places.stop, self.width)
+        return _make_rows, (self.batch, self.places.start, self.places.stop, self.width)
 
 
-def _rows(batch: Mapping[str, Any], start: int, stop: int, width: int) -> Rows:
+def _make_rows(batch: Mapping[str, Any], start: int, stop: int, width: int) -> Rows:
     return Rows(batch, range(start, stop), width)
 
 
 class TextPipeline:
-    """One of the six text tasks: tokenised on arrival, padded together, run as one forward.
+    """A pipeline of one of the six text tasks.
 
-    Answers equal ``pipe(x)`` for each input, whatever batch it rode in: rows are padded on the
-    side where that changes nothing, and every output is cut back to its input's own length.
+    Answers equal ``pipe(x)`` for each input in every batch: rows are padded on the side where
+    padding has no effect, and every output is cut back to the length of its input.
     """
 
     prepares = True
@@ -155,24 +94,24 @@ class TextPipeline:
     def __init__(self, pipe: Any) -> None:
         self.task = TEXT_PIPELINES[type(pipe).__name__]
         self.name = f"{self.task}, {type(pipe.model).__name__}"
-        self._reader = private_copy(pipe)
+        self._reader = copy_for_thread(pipe)
         if self.task in TOKENISED:
-            self._reader.tokenizer = partial(in_lists, self._reader.tokenizer)
-            self._runner = copy.copy(pipe)  # its forward needs no tokenizer, which takes memory
+            self._reader.tokenizer = partial(tokenize_to_lists, self._reader.tokenizer)
+            self._runner = copy.copy(pipe)  # its forward needs no tokenizer: save the memory
         else:
-            self._runner = private_copy(pipe)
-        # Parameters come as JSON text, so that equal ones are resolved once.
-        self._reading = lru_cache(128)(partial(resolve, self._reader))
-        self._running = lru_cache(128)(partial(resolve, self._runner))
+            self._runner = copy_for_thread(pipe)
+        # Parameters are JSON text, so that equal ones hit the cache.
+        self._reader_keywords = lru_cache(128)(partial(resolve_parameters, self._reader))
+        self._runner_keywords = lru_cache(128)(partial(resolve_parameters, self._runner))
         self._parameters = parameters_of(self.task, pipe._preprocess_params)
         self._longest = position_limit(pipe.model)
-        self._collate = collation_for(pipe, "left" if self.task == "text-generation" else "right")
+        self._collate = make_collation(pipe, "left" if self.task == "text-generation" else "right")
         self._poolable = self.task not in POOLED or pipe.model.config.pad_token_id is not None
         self.batched, self.why = self._poolable, TASKS[self.task].why if self._poolable else NO_PAD
         self._keys: frozenset[str] | None = None
 
     def split(self, inputs: Any, parameters: Mapping[str, Any]) -> list[Any] | None:
-        """A list is many inputs, except a chat, and a list of words that are one sentence."""
+        """Return the items of a list, except of a chat or of the words of one sentence."""
         if not isinstance(inputs, list):
             check_one_input(inputs)
             return None
@@ -182,57 +121,58 @@ class TextPipeline:
         return None if words and all(isinstance(word, str) for word in inputs) else inputs
 
     def prepare(self, inputs: Any, parameters: Mapping[str, Any]) -> Prepared:
-        """Tokenise one input with the desk's own tokenizer."""
+        """Tokenise one input with the tokenizer of this thread."""
         self._parameters.check(parameters)
         prompt = inputs if isinstance(inputs, Prompt) else None
-        source = checked_input(self.task, prompt.inputs if prompt else inputs, parameters)
+        source = check_input(self.task, prompt.inputs if prompt else inputs, parameters)
         key = json.dumps(parameters, sort_keys=True) if parameters else ""
         with rejecting(self.task):
-            preprocess, forward, _ = self._reading(key)
-            made = self._reader.preprocess(source, **preprocess)
-            chunks = [as_chunk(chunk) for chunk in (made if self.task in CHUNKED else [made])]
+            preprocess, forward, _ = self._reader_keywords(key)
+            encoded = self._reader.preprocess(source, **preprocess)
+            parts = encoded if self.task in CHUNKED else [encoded]
+            chunks = [make_chunk(part) for part in parts]
         lengths = [chunk.length for chunk in chunks]
         if self._longest is not None and max(lengths) > self._longest:
             raise InvalidInput(
-                f"the input is {max(lengths)} tokens long, and the model takes {self._longest}"
+                f"the input has {max(lengths)} tokens, and the model takes at most {self._longest}"
                 + ('; send the parameter "truncation": true to cut it' * self._can_truncate)
             )
-        group = key + self._apart(chunks[0], forward)
+        group = key + self._group_suffix(chunks[0], forward)
         if prompt is not None and prompt.emit is not None:
             _check_one_sequence(self._reader, forward)
-            group = f"{key} [stream {next_alone()}]"
+            group = f"{key} [stream {unique_group_name()}]"
         return Prepared(chunks, sum(lengths), group, parameters, prompt or source, key)
 
     @property
     def writes(self) -> bool:
-        """Whether it answers a `Prompt`, and can be heard while it writes."""
+        """True if the model answers a `Prompt` and can stream its tokens."""
         return self.task == "text-generation"
 
     @property
     def _can_truncate(self) -> bool:
         return self.task in ("text-classification", "feature-extraction", "text-generation")
 
-    def _apart(self, chunk: Chunk, forward: Mapping[str, Any]) -> str:
-        """What keeps an input apart from others with the same parameters; mostly nothing."""
-        apart = ""
+    def _group_suffix(self, chunk: Chunk, forward: Mapping[str, Any]) -> str:
+        """Return the conditions, apart from parameters, for sharing a batch; mostly none."""
+        suffix = ""
         self._keys = self._keys or chunk.keys
         if chunk.keys != self._keys:
-            apart += f" [{', '.join(sorted(chunk.keys))}]"
+            suffix += f" [{', '.join(sorted(chunk.keys))}]"
         if "attention_mask" not in chunk.rows:
-            # The model could not tell padding from text: only equal lengths go together.
-            apart += f" [length {chunk.length}]"
+            # Without a mask the model reads padding as text: only equal lengths share a batch.
+            suffix += f" [length {chunk.length}]"
         if not self._poolable or not chunk.length:
-            apart += f" [{next_alone()}]"
-        if self.task == "text-generation" and generation_limits(self._reader, forward):
-            apart += f" [{next_alone()}]"
-        return apart
+            suffix += f" [{unique_group_name()}]"
+        if self.task == "text-generation" and solo_settings(self._reader, forward):
+            suffix += f" [{unique_group_name()}]"
+        return suffix
 
     def run(self, items: Sequence[Prepared]) -> list[Any]:
-        """One forward for all chunks of all items; gives each item the place of its rows."""
+        """Run one forward pass for all chunks of all items; return the `Rows` of each item."""
         import torch
 
         chunks = [chunk for item in items for chunk in item.inputs]
-        _, forward, _ = self._running(items[0].key)
+        _, forward, _ = self._runner_keywords(items[0].key)
         batch = self._collate(chunks)
         width = batch["input_ids"].shape[1]
         watch = self._watch(items, width, forward)
@@ -242,7 +182,7 @@ class TextPipeline:
             output = self._runner.forward(batch, **forward)
         if self.task == "feature-extraction":
             output = {"features": output[0]}
-        # To cut the rows out is the desk's work: the next batch need not wait for it.
+        # `finish` cuts the rows out on its own thread, so that the next batch can start.
         ends = accumulate(len(item.inputs) for item in items)
         return [
             Rows(output, range(end - len(item.inputs), end), width)
@@ -251,19 +191,19 @@ class TextPipeline:
 
     def _watch(
         self, items: Sequence[Prepared], width: int, forward: Mapping[str, Any]
-    ) -> Watch | None:
-        """What looks on while `items` are written, of which all prompts are `width` long."""
+    ) -> GenerationWatch | None:
+        """Return the stopping criterion for `items`; their padded prompts have `width` tokens."""
         prompts = [item.source if isinstance(item.source, Prompt) else None for item in items]
         if not any(prompts):
             return None
         if (_generation_settings(self._runner, forward).get("num_beams") or 1) > 1:
-            return None  # beams change places from token to token
+            return None  # beams change rows from token to token
         special = frozenset(self._runner.tokenizer.all_special_ids)
-        _, _, shown = self._running(items[0].key)
-        return Watch(prompts, width, decoding(self._runner.tokenizer, shown), special)
+        _, _, shown = self._runner_keywords(items[0].key)
+        return GenerationWatch(prompts, width, make_decoder(self._runner.tokenizer, shown), special)
 
     def _row(self, output: Mapping[str, Any], i: int, width: int, chunk: Chunk) -> dict[str, Any]:
-        """Row `i` of a batch's output, as a batch of one that was never padded."""
+        """Return row `i` of a batch's output as the output of a batch of one, without padding."""
         length = chunk.length
         if self.task == "text-generation":
             return self._generated(output, i, width - length, chunk)
@@ -281,12 +221,12 @@ class TextPipeline:
     def _generated(
         self, output: Mapping[str, Any], i: int, padding: int, chunk: Chunk
     ) -> dict[str, Any]:
-        """Row `i` of what was generated, without the padding before it and after its end."""
+        """Return the sequences of row `i` without padding on either side."""
         sequences = output["generated_sequence"][i : i + 1, :, padding:]
         ids = output["input_ids"]
         if ids is not None and ids.shape[0] > 1:
-            written = _written(sequences[0, :, chunk.length :], self._ends)
-            sequences = sequences[..., : chunk.length + written]
+            count = _longest_sequence(sequences[0, :, chunk.length :], self._ends)
+            sequences = sequences[..., : chunk.length + count]
         return {
             "generated_sequence": sequences,
             "input_ids": None if ids is None else ids[i : i + 1, padding:],
@@ -299,17 +239,17 @@ class TextPipeline:
         return [] if ends is None else ends if isinstance(ends, list) else [ends]
 
     def finish(self, item: Prepared, output: Rows) -> Any:
-        """Postprocess one item's rows, in the shape that ``pipe(x)`` gives for it alone."""
+        """Postprocess the rows of one item into the shape that ``pipe(x)`` returns."""
         import torch
 
-        _, _, postprocess = self._reading(item.key)
+        _, _, postprocess = self._reader_keywords(item.key)
         with torch.inference_mode():
             rows = [
                 self._row(output.batch, i, output.width, chunk)
                 for i, chunk in zip(output.places, item.inputs, strict=True)
             ]
             if isinstance(item.source, Prompt):
-                return self._of_prompt(item.source, rows[0], item.inputs[0].length, postprocess)
+                return self._answer_prompt(item.source, rows[0], item.inputs[0].length, postprocess)
             if self.task in CHUNKED:
                 answer = self._reader.postprocess(rows, **postprocess)
             elif self.task == "feature-extraction":
@@ -317,25 +257,25 @@ class TextPipeline:
             else:
                 answer = self._reader.postprocess(rows[0], **postprocess)
         if self.task == "text-classification":
-            # The pipeline wraps a text's only answer in a list, but not a pair's.
+            # The pipeline wraps the only answer to a text in a list, but not that to a pair.
             alone = isinstance(item.source, str) and "top_k" not in item.parameters
             return [answer] if alone else answer
         if isinstance(answer, torch.Tensor):
-            return answer.clone()  # an inference tensor is of little use to a caller
+            return answer.clone()  # callers could not modify an inference tensor
         words = self.task == "token-classification" and isinstance(item.source, list)
         return [answer] if words else answer
 
-    def _of_prompt(
+    def _answer_prompt(
         self, prompt: Prompt, row: Mapping[str, Any], begin: int, shown: Mapping[str, Any]
-    ) -> list[Written]:
-        """What was written to a prompt, sequence by sequence, of which each has it in front."""
+    ) -> list[GeneratedSequence]:
+        """Return the sequences generated for a prompt; each row begins with the prompt."""
         sequences = row["generated_sequence"][0].tolist()
-        decode, ends = decoding(self._reader.tokenizer, shown), self._ends
-        return [written(prompt, tokens[begin:], ends, decode) for tokens in sequences]
+        decode, ends = make_decoder(self._reader.tokenizer, shown), self._ends
+        return [trim_sequence(prompt, tokens[begin:], ends, decode) for tokens in sequences]
 
 
 def _generation_settings(pipe: Any, forward: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of ``generate`` in effect."""
+    """Return the effective settings of ``generate``."""
     return {
         **pipe.model.generation_config.to_diff_dict(),
         **getattr(pipe, "_generate_kwargs", {}),
@@ -344,15 +284,15 @@ def _generation_settings(pipe: Any, forward: Mapping[str, Any]) -> dict[str, Any
 
 
 def _check_one_sequence(pipe: Any, forward: Mapping[str, Any]) -> None:
-    """Refuse to be heard while several sequences are written at once."""
+    """Reject streaming of several sequences at once."""
     settings = _generation_settings(pipe, forward)
     for name in ("num_beams", "num_return_sequences"):
         if (settings.get(name) or 1) > 1:
-            raise InvalidInput(f"one sequence can be streamed, not {settings[name]} ({name})")
+            raise InvalidInput(f"streaming needs one sequence, got {name}={settings[name]}")
 
 
-def generation_limits(pipe: Any, forward: Mapping[str, Any]) -> set[str]:
-    """The settings in effect under which a prompt must not share a batch."""
+def solo_settings(pipe: Any, forward: Mapping[str, Any]) -> set[str]:
+    """Return the effective settings that prevent a prompt from sharing a batch."""
     return {
         name
         for name, value in _generation_settings(pipe, forward).items()
@@ -363,8 +303,8 @@ def generation_limits(pipe: Any, forward: Mapping[str, Any]) -> set[str]:
     }
 
 
-def decoding(tokenizer: Any, shown: Mapping[str, Any]) -> Decode:
-    """How tokens become text, by the keywords of a text-generation pipeline's postprocess."""
+def make_decoder(tokenizer: Any, shown: Mapping[str, Any]) -> Decode:
+    """Return a function from tokens to text with the keywords of the pipeline's postprocess."""
     skip = shown.get("skip_special_tokens")
     return partial(
         tokenizer.decode,
@@ -373,8 +313,8 @@ def decoding(tokenizer: Any, shown: Mapping[str, Any]) -> Decode:
     )
 
 
-def _written(tokens: Any, ends: Sequence[int]) -> int:
-    """How many of the new `tokens` (sequences x steps) were written before all had ended."""
+def _longest_sequence(tokens: Any, ends: Sequence[int]) -> int:
+    """Return the length of the longest of `tokens` (sequences x steps), with its end token."""
     longest = 0
     for sequence in tokens.tolist():
         end = next((at for at, token in enumerate(sequence, 1) if token in ends), len(sequence))
@@ -383,9 +323,9 @@ def _written(tokens: Any, ends: Sequence[int]) -> int:
 
 
 def position_limit(model: Any) -> int | None:
-    """How many tokens the model can tell the places of; None if that has no limit.
+    """Return the number of positions that the model can encode; None for no limit.
 
-    Read off the table of learned positions, because a configuration also names a maximum for
+    The number comes from the table of learned positions. A configuration also names a maximum for
     models that work beyond it.
     """
     import torch
@@ -394,14 +334,14 @@ def position_limit(model: Any) -> int | None:
         if name.rpartition(".")[2] not in {"position_embeddings", "embed_positions", "wpe"}:
             continue
         if isinstance(module, torch.nn.Embedding):
-            # Some tables begin with places that are never used.
+            # Some tables begin with unused positions.
             unused = 0 if module.padding_idx is None else module.padding_idx + 1
             return int(module.num_embeddings - int(getattr(module, "offset", unused)))
     return None
 
 
-def checked_input(task: str, inputs: Any, parameters: Mapping[str, Any]) -> Any:
-    """`inputs` as the task's preprocess takes it, or `InvalidInput` saying what it takes."""
+def check_input(task: str, inputs: Any, parameters: Mapping[str, Any]) -> Any:
+    """Return `inputs` as the task's preprocess takes it. Raises `InvalidInput` for other types."""
     if isinstance(inputs, str):
         return inputs
     if task == "text-classification" and isinstance(inputs, dict):

@@ -1,4 +1,4 @@
-"""Pipelines of which nothing is known: called with one input at a time, as their users would."""
+"""Pipelines that run one input at a time, because batching is not known to be safe."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .audio_video import sound_for
-from .base import Prepared, next_alone
-from .images import decoded
+from .audio_video import make_sample_reader
+from .base import Prepared, unique_group_name
+from .images import decode_input
 from .parameters import parameters_of
-from .pipeline_copy import is_message, private_copy, rejecting
+from .pipeline_copy import copy_for_thread, is_message, rejecting
 from .tasks import TASKS, UNKNOWN, task_of
 
 
 class AnyPipeline:
-    """A pipeline called with one input at a time, exactly as its user would."""
+    """A pipeline that is called as ``pipe(input, **parameters)``, one input at a time."""
 
     prepares = True
     batched = False
@@ -24,39 +24,38 @@ class AnyPipeline:
         self.task = task_of(pipe) or type(pipe).__name__
         self.name = f"{self.task}, {type(pipe.model).__name__} (one at a time)"
         self.why = why
-        self._runner = private_copy(pipe)
+        self._runner = copy_for_thread(pipe)
         self._parameters = parameters_of(self.task, pipe._preprocess_params)
         known = TASKS.get(self.task)
         self.accepts = known.accepts if known else frozenset({"text", "json", "bytes"})
-        self._sound = sound_for(pipe)
+        self._sound = make_sample_reader(pipe)
 
     def split(self, inputs: Any, parameters: Mapping[str, Any]) -> list[Any] | None:
-        """A list is many inputs, except a chat."""
+        """Return the items of a list, except of a chat, which is one input."""
         if not isinstance(inputs, list) or (inputs and is_message(inputs[0])):
             return None
         return inputs
 
     def prepare(self, inputs: Any, parameters: Mapping[str, Any]) -> Prepared:
-        """Check that the input can be read; a group of its own keeps every input alone."""
+        """Check that the input can be decoded; put it into a group of its own."""
         self._parameters.check(parameters)
         with rejecting(self.task):
-            decoded(self.task, inputs, self._sound)
-        # Kept as it came: a picture takes far more memory than its file, and may wait for long.
-        return Prepared(inputs, 1, next_alone(), parameters)
+            decode_input(self.task, inputs, self._sound)
+        # Keep the file: a decoded image takes far more memory while the request is in the queue.
+        return Prepared(inputs, 1, unique_group_name(), parameters)
 
     def run(self, items: Sequence[Prepared]) -> list[Any]:
-        """Call the pipeline on each item."""
+        """Call the pipeline with each item."""
         import torch
 
         with torch.inference_mode():
-            # The library writes into the parameters it is given, which a list's items share.
-            return [
-                self._runner(
-                    decoded(self.task, item.inputs, self._sound), **copy.deepcopy(item.parameters)
-                )
-                for item in items
-            ]
+            return [self._call(item) for item in items]
+
+    def _call(self, item: Prepared) -> Any:
+        value = decode_input(self.task, item.inputs, self._sound)
+        # transformers modifies the parameters, and all inputs of one list share them.
+        return self._runner(value, **copy.deepcopy(item.parameters))
 
     def finish(self, item: Prepared, output: Any) -> Any:
-        """The pipeline has done it all."""
+        """Return the output unchanged: the pipeline has postprocessed it."""
         return output

@@ -243,6 +243,11 @@ class CoDel:
                 return Decision(drop=drop)
         return self.policy.decide(waiting, now)
 
+    @property
+    def online_cost(self) -> Any:
+        """The online cost model of the other policy, if it has one."""
+        return getattr(self.policy, "online_cost", None)
+
     def observe(self, batch: BatchRecord) -> None:
         """Let the other policy learn."""
         observe = getattr(self.policy, "observe", None)

@@ -1,29 +1,31 @@
-"""The queue as a state machine: offer, poll, finish, drain. No thread, no clock, no I/O.
+"""The scheduler: the queue as a state machine. No thread, no clock, no I/O.
 
-A driver owns time and threads: the engine on the real clock, a simulator on a virtual one. Both
-tell the scheduler what happened and when, and ask what to run.
+Its driver owns time and threads: the engine on the real clock, a simulator on a virtual one. Both
+tell the scheduler what happened and when, and ask for the next batch.
 """
 
 from __future__ import annotations
 
+import copy
 import heapq
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ..errors import PolicyError
 from ..records import BatchRecord
 from .jobs import Batch, Decision, Job
+from .online_cost import OnlineCost
 from .policies import Greedy, Policy, label
 from .waiting_line import WaitingLine
 
-#: what the queue goes on under when a policy breaks its contract
+#: the policy that takes over when another breaks its contract
 FALLBACK = Greedy()
 
 
 @dataclass(frozen=True)
 class PolicyFault:
-    """A policy that broke its contract, and how; the queue went on under `FALLBACK`."""
+    """A policy that broke its contract, and its error; `FALLBACK` took over."""
 
     policy: Policy
     error: Exception
@@ -36,22 +38,31 @@ class PolicyFault:
 
 
 class Scheduler:
-    """Jobs that wait, and a policy that is held to its contract.
+    """The jobs that wait, and a policy that is held to its contract.
 
     Every job offered leaves in exactly one way: in a batch from `poll`, from `withdraw`, from
-    `expire`, or, where the policy refuses it, from `dropped`. A policy that raises or asks for
-    nonsense is replaced by `FALLBACK`, and `fault` says why; no job is lost by it.
+    `expire`, or from `dropped` if the policy drops it. A policy that raises or returns an invalid
+    decision is replaced by `FALLBACK`, and `fault` says why; no job is lost. `on_fault` is called
+    with each `PolicyFault`.
+
+    The scheduler owns the online cost model of its queue, which policies read from the queue. It
+    begins with the one that the policy brings, if it has learned one elsewhere.
     """
 
-    def __init__(self, policy: Policy) -> None:
-        self.waiting = WaitingLine()
+    def __init__(
+        self, policy: Policy, on_fault: Callable[[PolicyFault], None] | None = None
+    ) -> None:
+        known = getattr(policy, "online_cost", None)
+        #: the cost model that `finish` keeps up to date
+        self.online_cost = copy.deepcopy(known) if isinstance(known, OnlineCost) else OnlineCost()
+        self.waiting = WaitingLine(self.online_cost)
         #: after a `poll` that released nothing: the absolute time to poll again
         self.wake_at = math.inf
         #: the most padded tokens that fit into memory; a policy's larger batch is cut to it
         self.max_tokens = math.inf
-        #: what the policy did wrong, until another is set
-        self.fault: PolicyFault | None = None
         self._policy = policy
+        self._fault: PolicyFault | None = None
+        self._on_fault = on_fault
         self._draining = False
         self._batches = 0
         self._deadlines: list[tuple[float, int]] = []
@@ -59,26 +70,43 @@ class Scheduler:
 
     @property
     def policy(self) -> Policy:
-        """The policy in effect; setting another acts on the next `poll`."""
-        return self._policy
+        """The policy in effect; setting another acts on the next `poll`.
+
+        It can be set from any thread, also while another thread is in `poll`.
+        """
+        # Asked for each batch: without a fault there is nothing to compare.
+        return self._policy if self._fault is None or self.fault is None else FALLBACK
 
     @policy.setter
     def policy(self, policy: Policy) -> None:
-        self._policy, self.fault = policy, None
+        self._policy, self._fault = policy, None
+
+    @property
+    def chosen(self) -> Policy:
+        """The policy that was set last, even if it broke its contract."""
+        return self._policy
+
+    @property
+    def fault(self) -> PolicyFault | None:
+        """The error of the policy that was set last, if it broke its contract."""
+        fault = self._fault
+        # A fault of an earlier policy may be noted just after another was set.
+        return fault if fault is not None and fault.policy is self._policy else None
 
     def offer(self, job: Job) -> None:
-        """Let `job` wait."""
+        """Add a job to the queue."""
         self.waiting.add(job)
         if job.deadline < math.inf:
             heapq.heappush(self._deadlines, (job.deadline, job.id))
-            self._forget_stale_deadlines()
+            if len(self._deadlines) > 64 and len(self._deadlines) > 2 * len(self.waiting) + 64:
+                self._forget_stale_deadlines()
 
     def withdraw(self, job_id: int) -> Job | None:
-        """Take a job out because nobody wants its answer any more; None if it does not wait."""
+        """Take out a job that was cancelled or answered; None if it does not wait."""
         return self.waiting.discard(job_id)
 
     def expire(self, now: float) -> list[Job]:
-        """Take out the jobs whose deadline has come."""
+        """Take out and return the jobs whose deadline has come."""
         expired = []
         while self._deadlines and self._deadlines[0][0] <= now:
             job = self.waiting.discard(heapq.heappop(self._deadlines)[1])
@@ -87,9 +115,9 @@ class Scheduler:
         return expired
 
     def poll(self, now: float) -> Batch | None:
-        """The batch to run at `now`, its jobs no longer waiting.
+        """Release and return the batch to run at `now`.
 
-        Or None: then `wake_at` says when to ask again, if nothing happens before.
+        If it is None, `wake_at` says when to poll again, unless something happens before.
         """
         self.wake_at = math.inf
         while self.waiting:
@@ -106,7 +134,7 @@ class Scheduler:
         return None
 
     def dropped(self) -> list[Job]:
-        """The jobs that the policy has refused since this was last asked."""
+        """Return the jobs that the policy has dropped since the last call."""
         dropped = self._dropped
         if dropped:
             self._dropped = []
@@ -124,47 +152,50 @@ class Scheduler:
         return Batch(self._batches, take, reason, len(self.waiting))
 
     def finish(self, record: BatchRecord) -> None:
-        """Let the policy learn from a batch that ran."""
-        observe = getattr(self._policy, "observe", None)
+        """Let the cost model and the policy learn from a batch that ran."""
+        self.online_cost.learn(record)
+        policy = self.policy
+        observe = getattr(policy, "observe", None)
         if observe is None:
             return
         try:
             observe(record)
         except Exception as error:
-            self._fall_back(error)
+            self._note_fault(policy, error)
 
     def drain(self) -> None:
-        """From now on release whatever waits, even where the policy would wait or drop."""
+        """Release all jobs from now on, even where the policy would wait or drop."""
         self._draining = True
 
     def __repr__(self) -> str:
-        return f"<Scheduler: {len(self.waiting)} waiting, {label(self._policy)}>"
+        return f"<Scheduler: {len(self.waiting)} waiting, {label(self.policy)}>"
 
     def _decide(self, now: float) -> Decision:
+        policy = self.policy
         try:
-            decision = self._policy.decide(self.waiting, now)
-            decision = checked(decision, self.waiting, now)
+            decision = check_decision(policy.decide(self.waiting, now), self.waiting, now)
         except Exception as error:
-            self._fall_back(error)
+            self._note_fault(policy, error)
             decision = FALLBACK.decide(self.waiting, now)
         if self._draining and (decision.drop or not decision.take):
             return Decision(FALLBACK.decide(self.waiting, now).take, reason="drain")
         return decision
 
-    def _fall_back(self, error: Exception) -> None:
-        self.fault = PolicyFault(self._policy, error)
-        self._policy = FALLBACK
+    def _note_fault(self, policy: Policy, error: Exception) -> None:
+        """Let `FALLBACK` take over from a policy, unless another was set meanwhile."""
+        self._fault = fault = PolicyFault(policy, error)
+        if self._on_fault is not None:
+            self._on_fault(fault)
 
     def _forget_stale_deadlines(self) -> None:
-        # Jobs leave without their entry in the heap being looked for; without this the heap
-        # would hold one entry for every job of the last `timeout` seconds.
-        if len(self._deadlines) > 2 * len(self.waiting) + 64:
-            self._deadlines = [(job.deadline, job.id) for job in self.waiting]
-            heapq.heapify(self._deadlines)
+        # Jobs leave without their entry in the heap. Without this, the heap would hold an entry
+        # for every job of the last `timeout` seconds.
+        self._deadlines = [(job.deadline, job.id) for job in self.waiting]
+        heapq.heapify(self._deadlines)
 
 
-def checked(decision: object, waiting: Sequence[Job], now: float) -> Decision:
-    """`decision` with its jobs as a tuple, or `PolicyError` saying which promise it breaks."""
+def check_decision(decision: object, waiting: Sequence[Job], now: float) -> Decision:
+    """Return `decision` with its jobs as tuples. Raises `PolicyError` if it is invalid."""
     if not isinstance(decision, Decision):
         raise PolicyError(f"returned {decision!r} where a Decision was expected")
     take, drop = tuple(decision.take), tuple(decision.drop)

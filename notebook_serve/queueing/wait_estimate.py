@@ -1,4 +1,4 @@
-"""How long the work takes that waits: what a refusal by predicted wait goes by."""
+"""The estimated wait of a queue, by which a request that would time out is rejected."""
 
 from __future__ import annotations
 
@@ -7,73 +7,71 @@ from collections import deque
 from ..records import BatchRecord
 from .online_cost import OnlineCost
 
-#: how many of the newest batches tell what requests cost now
+#: the number of newest batches that the estimate is made from
 RECENT = 20
-#: the share of a request's time that the work in front of it may take; the rest is for what no
-#: estimate sees: a batch that takes longer than others, and a policy with an order of its own
+#: the share of a request's time that the queue in front of it may take. The rest is for slow
+#: batches, and for policies that do not run the oldest request first
 USABLE = 0.7
 
 
 class WaitEstimate:
-    """The lengths of what waits, and the seconds that such work took lately.
+    """Estimates the seconds that waiting requests take, from the newest batches.
 
-    The seconds of the newest batches are divided by the fitted law into a part for each request
-    (the fixed cost, shared) and one for each token (padding included), so that a long input in
-    front counts for more than a short one, and a policy's own batches are what is reckoned with.
-    Not thread-safe: its owner holds a lock.
+    The cost model divides the seconds of those batches into a part for each request (its share of
+    the fixed cost) and a part for each token (padding included). So a long input counts for more
+    than a short one, and the batches are those of the policy in effect. Not thread-safe: its owner
+    holds a lock.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, online_cost: OnlineCost | None = None) -> None:
         #: waiting requests whose length is known, and the sum of their lengths
         self.known = 0
         self.tokens = 0
-        self._law = OnlineCost()
+        self.online_cost = OnlineCost() if online_cost is None else online_cost
         self._newest: deque[BatchRecord] = deque(maxlen=RECENT)
-        #: what the newest took for each request and for each token, and the tokens of a request;
-        #: None while that has not been reckoned, which is done when somebody asks
+        #: seconds per request, seconds per token, and tokens per request; None until it is needed
         self._rates: tuple[float, float, float] | None = None
 
     def add(self, length: int) -> None:
-        """A request of this length waits."""
+        """Count a waiting request of this length."""
         self.known += 1
         self.tokens += length
 
     def discard(self, length: int) -> None:
-        """One does not any more."""
+        """Count a request of this length that waits no more."""
         self.known -= 1
         self.tokens -= length
 
     def learn(self, batch: BatchRecord) -> None:
-        """A batch ran."""
-        self._law.learn(batch)
+        """Keep a batch that ran. The cost model's owner lets that learn from it."""
         self._newest.append(batch)
         self._rates = None
 
     def seconds(self, depth: int) -> float | None:
-        """Seconds that `depth` waiting requests take to run; None before enough batches ran.
+        """Return the seconds that `depth` requests take to run; None before enough batches ran.
 
-        Those of them whose length is not known yet are taken to be as long as the newest.
+        Requests whose length is not known yet are taken to be as long as the newest that ran.
         """
         if len(self._newest) < RECENT:
             return None
         if self._rates is None:
-            self._rates = self._divided()
+            self._rates = self._compute_rates()
         per_request, per_token, mean = self._rates
         return depth * per_request + (self.tokens + (depth - self.known) * mean) * per_token
 
-    def _divided(self) -> tuple[float, float, float]:
-        """Of the newest batches: seconds per request, seconds per token, tokens per request."""
+    def _compute_rates(self) -> tuple[float, float, float]:
+        """Return seconds per request, seconds per token and tokens per request, from batches."""
         requests = sum(batch.size for batch in self._newest)
         tokens = sum(sum(batch.lengths) for batch in self._newest)
         seconds = sum(batch.seconds for batch in self._newest)
         by_token = sum(self._by_token(batch) for batch in self._newest)
-        # Inputs may all have the length 0, and then none of the time is theirs.
+        # All inputs may have the length 0; then no time is due to tokens.
         return (seconds - by_token) / requests, by_token / max(tokens, 1), tokens / requests
 
     def _by_token(self, batch: BatchRecord) -> float:
-        """How much of what a batch took the law puts down to its tokens."""
-        law = self._law.latest
-        whole = 0.0 if law is None else law(batch.lengths)
-        if law is None or not whole:
+        """Return the part of a batch's seconds that the cost model puts down to its tokens."""
+        cost = self.online_cost.latest
+        whole = 0.0 if cost is None else cost(batch.lengths)
+        if cost is None or not whole:
             return 0.0
-        return batch.seconds * (1 - (law.fixed + law.per_item * batch.size) / whole)
+        return batch.seconds * (1 - (cost.fixed + cost.per_item * batch.size) / whole)

@@ -9,6 +9,7 @@ from itertools import islice
 from typing import overload
 
 from .jobs import Job
+from .online_cost import OnlineCost
 
 
 class Group:
@@ -45,7 +46,9 @@ class WaitingLine(Sequence[Job]):
     A policy may read it as any sequence; `mates` and `by_length` answer from its indexes.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, online_cost: OnlineCost | None = None) -> None:
+        #: the cost model that the owner of this queue keeps up to date, if it has one
+        self.online_cost = online_cost
         self._jobs: OrderedDict[int, Job] = OrderedDict()
         self._groups: dict[str, Group] = {}
         self._listed: list[Job] | None = None

@@ -211,7 +211,7 @@ class Lane:
         self.observed = hasattr(policy, "observe")
         self.workers = self.idle = workers
         self.wake_at = math.inf
-        self.backlog = WaitEstimate()
+        self.backlog = WaitEstimate(self.scheduler.online_cost)
         #: requests that run
         self.running = 0
         #: what the waiting would take, each alone, and when the running batches will be done

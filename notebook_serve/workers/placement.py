@@ -12,8 +12,8 @@ from typing import Any, Literal, get_args
 
 from ..errors import OptionError
 from ..models.base import Model
-from ..models.devices import moved, placed, takes_device
-from ..models.text import as_model, is_own_pipeline
+from ..models.devices import call_loader, move_to_device, takes_device
+from ..models.factory import as_model, is_own_pipeline
 from ..validation.checks import shown
 from .executors import Executor, ThreadExecutor
 
@@ -152,11 +152,11 @@ class ThreadModelFactory:
             if model is None:
                 assert self._loader is not None
                 is_placed = bool(device) and takes_device(self._loader)
-                model = placed(self._loader, device) if is_placed else self._loader()
+                model = call_loader(self._loader, device) if is_placed else self._loader()
                 if is_own_pipeline(model) and not is_placed:
                     self._pipe = model
             if not is_placed:
-                model = moved(model, device, own=False)
+                model = move_to_device(model, device, own=False)
         return as_model(model)
 
 

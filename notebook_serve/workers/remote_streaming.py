@@ -60,9 +60,9 @@ class PromptRelay:
         """Reduce a prompt for pickling: to its number, without its listener."""
         number = len(self._prompts)
         self._prompts.append(prompt)
-        prompt.told = partial(self._set_flag, number)
+        prompt.on_end = partial(self._set_flag, number)
         if prompt.over:
-            prompt.told()
+            prompt.on_end()
         return RemotePrompt, (prompt.inputs, prompt.stops, number, prompt.emit is not None)
 
     def relay(self, message: PieceMessage) -> None:
@@ -80,7 +80,7 @@ class PromptRelay:
         """Detach the prompts, and clear their flags for the next batch."""
         with self._lock:
             for number, prompt in enumerate(self._prompts):
-                prompt.told = None
+                prompt.on_end = None
                 self._flags[number] = False
             self._prompts = []
 

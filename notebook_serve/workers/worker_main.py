@@ -18,11 +18,12 @@ from contextlib import suppress
 from io import TextIOWrapper
 from typing import Any
 
-from ..models.base import FunctionModel, Model, Prepared
+from ..models.base import Model, Prepared
 from ..models.bisection import Failure
-from ..models.devices import moved, placed
+from ..models.devices import call_loader, move_to_device
 from ..models.encoder import EncoderModel
-from ..models.text import as_model
+from ..models.factory import as_model
+from ..models.functions.function_model import FunctionModel
 from .channel import Channel
 from .executors import ThreadedModel
 from .out_of_memory import free_memory, is_out_of_memory
@@ -89,8 +90,8 @@ def make_model(message: LoadMessage) -> Model:
     given = message.model.open()
     message.model.close()
     if message.is_loader:
-        return as_model(placed(given, message.device))
-    return as_model(moved(given, message.device, own=True))
+        return as_model(call_loader(given, message.device))
+    return as_model(move_to_device(given, message.device, own=True))
 
 
 def _reduce_without_function(model: FunctionModel) -> Any:

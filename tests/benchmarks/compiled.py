@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tests.benchmarks.peers.setups import PEERS, Peer
-from tests.benchmarks.ways import side_by_side
+from tests.benchmarks.side_by_side import side_by_side
 from tests.benchmarks.workload import classifier, compile_model, inputs_of
 
 RESULT = Path(__file__).parent / "results" / "compiled.json"

@@ -29,9 +29,9 @@ from statistics import median
 from typing import Any
 
 from notebook_serve import load_test, parse_policy, serve
-from tests.benchmarks.limits import forward
 from tests.benchmarks.peers.client import Client, end, free_port
 from tests.benchmarks.peers.setups import PEERS
+from tests.benchmarks.upper_bounds import forward
 from tests.benchmarks.workload import classifier, inputs_of
 
 RESULT = Path(__file__).parent / "results" / "cuda.json"

@@ -123,7 +123,8 @@ def visit(server: Server, clients: int, together: bool) -> None:
     """Have some clients come and leave, one after the other or all together."""
     assert server._address is not None
     if together:
-        outcomes = server._engine._recorder.outcomes  # stats() sorts 10,000 records each time
+        # stats() sorts 10,000 records each time
+        outcomes = server._engine._requests.recorder.outcomes
         refused = outcomes["rejected"] + clients - QUEUE
         connections = [ask(server._address) for _ in range(clients)]
         eventually(lambda: outcomes["rejected"] == refused, "the others are refused")
@@ -184,7 +185,7 @@ def _catch_up(server: Server) -> None:
     httpx.get(server.url + "/health").raise_for_status()
     http = server._listener._server.server_state  # type: ignore[union-attr]
     eventually(lambda: not http.connections and not http.tasks, "every connection is closed")
-    eventually(lambda: len(server._engine._open) == 1, "only what runs is open")
+    eventually(lambda: len(server._engine._requests) == 1, "only what runs is open")
 
 
 def as_lines(samples: Sequence[Sample]) -> list[dict[str, Any]]:

@@ -25,7 +25,7 @@ from pathlib import Path
 
 from notebook_serve.workers.torch_settings import list_cores
 from tests.benchmarks.peers.setups import PEERS, Peer
-from tests.benchmarks.ways import Cell, Found, measured, summary
+from tests.benchmarks.side_by_side import Cell, Found, measured, summary
 from tests.benchmarks.workload import machine
 
 RESULT = Path(__file__).parent / "results" / "neighbours.json"

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tests.benchmarks.peers.setups import PEERS
-from tests.benchmarks.ways import side_by_side
+from tests.benchmarks.side_by_side import side_by_side
 
 RESULT = Path(__file__).parent / "results" / "policies.json"
 #: the default last

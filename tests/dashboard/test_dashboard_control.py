@@ -125,7 +125,7 @@ def test_what_is_wrong_is_told_as_it_may_be(make: Make, client: httpx.Client) ->
         def decide(self, waiting: Any, now: float) -> Any:
             raise RuntimeError("a secret of /home/somebody/notes.txt")
 
-    for exposed, said in ((True, "secret of …/notes.txt"), (False, "the server's log says")):
+    for exposed, said in ((True, "secret of …/notes.txt"), (False, "see the server's log")):
         server = make(echo, policy=Broken(), expose_errors=exposed)
         server.predict("x")
         error = client.get(server.url + "/live").json()["error"]

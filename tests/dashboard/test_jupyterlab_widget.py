@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from ..generate.notebooks import METADATA
+from ..generate.course import METADATA
 from ..helpers.blocking_model import eventually
 from ..helpers.browser import a_browser  # noqa: F401 (a fixture)
 from ..system.test_jupyterlab import LIMIT, TOKEN, WINDOW, Lab, Notebook, lab  # noqa: F401 (a fixture)

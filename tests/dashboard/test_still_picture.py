@@ -18,7 +18,7 @@ from notebook_serve.dashboard.snapshot import Live
 from notebook_serve.dashboard.still_picture import HEIGHT, ORANGE, WIDTH, DashboardPicture
 from notebook_serve.testing import Faulty
 
-from ..generate.notebooks import environment
+from ..generate.course import environment
 
 Make = Callable[..., Server]
 IMAGE = re.compile(r'src="data:image/svg\+xml;base64,([^"]*)"')

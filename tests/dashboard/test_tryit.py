@@ -18,9 +18,6 @@ import pytest
 from playwright.sync_api import Locator, Page, Route, expect
 
 from notebook_serve import Server
-from notebook_serve.http.examples import EXAMPLES, example
-from notebook_serve.models.base import FunctionModel
-from notebook_serve.models.tasks import TASKS
 
 from ..helpers import small_models
 from ..helpers.browser import Visit, a_browser, visiting  # noqa: F401 (fixtures)
@@ -385,29 +382,3 @@ def test_the_example_is_answered(make: Make, visit: Visit, task: str) -> None:
     send(page)
 
     expect(said(page)).to_contain_text("200 OK")
-
-
-def test_every_task_has_a_form() -> None:
-    """An example of each task that takes one; a way to send that the task accepts."""
-
-    class Some(FunctionModel):
-        """A model of a task."""
-
-    for task, known in TASKS.items():
-        model = Some(tell)
-        model.task, model.accepts = task, known.accepts
-        found = example(model)
-        assert found["way"] in known.accepts
-        assert task in EXAMPLES or found["files"]
-        json.dumps(found, allow_nan=False)
-
-
-def test_the_mask_is_the_tokenizers_own(make: Make) -> None:
-    """Not every model calls it so."""
-    pipe = small_models.pipeline("fill-mask")
-    pipe.tokenizer.mask_token = "<gap>"
-    server = make(pipe)
-    model = server._engine.model
-    assert model is not None
-
-    assert example(model)["inputs"] == "Paris is the <gap> of France."

@@ -77,9 +77,9 @@ def test_a_discarded_key_is_not_called(watch: Watch) -> None:
     now = time.monotonic()
     for key in (1, 2, 3):
         watch.deadlines.add(now - 10 + key, key)
-    watch.deadlines.discard(1)
-    watch.deadlines.discard(3)
-    watch.deadlines.discard(99)
+    watch.deadlines.discard([1])
+    watch.deadlines.discard([3])
+    watch.deadlines.discard([99])
     watch.deadlines.start()
 
     assert watch.next() == 2
@@ -124,7 +124,7 @@ def test_a_call_holds_up_nobody() -> None:
 
     def add() -> None:
         deadlines.add(math.inf, 2)
-        deadlines.discard(2)
+        deadlines.discard([2])
         added.set()
 
     seen: queue.SimpleQueue[bool] = queue.SimpleQueue()
@@ -150,7 +150,7 @@ def test_a_key_may_add_and_discard_others() -> None:
     def due(key: int) -> None:
         called.put(key)
         if key == 1:
-            deadlines.discard(2)
+            deadlines.discard([2])
             deadlines.add(time.monotonic(), 3)
 
     deadlines = DeadlineTimer(due, "test deadlines")
@@ -248,7 +248,7 @@ def test_discarded_keys_do_not_pile_up(watch: Watch) -> None:
     for key in range(1, 10_000):
         deadlines.add(now + 3600 + key, key)
         assert len(deadlines._heap) <= 2 * len(deadlines._live) + 64
-        deadlines.discard(key)
+        deadlines.discard([key])
 
     assert len(deadlines._live) == 10
     deadlines.start()
@@ -269,7 +269,7 @@ def test_exactly_the_due_keys_are_called_in_order(keys: list[tuple[int, str]]) -
     for key, (ago, what) in enumerate(keys):
         watch.deadlines.add(now + 3600 if what == "later" else now - ago, key)
         if what == "discard":
-            watch.deadlines.discard(key)
+            watch.deadlines.discard([key])
         elif what == "keep":
             due.append((now - ago, key))
     watch.deadlines.start()
@@ -288,7 +288,7 @@ def test_a_key_added_again_has_its_new_time(watch: Watch, discard: bool) -> None
     now = time.monotonic()
     watch.deadlines.add(now - 2, 1)
     if discard:
-        watch.deadlines.discard(1)
+        watch.deadlines.discard([1])
     watch.deadlines.add(now + 3600, 1)
     watch.deadlines.add(now - 1, 2)
     watch.deadlines.start()

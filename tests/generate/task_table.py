@@ -1,7 +1,7 @@
-"""The README's table of tasks, each row made by asking a live server.
+"""Table of tasks in the page of ``models/``, each row made with a live server.
 
-``python -m tests.generate.task_table`` writes it anew. A column is a function of a task that is
-being served: add one to `COLUMNS`, and the table has it.
+``python -m tests.generate.task_table`` writes it anew. A column is a function of a served task:
+add one to `COLUMNS` to have it in the table.
 """
 
 from __future__ import annotations
@@ -24,119 +24,119 @@ from ..helpers.compare_answers import assert_same
 from ..helpers.hf_client_cases import METHODS
 from ..helpers.task_cases import EXAMPLES, Example, Form, answer
 
-#: of all inputs; with this one there is something in each answer
+#: seed of all inputs; with this one no answer is empty
 SEED = 11
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "notebook_serve" / "models" / "README.md"
 BEGIN, END = "<!-- made by tests/generate/task_table.py -->\n", "<!-- end of what it made -->\n"
-#: how a client calls a kind of file, by how the file begins
-KINDS = {b"\x89PNG": "a picture", b"RIFF": "a recording"}
-BEGINNINGS = {"image/png": b"\x89PNG", "audio/wav": b"RIFF"}
-#: what `curl` calls any body, unless told
+#: name of a kind of file, by its first bytes
+KINDS = {b"\x89PNG": "an image", b"RIFF": "a recording"}
+FIRST_BYTES = {"image/png": b"\x89PNG", "audio/wav": b"RIFF"}
+#: content type that `curl` sends by default
 FORM_TYPE = "application/x-www-form-urlencoded"
-#: how base64 of a file begins in an answer
+#: name of a kind of file in an answer, by the first characters of its base64
 FILES = {"iVBORw0KGgo": "PNG", "UklGR": "WAV"}
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A task that is being served, and one question to it."""
+class ServedTask:
+    """A task that is served, and one input for it."""
 
     example: Example
     server: Server
     client: httpx.Client
-    #: a pipeline with the same weights that nobody serves
+    #: a pipeline with the same weights, which is not served
     reference: Any
     given: Any
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """What is asked for besides."""
+        """Parameters of the request."""
         return dict(self.example.parameters[0])
 
     def json(self, given: Any, accept: str = "*/*") -> httpx.Response:
-        """The answer to a question that is sent as JSON, with parameters."""
+        """Send an input as JSON, with parameters."""
         body = to_json({"inputs": given, "parameters": self.parameters})
         headers = {"content-type": "application/json", "accept": accept}
         return self.client.post("/", content=body, headers=headers)
 
-    def by_itself(self, form: Form, given: Any, parameters: Mapping[str, Any]) -> Any:
-        """What the pipeline answers, as JSON has it."""
+    def expect(self, form: Form, given: Any, parameters: Mapping[str, Any]) -> Any:
+        """Return the pipeline's own answer, by way of JSON."""
         return json.loads(to_json(answer(self.reference, form.called(given), parameters)))
 
 
 @contextmanager
-def asked(example: Example) -> Iterator[Asked]:
+def serve_task(example: Example) -> Iterator[ServedTask]:
     """Serve a task's small model."""
     given = example.given(random.Random(SEED))
     with (
         serve(example.pipeline(), policy=Greedy(8), port=0, name=f"table: {example}") as server,
         httpx.Client(base_url=server.url, timeout=60, trust_env=False) as client,
     ):
-        yield Asked(example, server, client, example.pipeline(), given)
+        yield ServedTask(example, server, client, example.pipeline(), given)
 
 
-def task(asked: Asked) -> str:
-    """What the server says that it serves."""
-    assert asked.server.model.task == asked.example.task
-    return f"`{asked.server.model.task}`"
+def task(served: ServedTask) -> str:
+    """Return the task that the server names."""
+    assert served.server.model.task == served.example.task
+    return f"`{served.server.model.task}`"
 
 
-def inputs(asked: Asked) -> str:
-    """The bodies that were answered as the pipeline answers."""
+def inputs(served: ServedTask) -> str:
+    """Return the forms of input whose answer equals the pipeline's."""
     bodies: list[str] = []
     documents: list[str] = []
-    for form in asked.example.forms:
+    for form in served.example.forms:
         given = form.given(random.Random(SEED))
-        response = asked.json(given)
-        assert response.status_code == 200, (asked.example.task, response.text)
-        assert_same(asked.by_itself(form, given, asked.parameters), response.json())
-        documents.append(written(outlined(given)))
-        if isinstance(given, (str, bytes)) and as_a_body(asked, form, given):
+        response = served.json(given)
+        assert response.status_code == 200, (served.example.task, response.text)
+        assert_same(served.expect(form, given, served.parameters), response.json())
+        documents.append(write(outline(given)))
+        if isinstance(given, (str, bytes)) and is_a_body(served, form, given):
             bodies.append(kind_of(given))
-    needed = "candidate_labels" if "candidate_labels" in asked.parameters else ""
+    needed = "candidate_labels" if "candidate_labels" in served.parameters else ""
     document = f"JSON: {' or '.join(documents)}" + (f", with `{needed}`" if needed else "")
     return "; ".join([*bodies, document])
 
 
-def as_a_body(asked: Asked, form: Form, given: str | bytes) -> bool:
-    """Whether an input can be the body itself; if so, it is answered as the pipeline answers."""
+def is_a_body(served: ServedTask, form: Form, given: str | bytes) -> bool:
+    """Return True if an input can be the body itself, with the pipeline's own answer."""
     kind = "text/plain" if isinstance(given, str) else "application/octet-stream"
     responses = [
-        asked.client.post("/", content=given, headers=headers)
+        served.client.post("/", content=given, headers=headers)
         for headers in ({"content-type": kind}, {"content-type": FORM_TYPE}, {})
     ]
-    if "candidate_labels" in asked.parameters:
+    if "candidate_labels" in served.parameters:
         assert all("needs the parameter" in response.json()["error"] for response in responses)
         return False
     for response in responses:
         found = response.raise_for_status().json()
-        if "max_new_tokens" in asked.parameters:  # without any, text is written at random
+        if "max_new_tokens" in served.parameters:  # without it, the text is sampled
             assert found
         else:
-            assert_same(asked.by_itself(form, given, {}), found)
+            assert_same(served.expect(form, given, {}), found)
     return True
 
 
-def answers(asked: Asked) -> str:
-    """What the JSON of the answer holds, and the file that it can be had as."""
-    found = written(outlined(asked.json(asked.given).json()))
+def answers(served: ServedTask) -> str:
+    """Return the outline of the answer's JSON, and the types of file that it can be."""
+    found = write(outline(served.json(served.given).json()))
     for kind in ("image/png", "audio/wav"):
-        response = asked.json(asked.given, kind)
-        if kind in asked.example.files:
+        response = served.json(served.given, kind)
+        if kind in served.example.files:
             assert response.raise_for_status().headers["content-type"] == kind
-            assert response.content.startswith(BEGINNINGS[kind])
+            assert response.content.startswith(FIRST_BYTES[kind])
             found += f"; or {kind}"
         else:
             assert response.status_code == 406
     return found
 
 
-def batched(asked: Asked) -> str:
-    """Whether inputs were seen to share a batch, and why they may or may not."""
-    server, count = asked.server, 4
+def batched(served: ServedTask) -> str:
+    """Return "yes" if inputs were seen to share a batch, else "no", with the server's reason."""
+    server, count = served.server, 4
     before = len(server.batches())
     server.pause()
-    futures, _ = server._first._submit([asked.given] * count, asked.parameters, None)
+    futures, _ = server._first._submit([served.given] * count, served.parameters, None)
     eventually(lambda: len(server.queue()) == count, "all are prepared")
     server.resume()
     for future in futures:
@@ -147,23 +147,23 @@ def batched(asked: Asked) -> str:
     return f"{'yes' if about.batched else 'no'}: {about.why}"
 
 
-def methods(asked: Asked) -> str:
-    """The methods of Hugging Face's client that gave what the pipeline gives."""
+def methods(served: ServedTask) -> str:
+    """Return the methods of Hugging Face's client whose result equals the pipeline's."""
     from huggingface_hub import constants
 
-    # The client refuses even this machine's own address where the hub is said to be offline.
+    # With HF_HUB_OFFLINE the client refuses every request, including to localhost.
     offline, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, False
     try:
-        tried = [method for method in METHODS if method.task == asked.example.task]
-        with asked.server.client() as client:
+        tried = [method for method in METHODS if method.task == served.example.task]
+        with served.server.client() as client:
             for method in tried:
-                method.check(client, asked.reference)
+                method.check(client, served.reference)
     finally:
         constants.HF_HUB_OFFLINE = offline
     return ", ".join(dict.fromkeys(f"`{method.name}`" for method in tried))
 
 
-COLUMNS: dict[str, Callable[[Asked], str]] = {
+COLUMNS: dict[str, Callable[[ServedTask], str]] = {
     "task": task,
     "input": inputs,
     "answer": answers,
@@ -173,36 +173,35 @@ COLUMNS: dict[str, Callable[[Asked], str]] = {
 
 
 def kind_of(given: str | bytes) -> str:
-    """How a client calls what it sends."""
+    """Return the name of an input's kind."""
     if isinstance(given, str):
         return "text"
     return next((name for head, name in KINDS.items() if given.startswith(head)), "a video")
 
 
-def outlined(value: Any) -> Any:
-    """What a value is made of, in words: nested as it is, and without what repeats."""
+def outline(value: Any) -> Any:
+    """Replace the parts of a nested value by words, and leave out repeated ones."""
     if isinstance(value, bytes):
         return f"{kind_of(value)} as base64"
     if isinstance(value, str):
         return next((name for head, name in FILES.items() if value.startswith(head)), "text")
     if isinstance(value, dict):
-        return {name: outlined(item) for name, item in value.items()}
+        return {name: outline(item) for name, item in value.items()}
     if isinstance(value, list):
-        made = [outlined(item) for item in value]
-        if made and all(item in ("number", ["number"]) for item in made):
+        parts = [outline(item) for item in value]
+        if parts and all(part in ("number", ["number"]) for part in parts):
             return ["number"]
-        return (
-            made if len({json.dumps(item) for item in made}) > 1 else made[:1] * min(2, len(made))
-        )
+        different = len({json.dumps(part) for part in parts}) > 1
+        return parts if different else parts[:1] * min(2, len(parts))
     return "nothing" if value is None else "number"
 
 
-def written(outline: Any) -> str:
-    """An outline as a cell of a table; what a key says need not be said again."""
+def write(outline: Any) -> str:
+    """Write an outline as a cell of a table; the key of a plain value is enough."""
     if isinstance(outline, dict):
         plain = ("text", "number", "nothing")
         parts = [
-            f"{name}" if item in plain else f"{name}: {written(item)}"
+            f"{name}" if item in plain else f"{name}: {write(item)}"
             for name, item in outline.items()
         ]
         return "{" + ", ".join(parts) + "}"
@@ -210,33 +209,33 @@ def written(outline: Any) -> str:
         if outline == ["number"]:
             return "numbers"
         alike = len(outline) > 1 and len({json.dumps(item) for item in outline}) == 1
-        return f"[{written(outline[0])}, …]" if alike else f"[{', '.join(map(written, outline))}]"
+        return f"[{write(outline[0])}, …]" if alike else f"[{', '.join(map(write, outline))}]"
     return str(outline)
 
 
 def row(example: Example) -> list[str]:
-    """One row, from a live server."""
-    with asked(example) as live:
-        return [column(live).replace("|", "\\|") for column in COLUMNS.values()]
+    """Make one row with a live server."""
+    with serve_task(example) as served:
+        return [column(served).replace("|", "\\|") for column in COLUMNS.values()]
 
 
 def table() -> str:
-    """The whole table, in Markdown."""
+    """Make the whole table, in Markdown."""
     rows = [list(COLUMNS), ["---"] * len(COLUMNS), *map(row, EXAMPLES)]
     return "".join(f"| {' | '.join(cells)} |\n" for cells in rows)
 
 
-def in_readme() -> tuple[int, int]:
-    """Where the table begins and ends there."""
-    text = README.read_text("utf-8")
+def place() -> tuple[int, int]:
+    """Return the positions of the table's begin and end in the page."""
+    text = PAGE.read_text("utf-8")
     begin = text.index(BEGIN) + len(BEGIN)
     return begin, text.index(END, begin)
 
 
 def main() -> None:
-    """Write the table into the README."""
-    text, (begin, end) = README.read_text("utf-8"), in_readme()
-    README.write_text(text[:begin] + table() + text[end:], "utf-8")
+    """Write the table into the page."""
+    text, (begin, end) = PAGE.read_text("utf-8"), place()
+    PAGE.write_text(text[:begin] + table() + text[end:], "utf-8")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from notebook_serve.http.wav import wav
+from notebook_serve.http.wav import encode_wav
 
 from . import small_models
 from .compare_answers import assert_same
@@ -271,6 +271,6 @@ METHODS = [
         "text_to_speech",
         "text-to-audio",
         lambda client: client.text_to_speech("the queue waits"),
-        lambda pipe: wav(pipe("the queue waits")),
+        lambda pipe: encode_wav(pipe("the queue waits")),
     ),
 ]

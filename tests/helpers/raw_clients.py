@@ -56,6 +56,15 @@ def everything(connection: socket.socket) -> bytes:
     return b"".join(parts)
 
 
+def exchange(server: Server, data: bytes) -> bytes:
+    """Send `data` on a new connection, and return all bytes until the server closes it."""
+    assert server._address is not None
+    with socket.create_connection(server._address, timeout=30) as connection:
+        connection.sendall(data)
+        connection.shutdown(socket.SHUT_WR)
+        return b"".join(iter(lambda: connection.recv(65536), b""))
+
+
 def uvicorn_of(server: Server) -> Any:
     """The web server inside."""
     assert server._listener is not None

@@ -1,7 +1,7 @@
 """Every task of transformers with a small model of random weights; nothing is downloaded.
 
-Each `Example` says how to build a pipeline, what clients send it, and what the pipeline itself is
-called with for the same input. Tokenizers and processors are made here too.
+Each `Example` builds a pipeline, and gives inputs as clients send them and as the pipeline takes
+them. Tokenizers and processors are built here too.
 """
 
 from __future__ import annotations
@@ -35,28 +35,28 @@ SMALL = {
 }
 SQUARE = {"height": 32, "width": 32}
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
-#: samples a second of all sound here
+#: sampling rate of all sound here
 RATE = 16_000
-#: what the library takes only as a file lies here, until the tests end
+#: folder for files that transformers takes only by path; deleted at exit
 FILES = tempfile.TemporaryDirectory()
 atexit.register(FILES.cleanup)
 
 
 class Named(dict[str, Any]):
-    """What a pipeline is called with by name."""
+    """Keyword arguments for the call of a pipeline."""
 
 
 @dataclass(frozen=True)
 class Form:
-    """One form of input: what a client sends, and what the pipeline is called with for it."""
+    """One form of input: as a client sends it, and as the pipeline takes it."""
 
     given: Callable[[random.Random], Any]
     called: Callable[[Any], Any] = lambda given: given
 
 
 def answer(pipe: Any, called: Any, parameters: Mapping[str, Any]) -> Any:
-    """What a pipeline answers."""
-    # The library writes into what it is given.
+    """Return the answer of a pipeline."""
+    # transformers modifies its arguments.
     called, parameters = copy.deepcopy(called), copy.deepcopy(dict(parameters))
     if isinstance(called, Named):
         return pipe(**called, **parameters)
@@ -65,21 +65,21 @@ def answer(pipe: Any, called: Any, parameters: Mapping[str, Any]) -> Any:
 
 @dataclass(frozen=True)
 class Example:
-    """A task, a small model for it, and what may be asked of that."""
+    """A task with a small model, inputs and parameters."""
 
     task: str
     build: Callable[[], Any]
-    #: one input at random, as a client sends it: text, a file's bytes, or what JSON can hold
+    #: a random input as a client sends it: text, the bytes of a file, or JSON
     given: Callable[[random.Random], Any]
-    #: what the pipeline is called with for it
+    #: the same input as the pipeline takes it
     called: Callable[[Any], Any] = lambda given: given
-    #: what requests ask for besides
+    #: sets of parameters of requests
     parameters: Sequence[Mapping[str, Any]] = ({},)
-    #: besides, for what the pipeline is only one of several kinds
+    #: the kind of model, if a task has several
     name: str = ""
-    #: media types of files that the answer can be had as
+    #: media types of the answer as a file
     files: Sequence[str] = ()
-    #: other forms of input that the task takes
+    #: other forms of input
     also: Sequence[Form] = ()
 
     @property
@@ -88,14 +88,14 @@ class Example:
         return [Form(self.given, self.called), *self.also]
 
     def pipeline(self) -> Any:
-        """A new one, with the same weights each time."""
+        """Build a pipeline, with the same weights each time."""
         import torch
 
         torch.manual_seed(0)
         return self.build()
 
     def answer(self, pipe: Any, given: Any, parameters: Mapping[str, Any]) -> Any:
-        """What the pipeline itself answers."""
+        """Return the answer of the pipeline itself."""
         return answer(pipe, self.called(given), parameters)
 
     def __str__(self) -> str:
@@ -106,7 +106,7 @@ class Example:
 
 
 def picture(rng: random.Random, width: int = 0, height: int = 0) -> bytes:
-    """A file with a picture of noise, of a random size unless told."""
+    """Return a PNG file of noise, of a random size by default."""
     import numpy as np
     from PIL import Image
 
@@ -118,14 +118,14 @@ def picture(rng: random.Random, width: int = 0, height: int = 0) -> bytes:
 
 
 def seen(data: bytes) -> Any:
-    """A picture as pipelines take it."""
+    """Open an image file as pipelines take it."""
     from PIL import Image
 
     return Image.open(io.BytesIO(data))
 
 
 def recording(rng: random.Random, count: int = 0, rate: int = RATE) -> bytes:
-    """A WAV file of noise, of one of three lengths unless told."""
+    """Return a WAV file of noise, of one of three lengths by default."""
     import numpy as np
 
     count = count or rng.choice([2000, 3000, 20_000])
@@ -140,7 +140,7 @@ def recording(rng: random.Random, count: int = 0, rate: int = RATE) -> bytes:
 
 
 def heard(data: bytes) -> Any:
-    """A WAV file's samples as pipelines take them."""
+    """Read the samples of a WAV file as pipelines take them."""
     import numpy as np
 
     with wave.open(io.BytesIO(data)) as file:
@@ -149,7 +149,7 @@ def heard(data: bytes) -> Any:
 
 
 def video(rng: random.Random, frames: int = 6) -> bytes:
-    """An MP4 file of noise."""
+    """Return an MP4 file of noise."""
     import av
     import numpy as np
 
@@ -165,19 +165,19 @@ def video(rng: random.Random, frames: int = 6) -> bytes:
 
 
 def on_disk(data: bytes) -> str:
-    """The path of a file, which is what a pipeline for video takes."""
+    """Write a file and return its path, which a video pipeline takes."""
     path = Path(tempfile.mkdtemp(dir=FILES.name)) / "clip.mp4"
     path.write_bytes(data)
     return str(path)
 
 
 def sentence(rng: random.Random, most: int = 12) -> str:
-    """Some words."""
+    """Return random words."""
     return " ".join(rng.choices(small_models.WORDS, k=rng.randint(2, most)))
 
 
 def text_for(task: str) -> Callable[[random.Random], str]:
-    """Texts that one of the text tasks takes."""
+    """Return a function that makes texts for a text task."""
     return lambda rng: small_models.inputs(task, 1, rng.randrange(2**32), most=12)[0]
 
 
@@ -185,14 +185,14 @@ def text_for(task: str) -> Callable[[random.Random], str]:
 
 
 def words(*names: str) -> Any:
-    """The small tokenizer, giving these inputs of a model besides its ids."""
+    """Copy the small tokenizer, with these model inputs after ``input_ids``."""
     made = copy.deepcopy(small_models.tokenizer())
     made.model_input_names = ["input_ids", *(names or ("attention_mask",))]
     return made
 
 
 def vocabulary(tokens: Sequence[str], name: str) -> str:
-    """The path of a vocabulary file, where a tokenizer is only made from one."""
+    """Write a vocabulary file for a tokenizer class that needs one; return its path."""
     path = Path(tempfile.mkdtemp(dir=FILES.name)) / name
     ids = {token: index for index, token in enumerate(tokens)}
     path.write_text(json.dumps(ids) if name.endswith("json") else "\n".join(tokens), "utf-8")
@@ -203,10 +203,10 @@ def vocabulary(tokens: Sequence[str], name: str) -> str:
 
 
 def make(task: str, model: Any, **parts: Any) -> Any:
-    """The library's own pipeline around a model.
+    """Build a pipeline of transformers around a model.
 
-    Where an answer is made by rounding or by choosing, give it a model of double precision: in
-    single precision what lies on the edge may fall to one side alone, and to the other in a batch.
+    If an answer is rounded or selected, give a model of double precision. In single precision a
+    value at the edge may be rounded differently in a batch.
     """
     from transformers import pipeline
 
@@ -279,7 +279,7 @@ def object_detection() -> Any:
 
 
 def text_and_vision() -> dict[str, Any]:
-    """Configurations of two encoders that meet in one space."""
+    """Return configurations of two encoders with a common space."""
     text = {**SMALL, "vocab_size": len(words()), "max_position_embeddings": 64}
     return {
         "text_config": {**text, "eos_token_id": 3, "pad_token_id": 0, "bos_token_id": 2},
@@ -362,7 +362,7 @@ def mask_generation() -> Any:
     )
 
     class KeepsSome(t.SamImageProcessorPil):  # type: ignore[misc]
-        """Keeps the first masks; the library's own step drops what overlaps, by torchvision."""
+        """A processor that keeps the first masks; dropping overlaps would need torchvision."""
 
         def post_process_for_mask_generation(
             self, masks: Any, scores: Any, boxes: Any, threshold: float
@@ -551,7 +551,7 @@ def table_question_answering() -> Any:
 
 
 def table(rng: random.Random) -> dict[str, Any]:
-    """A table of words and a question about it."""
+    """Return a table of words and a question about it."""
     rows = rng.randint(1, 3)
     columns = {name: rng.choices(small_models.WORDS, k=rows) for name in ("batch", "model")}
     return {"table": columns, "query": sentence(rng, 4)}
@@ -569,7 +569,7 @@ def document_question_answering() -> Any:
 
 
 def document(rng: random.Random) -> dict[str, Any]:
-    """A question about words, and where these stand on a page."""
+    """Return a question about words with their boxes on a page."""
     count = rng.choice([3, 5])
     boxes = [[10 * i, 10, 10 * i + 9, 20] for i in range(count)]
     found = [list(pair) for pair in zip(rng.choices(small_models.WORDS, k=count), boxes)]  # noqa: B905
@@ -577,7 +577,7 @@ def document(rng: random.Random) -> dict[str, Any]:
 
 
 def language_model(vocabulary_size: int) -> dict[str, Any]:
-    """The configuration of a small Llama, which begins, ends and pads as the small tokenizer."""
+    """Return the configuration of a small Llama with the special tokens of the small tokenizer."""
     return {
         **SMALL,
         "vocab_size": vocabulary_size,
@@ -607,7 +607,7 @@ def decision() -> Any:
 
 
 def request(rng: random.Random) -> dict[str, Any]:
-    """A state, and a question about it."""
+    """Return a state and a question about it."""
     question = {"type": "noul", "instructions": sentence(rng, 4)}
     return {"state": sentence(rng), "questions": {"waits": question}}
 
@@ -671,14 +671,14 @@ def any_to_any() -> Any:
     return make("any-to-any", model, processor=processor)
 
 
-def shown(kind: str, data: bytes) -> list[dict[str, Any]]:
-    """A chat about a file."""
+def file_chat(kind: str, data: bytes) -> list[dict[str, Any]]:
+    """Return a chat about a file."""
     parts = [{"type": kind, kind: data}, {"type": "text", "text": "the queue waits"}]
     return [{"role": "user", "content": parts}]
 
 
-def told(given: list[dict[str, Any]], decode: Callable[[bytes], Any]) -> Named:
-    """The same with the file decoded."""
+def decode_chat(given: list[dict[str, Any]], decode: Callable[[bytes], Any]) -> Named:
+    """Return the arguments for a chat with its file decoded."""
     [message] = given
     [first, text] = message["content"]
     content = [{**first, first["type"]: decode(first[first["type"]])}, text]
@@ -689,46 +689,46 @@ def told(given: list[dict[str, Any]], decode: Callable[[bytes], Any]) -> Named:
 
 
 def text_example(task: str) -> Example:
-    """One of the six text tasks."""
+    """Return the example of a text task."""
     kinds = small_models.PARAMETERS[task]
     also = {"text-classification": [Form(pair)], "text-generation": [Form(chat)]}.get(task, [])
     return Example(task, lambda: text_pipeline(task), text_for(task), parameters=kinds, also=also)
 
 
 def text_pipeline(task: str) -> Any:
-    """The small model that the tests of text have, for chats too."""
+    """Return a small text pipeline with a chat template."""
     made = small_models.pipeline(task)
     made.tokenizer.chat_template = CHAT
     return made
 
 
 def pair(rng: random.Random) -> dict[str, str]:
-    """Two texts that are classified together."""
+    """Return two texts that are classified together."""
     return {"text": sentence(rng), "text_pair": sentence(rng)}
 
 
 def chat(rng: random.Random) -> list[dict[str, str]]:
-    """What somebody says."""
+    """Return a chat of one message."""
     return [{"role": "user", "content": sentence(rng)}]
 
 
 def image_example(task: str, build: Callable[[], Any], *kinds: Mapping[str, Any]) -> Example:
-    """A task that takes a picture."""
+    """Return the example of a task that takes an image."""
     return Example(task, build, picture, seen, kinds or ({},))
 
 
 def audio_example(task: str, build: Callable[[], Any], *kinds: Mapping[str, Any]) -> Example:
-    """A task that takes a recording."""
-    return Example(task, build, recording, heard, kinds or ({},), also=[Form(waves, played)])
+    """Return the example of a task that takes a recording."""
+    return Example(task, build, recording, heard, kinds or ({},), also=[Form(waves, to_array)])
 
 
 def waves(rng: random.Random) -> dict[str, Any]:
-    """A recording as numbers."""
+    """Return a recording as numbers."""
     return {"raw": heard(recording(rng, 3000)).tolist(), "sampling_rate": RATE}
 
 
-def played(given: dict[str, Any]) -> Any:
-    """Samples as pipelines take them."""
+def to_array(given: dict[str, Any]) -> Any:
+    """Return samples as pipelines take them."""
     import numpy as np
 
     return np.asarray(given["raw"], dtype="float32")
@@ -803,7 +803,9 @@ EXAMPLES = [
         lambda given: {**given, "images": seen(given["images"])},
         ({"max_new_tokens": 4, "generate_kwargs": {"do_sample": False}},),
         also=[
-            Form(lambda rng: shown("image", picture(rng)), lambda given: told(given, seen)),
+            Form(
+                lambda rng: file_chat("image", picture(rng)), lambda given: decode_chat(given, seen)
+            ),
             Form(sentence, lambda given: Named(text=given)),
         ],
     ),
@@ -814,7 +816,10 @@ EXAMPLES = [
         lambda given: {**given, "audio": heard(given["audio"])},
         ({"max_new_tokens": 4, "generate_kwargs": {"do_sample": False}},),
         also=[
-            Form(lambda rng: shown("audio", recording(rng)), lambda given: told(given, heard)),
+            Form(
+                lambda rng: file_chat("audio", recording(rng)),
+                lambda given: decode_chat(given, heard),
+            ),
             Form(sentence),
         ],
     ),

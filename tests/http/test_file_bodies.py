@@ -1,4 +1,4 @@
-"""Files over HTTP: pictures, sound and video in, pictures and sound out."""
+"""Files over HTTP: images, sound and video in requests, images and sound in answers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from notebook_serve import NotReady, Server
-from notebook_serve.http.responses import wanted_file
+from notebook_serve.http.responses import accepted_file
 
 from ..helpers.blocking_model import Gate
 from ..helpers.compare_answers import assert_same
@@ -53,13 +53,13 @@ def ask(server: Server, content: bytes, **headers: str) -> httpx.Response:
         (",;,", ""),
     ],
 )
-def test_what_accept_asks_for(accept: str, expected: str) -> None:
-    """The first that can be had; where none can, it is JSON."""
-    assert wanted_file(accept) == expected
+def test_accept_chooses_the_file(accept: str, expected: str) -> None:
+    """The first type that the server has counts, else JSON."""
+    assert accepted_file(accept) == expected
 
 
 def test_a_picture_is_answered_as_a_file(make: Make) -> None:
-    """The depth of a picture: JSON with base64 in it, or the picture itself with every header."""
+    """A depth map comes as base64 in JSON, or as a file with every header."""
     example = BY_TASK["depth-estimation"]
     server, given = make(example.pipeline()), picture(random.Random(1), 70, 40)
     expected = example.pipeline()(seen(given))
@@ -76,7 +76,7 @@ def test_a_picture_is_answered_as_a_file(make: Make) -> None:
 
 
 def test_sound_is_answered_as_a_file(make: Make) -> None:
-    """What was made of a text: JSON with base64 in it, or the WAV file itself."""
+    """Sound comes as base64 in JSON, or as a WAV file."""
     example = BY_TASK["text-to-audio"]
     server = make(example.pipeline())
     expected = example.pipeline()("the queue waits")
@@ -93,7 +93,7 @@ def test_sound_is_answered_as_a_file(make: Make) -> None:
 
 
 def test_an_answer_that_is_no_file_is_not_acceptable(make: Make) -> None:
-    """406, saying what to ask for; several answers are no single file either."""
+    """The status is 406, also for several answers, and the message says what to send."""
     server = make(lambda inputs: [{"audio": np.zeros(9), "sampling_rate": 8} for _ in inputs])
     several = httpx.post(
         server.url, json={"inputs": ["a", "b"]}, headers={"accept": "audio/wav"}, trust_env=False
@@ -103,12 +103,12 @@ def test_an_answer_that_is_no_file_is_not_acceptable(make: Make) -> None:
     for response in (several, ask(server, b"a", accept="image/png")):
         assert response.status_code == 406
         assert response.json()["type"] == "NotAcceptable"
-        assert response.json()["error"].endswith("ask for application/json")
+        assert response.json()["error"].endswith("send Accept: application/json")
 
 
 @pytest.mark.parametrize("kind", ["image/png", "application/octet-stream", "video/mp4", ""])
 def test_a_file_is_the_body_whatever_it_is_called(make: Make, kind: str) -> None:
-    """Clients call files by any of these names, and some by none."""
+    """Every usual media type, or none, is accepted for a file."""
     example = BY_TASK["image-classification"]
     server, given = make(example.pipeline()), picture(random.Random(1))
     headers = {"content_type": kind} if kind else {}
@@ -117,7 +117,7 @@ def test_a_file_is_the_body_whatever_it_is_called(make: Make, kind: str) -> None
 
 
 def test_curl_sends_a_file(make: Make, tmp_path: Path) -> None:
-    """As the README says, without a content type of its own."""
+    """The README's command works, with curl's own content type."""
     if shutil.which("curl") is None:
         pytest.skip("curl is not installed")
     example = BY_TASK["image-classification"]
@@ -140,7 +140,7 @@ def test_curl_sends_a_file(make: Make, tmp_path: Path) -> None:
     ],
 )
 def test_a_body_that_a_task_cannot_take(make: Make, task: str, kind: str, sends: str) -> None:
-    """415, saying what the task takes."""
+    """The status is 415, and the message says what the task takes."""
     server = make(BY_TASK[task].pipeline())
     response = ask(server, b"x", **({"content_type": kind} if kind else {}))
 
@@ -159,7 +159,7 @@ def test_a_body_that_a_task_cannot_take(make: Make, task: str, kind: str, sends:
     ],
 )
 def test_a_bad_file_is_refused_before_it_waits(make: Make, task: str, body: bytes) -> None:
-    """422, and the next is answered."""
+    """The status is 422, and the next request is answered."""
     server = make(BY_TASK[task].pipeline())
     response = ask(server, body)
 
@@ -170,7 +170,7 @@ def test_a_bad_file_is_refused_before_it_waits(make: Make, task: str, body: byte
 
 
 def test_a_video_is_classified(make: Make) -> None:
-    """The file of a browser or a telephone, from its bytes."""
+    """Video files as browsers and phones make them are decoded from their bytes."""
     example = BY_TASK["video-classification"]
     server, given = make(example.pipeline()), video(random.Random(3))
 
@@ -178,7 +178,7 @@ def test_a_video_is_classified(make: Make) -> None:
 
 
 def test_files_of_many_clients_at_once(make: Make) -> None:
-    """Pictures of many sizes from several threads: each gets the answer to its own."""
+    """Images of many sizes from several threads each get their own answer."""
     example = BY_TASK["image-classification"]
     server, reference = make(example.pipeline()), example.pipeline()
     rng = random.Random(5)
@@ -200,7 +200,7 @@ def test_files_of_many_clients_at_once(make: Make) -> None:
 
 
 def test_a_subclass_of_ones_own_is_called_with_files(make: Make) -> None:
-    """It goes through its own call, with pictures decoded, and says why it is not batched."""
+    """A subclass runs its own call with decoded images, and says why it is not batched."""
     from transformers import AudioClassificationPipeline, ImageClassificationPipeline
 
     class Loudest(ImageClassificationPipeline):  # type: ignore[misc]
@@ -222,12 +222,12 @@ def test_a_subclass_of_ones_own_is_called_with_files(make: Make) -> None:
     assert ask(listener, recording(random.Random(1))).json() == "busy"
     for about in (server.model, listener.model):
         assert not about.batched
-        assert "called as its user would" in about.why
+        assert "inputs run one at a time" in about.why
     assert ask(server, b"no picture").status_code == 422
 
 
 def test_the_model_says_what_it_is(make: Make) -> None:
-    """A frozen object that reads as a table; before it is loaded there is nothing to say."""
+    """`model` is a frozen object with a table; before loading it raises `NotReady`."""
     about = make(BY_TASK["table-question-answering"].pipeline()).model
     gate = Gate()
     loading = make(loader=lambda: gate(["loaded"]) and BY_TASK["decision"].pipeline())

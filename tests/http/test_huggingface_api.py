@@ -34,7 +34,7 @@ LONG = {"do_sample": False, "max_new_tokens": 60}
 
 @pytest.fixture(autouse=True)
 def online(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The client refuses even this machine's own address where the hub is said to be offline."""
+    """Unset the hub's offline mode, in which the client rejects even localhost."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
 
 
@@ -46,7 +46,7 @@ def written(pipe: Any, prompt: Any, **parameters: Any) -> str:
 
 @pytest.fixture
 def post() -> Iterator[Callable[..., httpx.Response]]:
-    """Posts to a path of a server."""
+    """Return a function that posts to a path of a server."""
     clients: list[httpx.Client] = []
 
     def post(server: Server, path: str = "/models/default", **what: Any) -> httpx.Response:
@@ -66,7 +66,7 @@ Post = Callable[..., httpx.Response]
 
 @pytest.mark.parametrize("method", METHODS, ids=str)
 def test_each_method_gives_what_the_pipeline_gives(make: Make, method: Method) -> None:
-    """The client of huggingface_hub, asking a running server, has the pipeline's own answer."""
+    """Each method of huggingface_hub's client returns the pipeline's own answer."""
     pipe = pipeline(method.task)
     server = make(pipe)
     with server.client() as client:
@@ -75,7 +75,7 @@ def test_each_method_gives_what_the_pipeline_gives(make: Make, method: Method) -
 
 
 def test_methods_can_be_awaited(make: Make) -> None:
-    """The asynchronous client has the same answers, whole and as they are written."""
+    """The asynchronous client has the same answers, whole and streamed."""
     pipe = pipeline("text-generation")
     server = make(pipe)
 
@@ -93,7 +93,7 @@ def test_methods_can_be_awaited(make: Make) -> None:
 
 
 def test_a_chat_needs_the_servers_address_only(make: Make) -> None:
-    """Where its client knows no model's name, it is answered by the first."""
+    """A chat without a model's name is answered by the first model."""
     pipe = pipeline("text-generation")
     server = make(pipe)
     with server.client(model=server.url) as client:
@@ -101,9 +101,9 @@ def test_a_chat_needs_the_servers_address_only(make: Make) -> None:
     assert made.choices[0].message.content == written(pipe, CHATTING, **GREEDY)
 
 
-def test_the_readme_names_each_method(make: Make) -> None:
-    """The table of methods is that of the tests here."""
-    text = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+def test_the_page_names_each_method(make: Make) -> None:
+    """The table of methods in the page of ``http/`` has the methods that are tested here."""
+    text = (Path(__file__).parents[2] / "notebook_serve" / "http" / "README.md").read_text("utf-8")
     rows = re.search(r"\| task \| methods of `InferenceClient`.*?\n\n", text, re.DOTALL)
     assert rows is not None
     named = set(re.findall(r"`([a-z]+(?:_[a-z]+)+)`", rows[0]))
@@ -111,7 +111,7 @@ def test_the_readme_names_each_method(make: Make) -> None:
 
 
 def test_the_helpers_of_the_client_work(make: Make, post: Post) -> None:
-    """It can be asked what is served and whether it lives, until the worker is dead."""
+    """The client's model info and health check work, until the worker is dead."""
     server = make(pipeline("fill-mask"))
     client = server.client()
     assert client.get_endpoint_info() == {
@@ -133,12 +133,12 @@ def test_the_helpers_of_the_client_work(make: Make, post: Post) -> None:
 def test_a_client_has_the_token_and_sends_no_other(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a token it gets in; without one, the user's own for the hub stays where it is."""
+    """The client sends the server's token, and never the user's token of the hub."""
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     server = make(pipeline("fill-mask"), token="s3cret")
     assert len(server.client().fill_mask("a [MASK]")) == 5
     assert server.client().health_check()
-    with pytest.raises(HfHubHTTPError, match="this server has a token"):
+    with pytest.raises(HfHubHTTPError, match="this server needs a token"):
         server.client(token="wrong").fill_mask("a [MASK]")
 
     open_to_all = make(pipeline("fill-mask"))
@@ -179,7 +179,7 @@ def test_a_client_has_the_token_and_sends_no_other(
 def test_a_list_is_answered_by_a_list(
     make: Make, post: Post, task: str, inputs: list[str], parameters: dict[str, Any], read: Any
 ) -> None:
-    """Each input has an answer of the same shape as it would have alone."""
+    """Each input of a list has the answer that it has alone."""
     pipe = pipeline(task)
     server = make(pipe)
     body = {"inputs": inputs, "parameters": parameters}
@@ -189,7 +189,7 @@ def test_a_list_is_answered_by_a_list(
 
 
 def test_a_plain_text_is_an_input_too(make: Make, post: Post) -> None:
-    """What curl -d sends is answered in the shapes of this path."""
+    """A body of ``curl -d`` is answered in the form of this route."""
     server = make(pipeline("text-classification"))
     kind = {"content-type": "application/x-www-form-urlencoded"}
     answer = post(server, content="the queue", headers=kind).json()
@@ -197,7 +197,7 @@ def test_a_plain_text_is_an_input_too(make: Make, post: Post) -> None:
 
 
 def test_a_function_is_answered_as_it_answers(make: Make, post: Post) -> None:
-    """Where there is no task there is nothing to reshape."""
+    """The answer of a function is not reshaped."""
     server = make(lambda inputs: [[item] for item in inputs])
     assert post(server, json={"inputs": 1}).json() == [1]
     assert post(server, json={"inputs": [1, 2]}).json() == [[1], [2]]
@@ -206,7 +206,7 @@ def test_a_function_is_answered_as_it_answers(make: Make, post: Post) -> None:
 
 
 def test_sound_is_a_file_unless_json_is_asked_for(make: Make, post: Post) -> None:
-    """The client's method has the bytes of a WAV file; `Accept` may ask for the samples."""
+    """The client's method gets the bytes of a WAV file; `Accept` can ask for JSON."""
     server = make(pipeline("text-to-audio"))
     sound = post(server, json={"inputs": "the queue"})
     assert sound.headers["content-type"] == "audio/wav"
@@ -218,11 +218,11 @@ def test_sound_is_a_file_unless_json_is_asked_for(make: Make, post: Post) -> Non
 
 
 def test_features_are_cut_where_it_is_asked(make: Make) -> None:
-    """A text that is too long is refused, or cut with `truncate`; the mean is one long if asked."""
+    """A too long text is rejected, or cut with `truncate`; the mean is normalised on request."""
     pipe = pipeline("feature-extraction")
     client = make(pipe).client()
     text = "the queue waits " * 40
-    with pytest.raises(HfHubHTTPError, match="the model takes 64"):
+    with pytest.raises(HfHubHTTPError, match="the model takes at most 64"):
         client.feature_extraction(text)
     assert client.feature_extraction(text, truncate=True).shape == (1, 64, 32)
     raw = client.feature_extraction("a", normalize=False)
@@ -248,7 +248,7 @@ def test_features_are_cut_where_it_is_asked(make: Make) -> None:
         (
             "text-generation",
             lambda c: c.text_generation("a", do_sample=False, temperature=0.5),
-            "'temperature' does nothing",
+            "'temperature' has no effect",
         ),
         (
             "text-generation",
@@ -286,18 +286,18 @@ def test_features_are_cut_where_it_is_asked(make: Make) -> None:
         ("feature-extraction", lambda c: c.chat_completion(CHATTING), "feature-extraction, Bert"),
     ],
 )
-def test_what_would_do_nothing_is_refused_by_name(
+def test_options_without_effect_are_rejected_by_name(
     make: Make, task: str, ask: Any, said: str
 ) -> None:
-    """The client shows the sentence that says which option it was."""
+    """The client shows the message, which names the option."""
     with pytest.raises(HfHubHTTPError) as caught:
         ask(make(pipeline(task)).client())
     assert caught.value.response.status_code == 422
     assert said in str(caught.value)
 
 
-def test_what_asks_for_nothing_is_taken(make: Make) -> None:
-    """Options at the value that means "as usual" change nothing, and sampling may be implied."""
+def test_neutral_options_are_accepted(make: Make) -> None:
+    """Options at their neutral value change nothing, and sampling may be implied."""
     pipe = pipeline("text-generation")
     server = make(pipe)
     client = server.client()
@@ -310,7 +310,7 @@ def test_what_asks_for_nothing_is_taken(make: Make) -> None:
 
 
 def test_a_model_of_another_name_is_not_there(make: Make) -> None:
-    """The error says which there are."""
+    """The error names the models of the server."""
     server = make(pipeline("fill-mask"))
     with pytest.raises(NoSuchModel, match="has no model 'other'; it has"):
         server.client("other")
@@ -325,8 +325,8 @@ def test_a_model_of_another_name_is_not_there(make: Make) -> None:
             assert ask.get(f"/models/other/{path}").status_code == 404
 
 
-def test_a_full_queue_is_told_to_a_stream_as_to_anybody(make: Make) -> None:
-    """What is refused at the door is refused with its status, not in a stream."""
+def test_a_full_queue_rejects_a_stream_with_its_status(make: Make) -> None:
+    """A stream that is rejected at once gets its status, not an event."""
     pipe = pipeline("text-generation")
     steps = Steps(pipe, free=0)
     server = make(pipe, max_queue_size=1)
@@ -345,8 +345,8 @@ def test_a_full_queue_is_told_to_a_stream_as_to_anybody(make: Make) -> None:
 # -- as it is written -----------------------------------------------------------------------
 
 
-def test_a_stream_tells_of_each_token(make: Make) -> None:
-    """Ids, texts and order are the pipeline's; the last event has the whole and why it ended."""
+def test_a_stream_has_each_token(make: Make) -> None:
+    """Ids, texts and order are the pipeline's; the last event has the text and the reason."""
     pipe = pipeline("text-generation")
     server = make(pipe)
     with server.client() as client:
@@ -367,7 +367,7 @@ def test_a_stream_tells_of_each_token(make: Make) -> None:
 
 
 def test_details_of_a_whole(make: Make) -> None:
-    """Without a stream they come at the end, with the prompt in front if asked."""
+    """Without a stream the details come with the answer, and the prompt on request."""
     pipe = pipeline("text-generation")
     client = make(pipe).client()
     made = client.text_generation("the", details=True, return_full_text=True, **GREEDY)
@@ -377,7 +377,7 @@ def test_details_of_a_whole(make: Make) -> None:
 
 
 def test_what_is_written_arrives_before_the_rest_is(make: Make) -> None:
-    """The first tokens are there while the model is still at it."""
+    """The first tokens arrive while the model still generates."""
     pipe = pipeline("text-generation")
     steps = Steps(pipe, free=3)
     server = make(pipe)
@@ -392,7 +392,7 @@ def test_what_is_written_arrives_before_the_rest_is(make: Make) -> None:
 
 
 def test_it_stops_at_a_text(make: Make, post: Post) -> None:
-    """What is written ends with the text to stop at, whole or in parts, alone or in a list."""
+    """Generation ends with a stop text, whole or in parts, alone or in a list."""
     pipe = pipeline("text-generation")
     whole = written(pipe, "the", **LONG)
     words = whole.split(" ")
@@ -414,7 +414,7 @@ def test_it_stops_at_a_text(make: Make, post: Post) -> None:
 def test_who_leaves_in_the_middle_has_nothing_more_written(
     make: Make, monkeypatch: pytest.MonkeyPatch, http: str, loop: str
 ) -> None:
-    """The model stops at the next token, the record says cancelled, and the next is answered."""
+    """Generation stops at the next token, the record says cancelled, and the next is answered."""
     web.use(monkeypatch, http, loop)
     pipe = pipeline("text-generation")
     steps = Steps(pipe, free=3)
@@ -430,8 +430,8 @@ def test_who_leaves_in_the_middle_has_nothing_more_written(
     assert left.started is not None
 
 
-def test_who_leaves_before_the_first_token_is_not_written_to(make: Make) -> None:
-    """A stream that waits in the queue leaves it."""
+def test_a_disconnect_before_the_first_token_leaves_the_queue(make: Make) -> None:
+    """A queued stream leaves the queue when its client disconnects."""
     pipe = pipeline("text-generation")
     steps = Steps(pipe, free=0)
     server = make(pipe)
@@ -451,7 +451,7 @@ def test_who_leaves_before_the_first_token_is_not_written_to(make: Make) -> None
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_time_runs_out_in_the_middle(make: Make, stream: bool) -> None:
-    """A stream ends with the error; either way nothing more is written for it."""
+    """A stream ends with the error, and generation stops."""
     pipe = pipeline("text-generation")
     steps = Steps(pipe, free=3)
     server = make(pipe, timeout=1.0)
@@ -472,7 +472,7 @@ def test_time_runs_out_in_the_middle(make: Make, stream: bool) -> None:
 
 @pytest.mark.parametrize("exposed", [True, False])
 def test_a_model_that_fails_in_the_middle_is_told_of(make: Make, exposed: bool) -> None:
-    """The stream ends with the error, in full or in general words."""
+    """The stream ends with the error, in full or hidden."""
     pipe = pipeline("text-generation")
     Steps(pipe, fails_at=4)
     server = make(pipe, expose_errors=exposed)
@@ -483,8 +483,8 @@ def test_a_model_that_fails_in_the_middle_is_told_of(make: Make, exposed: bool) 
     assert server.predict("a", **GREEDY)
 
 
-def test_a_chat_that_fails_in_the_middle_is_told_of(make: Make) -> None:
-    """By the same kind of error as a text."""
+def test_a_chat_that_fails_in_the_middle_ends_with_the_error(make: Make) -> None:
+    """A chat ends with the same kind of error as a text."""
     pipe = pipeline("text-generation")
     Steps(pipe, fails_at=4)
     with make(pipe).client() as client, pytest.raises(GenerationError, match="a failing step"):
@@ -493,7 +493,7 @@ def test_a_chat_that_fails_in_the_middle_is_told_of(make: Make) -> None:
 
 @pytest.mark.parametrize("drain", [True, False])
 def test_a_stop_in_the_middle(make: Make, drain: bool) -> None:
-    """What is under way is written to its end, or ended with what happened."""
+    """A running stream is finished when the server drains, or else ends with the error."""
     pipe = pipeline("text-generation")
     steps = Steps(pipe, free=3)
     server = make(pipe)
@@ -519,7 +519,7 @@ def test_a_stop_in_the_middle(make: Make, drain: bool) -> None:
 
 
 def test_many_at_once_each_have_their_own(make: Make) -> None:
-    """Streams and whole answers side by side are not mixed up, and each leaves one record."""
+    """Concurrent streams and whole answers stay apart, and each leaves one record."""
     pipe = pipeline("text-generation")
     server = make(pipe)
     prompts = small_models.inputs("text-generation", 24, seed=5, most=6)
@@ -544,7 +544,7 @@ KEYS = st.sampled_from(["inputs", "parameters", "stream", "normalize", "sentence
 @given(st.sampled_from(["text-generation", "feature-extraction"]), st.data())
 @settings(max_examples=100, deadline=None)
 def test_no_json_breaks_it(task: str, data: st.DataObject) -> None:
-    """Any JSON is answered, or refused as the client's fault."""
+    """Any JSON is answered, or rejected as the client's error."""
     body = data.draw(st.dictionaries(KEYS, JSON_VALUES) | JSON_VALUES)
     server = fuzzed(task)
     response = httpx.post(
@@ -557,11 +557,11 @@ def test_no_json_breaks_it(task: str, data: st.DataObject) -> None:
 
 
 def fuzzed(task: str) -> Server:
-    """One server for all examples of a task; the leak check at the test's end stops it."""
+    """Return one server for all examples of a task; the leak check at the test's end stops it."""
     running = [server for server in servers() if server.name == task]
     return running[0] if running else serve(small(task), port=0, name=task)
 
 
 def small(task: str) -> Any:
-    """A pipeline that writes little."""
+    """Return a pipeline that generates few tokens."""
     return small_models.pipeline(task, **({"max_new_tokens": 3} if "gen" in task else {}))

@@ -22,23 +22,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from notebook_serve.errors import ModelFailed
-from notebook_serve.http.json_encoding import is_bulky, plain, to_json
+from notebook_serve.http.json_encoding import is_slow_to_encode, to_json, to_plain
 
 from ..helpers.compare_answers import called
 
 
 def never(constant: str) -> Any:
-    """What strict JSON does not have."""
+    """Reject a constant that strict JSON lacks."""
     raise AssertionError(f"{constant} is no JSON")
 
 
 def loaded(value: Any) -> Any:
-    """`value` there and back, by the strict rules: UTF-8, and no NaN."""
+    """Encode `value` and parse it by the strict rules: UTF-8, and no NaN."""
     return json.loads(to_json(value).decode("utf-8"), parse_constant=never)
 
 
 def trees(leaves: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    """JSON values with these leaves."""
+    """Return a strategy for JSON values with these leaves."""
     return st.recursive(
         leaves,
         lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
@@ -53,13 +53,13 @@ scalars = st.none() | st.booleans() | numbers | st.text()
 @settings(max_examples=100, deadline=None)
 @given(trees(scalars))
 def test_plain_json_goes_there_and_back(value: Any) -> None:
-    """Values that JSON knows come back as they were, types, order and all digits included."""
+    """JSON values survive a round trip: types, order and all digits."""
     assert loaded(value) == value
     assert repr(loaded(value)) == repr(value)
 
 
 def cleaned(value: Any) -> Any:
-    """`value` with null for what is no finite number."""
+    """Return `value` with None for NaN and infinity."""
     if isinstance(value, list):
         return [cleaned(item) for item in value]
     if isinstance(value, dict):
@@ -70,7 +70,7 @@ def cleaned(value: Any) -> Any:
 @settings(max_examples=100, deadline=None)
 @given(trees(scalars | st.sampled_from([math.nan, math.inf, -math.inf])))
 def test_what_is_no_finite_number_becomes_null(value: Any) -> None:
-    """NaN and infinity are null however deep they are, and nothing else is changed by them."""
+    """NaN and infinity become null at any depth, and nothing else changes."""
     assert repr(loaded(value)) == repr(cleaned(value))
 
 
@@ -80,7 +80,7 @@ any_text = st.text(st.characters(exclude_categories=()))
 @settings(max_examples=100, deadline=None)
 @given(trees(any_text | st.just(math.nan)), any_text)
 def test_half_a_surrogate_pair_is_valid_json(value: Any, key: str) -> None:
-    """A text that has no UTF-8 form is still answered, and reads the same."""
+    """A text without a UTF-8 form is still answered, and reads the same."""
     halves = {f"{key} \udc80": ["\ud800 " + key, value]}
     read = json.loads(to_json(halves).decode("utf-8"), parse_constant=never)
 
@@ -89,7 +89,7 @@ def test_half_a_surrogate_pair_is_valid_json(value: Any, key: str) -> None:
 
 
 def test_text_is_not_escaped_without_need() -> None:
-    """Answers in any script stay readable on the wire, and without spaces."""
+    """Text in any script is not escaped, and there are no spaces."""
     assert to_json({"a": ["Straße", "東京"]}) == '{"a":["Straße","東京"]}'.encode()
 
 
@@ -124,7 +124,7 @@ def test_text_is_not_escaped_without_need() -> None:
     ids=repr,
 )
 def test_numpy_becomes_plain(value: Any, expected: Any) -> None:
-    """Scalars are numbers and arrays are lists, alone or inside of anything."""
+    """Scalars become numbers and arrays lists, alone or nested."""
     assert repr(loaded(value)) == repr(expected)
     assert repr(loaded({"a": [value, {"b": value}]})) == repr({"a": [expected, {"b": expected}]})
 
@@ -134,7 +134,7 @@ def test_numpy_becomes_plain(value: Any, expected: Any) -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "float64", "int64", "bool"])
 def test_tensors_become_plain(dtype: str) -> None:
-    """Tensors of any type are lists of numbers, and a tensor of one number is that number."""
+    """Tensors of any type become lists of numbers; a tensor of one number becomes that number."""
     import torch
 
     tensor = torch.tensor([[0, 1], [1, 0]], dtype=getattr(torch, dtype))
@@ -147,7 +147,7 @@ def test_tensors_become_plain(dtype: str) -> None:
 
 
 def test_bfloat16_has_its_own_value() -> None:
-    """A number of few bits is written as what it stands for."""
+    """A number of few bits is written with its exact value."""
     import torch
 
     assert loaded(torch.tensor([1.1, 3.0], dtype=torch.bfloat16)) == [1.1015625, 3.0]
@@ -162,7 +162,7 @@ def test_a_tensor_of_doubles_keeps_its_digits(number: float) -> None:
 
 
 def test_a_tensor_that_wants_gradients_is_written() -> None:
-    """Parameters, and what is computed from them outside of inference mode, are numbers too."""
+    """Parameters, and results computed from them with gradients, become numbers."""
     import torch
 
     weight = torch.ones(2, requires_grad=True)
@@ -174,7 +174,7 @@ def test_a_tensor_that_wants_gradients_is_written() -> None:
 
 
 def test_a_tensor_may_hold_nan() -> None:
-    """What a model could not compute is null, also in a tensor in a list."""
+    """NaN in a tensor in a list becomes null."""
     import torch
 
     tensor = torch.tensor([[1.0, math.nan], [math.inf, -math.inf]])
@@ -201,7 +201,7 @@ KEYS: dict[Any, int] = {
 
 
 def test_keys_become_strings() -> None:
-    """Keys that are numbers, texts or dates are written as JSON writes those, and none is lost."""
+    """Keys that are numbers, texts or dates are written as JSON writes those."""
     assert loaded(KEYS) == {
         "1": 1,
         "2.5": 2,
@@ -218,7 +218,7 @@ def test_keys_become_strings() -> None:
 @pytest.mark.parametrize("key", [None, True, False])
 @pytest.mark.parametrize("neighbour", [math.nan, {np.int64(1): 3}], ids=["NaN", "odd key"])
 def test_a_key_does_not_depend_on_what_is_beside_it(key: Any, neighbour: Any) -> None:
-    """The same key is spelled the same, whether or not a value nearby needs cleaning."""
+    """A key is written the same with and without a NaN nearby."""
     assert loaded({key: 1}).keys() == loaded([{key: 1}, neighbour])[0].keys()
 
 
@@ -243,7 +243,7 @@ class Shade(str, enum.Enum):
     ids=called,
 )
 def test_a_key_is_written_as_the_value_is(key: Any, text: str) -> None:
-    """Numbers of numpy are numbers, an enum its value, a date its ISO text."""
+    """A key of numpy is a number, an enum its value, a date its ISO text."""
     assert loaded({key: 1}) == {text: 1}
     assert loaded({"a": [Point({key: 1})]}) == {"a": [{"x": {text: 1}, "y": None}]}
 
@@ -257,7 +257,7 @@ def test_a_key_is_written_as_the_value_is(key: Any, text: str) -> None:
     ids=called,
 )
 def test_a_key_that_is_no_text_or_number_is_an_error(key: Any) -> None:
-    """Its repr would be no name; the sentence tells the type of the key."""
+    """The message names the type of the key."""
     for value in ({key: 1}, [{"a": Point({key: 1})}]):
         with pytest.raises(ModelFailed, match=f"a key of {type(key).__name__}"):
             to_json(value)
@@ -276,7 +276,7 @@ def test_a_key_that_is_no_text_or_number_is_an_error(key: Any) -> None:
     ids=called,
 )
 def test_two_keys_of_one_text_are_an_error(value: Any) -> None:
-    """A reader would keep one of them, and lose the other's value."""
+    """Two keys with one text are rejected, because a parser would lose one value."""
     for answer in (value, [{"a": value}], Point(value), types.MappingProxyType(value)):
         with pytest.raises(ModelFailed, match="the same text in JSON; rename one"):
             to_json(answer)
@@ -287,20 +287,20 @@ def test_two_keys_of_one_text_are_an_error(value: Any) -> None:
 
 @dataclasses.dataclass
 class Point:
-    """Something with fields."""
+    """A dataclass."""
 
     x: Any
     y: Any = None
 
 
 class Colour(enum.Enum):
-    """Something without any."""
+    """An enum."""
 
     RED = 1
 
 
 class Pair(NamedTuple):
-    """A tuple with names."""
+    """A named tuple."""
 
     a: Any
     b: Any
@@ -316,7 +316,7 @@ class Row(pydantic.BaseModel):
 
 
 class Opaque:
-    """Something that JSON cannot know."""
+    """An object without a JSON form."""
 
     def __str__(self) -> str:
         return "opaque"
@@ -372,7 +372,7 @@ SELF.append(SELF)
         (np.array([1j]), "an object of complex"),
         (np.clongdouble(1), "an object of complex"),
         (pd.Series([1], index=pd.MultiIndex.from_tuples([(1, "a")])), "a key of tuple"),
-        (pd.Series([1, 2], index=["a", "a"]), "two values of one label"),
+        (pd.Series([1, 2], index=["a", "a"]), "two values for one label"),
         (pd.DataFrame([[1]], columns=pd.MultiIndex.from_tuples([(1, "a")])), "a key of tuple"),
         ((item for item in "ab"), "an object of generator"),
         (iter([1]), "an object of list_iterator"),
@@ -386,7 +386,7 @@ SELF.append(SELF)
 )
 @pytest.mark.parametrize("around", [0, math.nan], ids=["plain", "NaN beside it"])
 def test_what_has_no_json_form_is_an_error(value: Any, said: str, around: Any) -> None:
-    """The sentence names the type; a repr with an address would be no answer."""
+    """The message names the type of the object."""
     for answer in (value, {"a": [value, around]}, [Point(value)]):
         with pytest.raises(ModelFailed, match=said):
             to_json(answer)
@@ -422,13 +422,13 @@ def test_what_has_no_json_form_is_an_error(value: Any, said: str, around: Any) -
     ids=called,
 )
 def test_tables_and_times_become_plain(value: Any, expected: Any) -> None:
-    """Rows are objects by column, also in an array with fields; times are ISO texts."""
+    """Rows become objects by column, also in an array with fields; times become ISO texts."""
     assert loaded(value) == expected
     assert loaded({"a": [value]}) == {"a": [expected]}
 
 
 def test_a_sparse_tensor_becomes_plain() -> None:
-    """A tensor is written as its numbers, however it keeps them."""
+    """A sparse tensor becomes its dense numbers."""
     import torch
 
     dense = torch.tensor([[0.0, 2.0], [0.0, 0.0]])
@@ -437,19 +437,19 @@ def test_a_sparse_tensor_becomes_plain() -> None:
 
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors", "ignore:.*quantize")
 def test_tensors_of_rare_kinds_become_plain() -> None:
-    """Nested tensors are lists of unequal length, and quantised ones the numbers meant."""
+    """Nested tensors become lists of unequal length, and quantised ones their values."""
     import torch
 
     for layout in (torch.strided, torch.jagged):
         parts = [torch.ones(1), torch.ones(2)]
         nested = torch.nested.nested_tensor(parts, layout=layout)
-        assert is_bulky(nested)
+        assert is_slow_to_encode(nested)
         assert loaded({"a": nested}) == {"a": [[1.0], [1.0, 1.0]]}
     assert loaded(torch.quantize_per_tensor(torch.ones(2), 0.5, 0, torch.quint8)) == [1.0, 1.0]
 
 
 def test_a_picture_that_has_no_png_is_an_error() -> None:
-    """Some kinds of pixels fit into no PNG; the sentence says so."""
+    """An image mode without a PNG form is named in the error."""
     image = pytest.importorskip("PIL.Image")
 
     with pytest.raises(ModelFailed, match="cannot write mode HSV as PNG"):
@@ -457,18 +457,18 @@ def test_a_picture_that_has_no_png_is_an_error() -> None:
 
 
 def test_a_set_keeps_its_members() -> None:
-    """The members are all there, in whatever order, NaN as null."""
+    """All members of a set are there, in any order, with NaN as null."""
     assert sorted(loaded({3, 1, 2})) == [1, 2, 3]
     assert sorted(loaded({1.0, math.nan}), key=str) == [1.0, None]
 
 
 def test_a_view_of_bytes_is_base64_too() -> None:
-    """A ``memoryview`` is written like the bytes that it shows."""
+    """A ``memoryview`` is written like its bytes."""
     assert loaded(memoryview(b"abc")) == "YWJj"
 
 
 def test_an_image_becomes_a_png() -> None:
-    """A picture is base64 of a PNG with the same pixels."""
+    """An image becomes base64 of a PNG with the same pixels."""
     image = pytest.importorskip("PIL.Image")
     picture = image.new("RGB", (3, 2), (255, 0, 7))
     picture.putpixel((2, 1), (1, 2, 3))
@@ -480,5 +480,5 @@ def test_an_image_becomes_a_png() -> None:
 
 
 def test_plain_leaves_nothing_that_json_does_not_know() -> None:
-    """``plain`` can be the ``default`` of a user's own ``json.dumps``."""
-    assert json.dumps({"a": np.arange(2), "b": {1}}, default=plain) == '{"a": [0, 1], "b": [1]}'
+    """`to_plain` can be the ``default`` of ``json.dumps``."""
+    assert json.dumps({"a": np.arange(2), "b": {1}}, default=to_plain) == '{"a": [0, 1], "b": [1]}'

@@ -29,7 +29,7 @@ LONG = {**PLAIN, "max_tokens": 60}
 
 @pytest.fixture
 def client_of() -> Iterator[Callable[..., Any]]:
-    """A client of the package `openai` for a server, which tries once only."""
+    """Return a function that makes a client of `openai` for a server, without retries."""
     clients: list[openai.OpenAI] = []
 
     def client_of(server: Server, **options: Any) -> openai.OpenAI:
@@ -53,7 +53,7 @@ def written(pipe: Any, prompt: Any, **parameters: Any) -> str:
 
 
 def texts_of(stream: Any) -> list[str]:
-    """The parts of a completion that is streamed."""
+    """Return the texts of a streamed completion."""
     return [choice.text for part in stream for choice in part.choices]
 
 
@@ -61,7 +61,7 @@ def texts_of(stream: Any) -> list[str]:
 
 
 def test_it_lists_what_it_serves(make: Make, client_of: ClientOf) -> None:
-    """The one model is listed, and can be looked at; another is not there."""
+    """The model is listed and described; another one is 404."""
     client = client_of(make(pipeline("fill-mask"), name="default"))
     assert [model.id for model in client.models.list()] == ["default"]
     assert client.models.retrieve("default").object == "model"
@@ -73,7 +73,7 @@ def test_it_lists_what_it_serves(make: Make, client_of: ClientOf) -> None:
 
 
 def test_an_embedding_is_the_mean_of_a_texts_tokens(make: Make, client_of: ClientOf) -> None:
-    """One long, in the texts' order, the same in numbers and in base64, alone and in a list."""
+    """Embeddings are normalised, in order, and equal as numbers, in base64, alone and in a list."""
     pipe = pipeline("feature-extraction")
     server = make(pipe)
     client = client_of(server)
@@ -96,7 +96,7 @@ def test_an_embedding_is_the_mean_of_a_texts_tokens(make: Make, client_of: Clien
 
 
 def test_a_completion_is_what_the_pipeline_writes(make: Make, client_of: ClientOf) -> None:
-    """With its prompt's tokens and its own counted, and why it ended."""
+    """The completion has the pipeline's text, the token counts and the finish reason."""
     pipe = pipeline("text-generation")
     made = client_of(make(pipe)).completions.create(prompt="the queue", **PLAIN)
     (choice,) = made.choices
@@ -108,7 +108,7 @@ def test_a_completion_is_what_the_pipeline_writes(make: Make, client_of: ClientO
 
 
 def test_a_chat_is_answered_with_its_next_message(make: Make, client_of: ClientOf) -> None:
-    """Content may be text or parts that are; the template sees roles and texts."""
+    """Content may be a text or parts of text; the template sees roles and texts."""
     pipe = pipeline("text-generation")
     client = client_of(make(pipe))
     parts = [{"type": "text", "text": "the queue "}, {"type": "text", "text": "waits"}]
@@ -128,7 +128,7 @@ def test_a_chat_is_answered_with_its_next_message(make: Make, client_of: ClientO
 
 
 def test_a_list_of_prompts_shares_batches(make: Make, client_of: ClientOf) -> None:
-    """Each prompt is an entry of the queue, and its answer that which it has alone."""
+    """Each prompt is an entry of the queue, with the answer that it has alone."""
     pipe = pipeline("text-generation")
     server = make(pipe, policy=Greedy(16))
     prompts = small_models.inputs("text-generation", 16, seed=7, most=8)
@@ -169,7 +169,7 @@ def test_several_answers_to_one_prompt(make: Make, client_of: ClientOf) -> None:
 
 
 def test_it_ends_where_the_model_ends_it(make: Make, client_of: ClientOf) -> None:
-    """With ``stop`` as the reason; the token that says so counts, and is not shown."""
+    """The finish reason is ``stop``; the end token is counted but not shown."""
     pipe = pipeline("text-generation")
     client = client_of(make(pipe))
     ended = 0
@@ -187,7 +187,7 @@ def test_it_ends_where_the_model_ends_it(make: Make, client_of: ClientOf) -> Non
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_it_stops_before_a_text(make: Make, client_of: ClientOf, stream: bool) -> None:
-    """What is shown ends before the first text to stop at, though that comes in several tokens."""
+    """The text ends before the first stop text, even if that spans several tokens."""
     pipe = pipeline("text-generation")
     whole = written(pipe, "the", max_new_tokens=60)
     stop = whole[9:15]
@@ -207,7 +207,7 @@ def test_it_stops_before_a_text(make: Make, client_of: ClientOf, stream: bool) -
 
 
 def test_a_stream_is_the_same_in_parts(make: Make, client_of: ClientOf) -> None:
-    """A completion and a chat, each ended by a reason and, if asked for, by what it took."""
+    """A streamed completion or chat ends with a reason and, on request, the usage."""
     pipe = pipeline("text-generation")
     server = make(pipe)
     client = client_of(server)
@@ -230,7 +230,7 @@ def test_a_stream_is_the_same_in_parts(make: Make, client_of: ClientOf) -> None:
 
 
 def test_the_head_of_a_stream(make: Make) -> None:
-    """It says what can be known before the end: the id, and how long the first token took."""
+    """The headers have the id and the time of the first token."""
     server = make(pipeline("text-generation"))
     body = {"prompt": "the", "stream": True, **PLAIN}
     with (
@@ -248,7 +248,7 @@ def test_the_head_of_a_stream(make: Make) -> None:
 
 
 def test_it_can_be_awaited(make: Make) -> None:
-    """The asynchronous client, too, has each part as it is written."""
+    """The asynchronous client receives each part when it is generated."""
     pipe = pipeline("text-generation")
     server = make(pipe)
 
@@ -265,7 +265,7 @@ def test_it_can_be_awaited(make: Make) -> None:
 def test_who_leaves_in_the_middle_has_nothing_more_written(
     make: Make, client_of: ClientOf, monkeypatch: pytest.MonkeyPatch, http: str, loop: str
 ) -> None:
-    """The model stops at the next token, the record says cancelled, and the next is answered."""
+    """Generation stops at the next token, the record says cancelled, and the next is answered."""
     web.use(monkeypatch, http, loop)
     pipe = pipeline("text-generation")
     steps = Steps(pipe, free=3)
@@ -279,8 +279,8 @@ def test_who_leaves_in_the_middle_has_nothing_more_written(
     assert [record.outcome for record in server.records()] == ["cancelled", "ok"]
 
 
-def test_who_leaves_a_whole_answer_has_nothing_more_written(make: Make) -> None:
-    """Without a stream, too, and a mate in the batch is written to its end."""
+def test_a_disconnect_without_a_stream_stops_generation(make: Make) -> None:
+    """Without a stream generation stops too, and another request of the batch is finished."""
     pipe = pipeline("text-generation")
     steps = Steps(pipe, free=3)
     server = make(pipe, policy=Greedy(16))
@@ -326,7 +326,7 @@ REFUSED: list[tuple[str, str, dict[str, Any], str]] = [
     ("feature-extraction", VECTOR, {"input": "a", "user": "u"}, "'user'"),
     ("feature-extraction", VECTOR, {"input": [1, 2]}, "'input' must be"),
     ("feature-extraction", VECTOR, {"input": []}, "'input' must be"),
-    ("feature-extraction", VECTOR, {"input": "a " * 99}, "the model takes 64"),
+    ("feature-extraction", VECTOR, {"input": "a " * 99}, "the model takes at most 64"),
     ("feature-extraction", TEXT, {"prompt": "a"}, "feature-extraction, BertModel writes no text"),
     ("text-generation", VECTOR, {"input": "a"}, "this model is for text-generation"),
     ("text-generation", TEXT, {"prompt": "a", "seed": 1}, "'seed'"),
@@ -335,7 +335,12 @@ REFUSED: list[tuple[str, str, dict[str, Any], str]] = [
     ("text-generation", TEXT, {"prompt": "a", "suffix": "z"}, "'suffix'"),
     ("text-generation", TEXT, {"prompt": "a", "best_of": 2}, "'best_of'"),
     ("text-generation", TEXT, {"prompt": [1, 2]}, "'prompt' must be"),
-    ("text-generation", TEXT, {"prompt": "a", "n": 2, "temperature": 0}, "all of n answers"),
+    (
+        "text-generation",
+        TEXT,
+        {"prompt": "a", "n": 2, "temperature": 0},
+        "n must be 1 with temperature 0",
+    ),
     ("text-generation", TEXT, {"prompt": "a", "n": 2, "stream": True}, "one sequence"),
     ("text-generation", TEXT, {"prompt": ["a", "b"], "stream": True}, "one prompt"),
     ("text-generation", TEXT, {"prompt": "a", "stream_options": {}}, "'stream_options' needs"),
@@ -352,22 +357,22 @@ REFUSED: list[tuple[str, str, dict[str, Any], str]] = [
         "text-generation",
         CHAT,
         {"messages": [{"role": "user", "content": "a", "name": "bob"}]},
-        "'name' is not used",
+        "role and content, not 'name'",
     ),
     (
         "text-generation",
         CHAT,
         {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]},
-        "a part of a content must be",
+        "a part of the content must be",
     ),
 ]
 
 
 @pytest.mark.parametrize(("task", "path", "body", "said"), REFUSED)
-def test_what_would_do_nothing_is_refused_by_name(
+def test_options_without_effect_are_rejected_by_name(
     make: Make, task: str, path: str, body: dict[str, Any], said: str
 ) -> None:
-    """422, in the form of this API, and nothing has run."""
+    """The status is 422, in the form of this API, and nothing has run."""
     server = make(pipeline(task))
     with server.httpx() as client:
         response = client.post(path, json={"model": "default", **body})
@@ -378,8 +383,8 @@ def test_what_would_do_nothing_is_refused_by_name(
     assert server.batches() == []
 
 
-def test_what_asks_for_nothing_is_taken(make: Make, client_of: ClientOf) -> None:
-    """Options at the value that means "as usual", as some clients always send them."""
+def test_neutral_options_are_accepted(make: Make, client_of: ClientOf) -> None:
+    """Options at their neutral value are accepted, because some clients always send them."""
     pipe = pipeline("text-generation")
     client = client_of(make(pipe))
     usual: dict[str, Any] = {"n": 1, "frequency_penalty": 0, "presence_penalty": 0.0}
@@ -394,7 +399,7 @@ def test_what_asks_for_nothing_is_taken(make: Make, client_of: ClientOf) -> None
 
 
 def test_errors_are_in_the_form_of_this_api_on_its_paths_only(make: Make) -> None:
-    """Whatever refuses a request, below ``/v1`` it says so as clients there expect it."""
+    """Every error below ``/v1`` has OpenAI's form, and no other path has it."""
     server = make(pipeline("fill-mask"), token="s3cret", max_body_size=1000)
     good = {"authorization": "Bearer s3cret"}
     asked: list[tuple[str, str, dict[str, str], bytes, int, str]] = [
@@ -418,11 +423,11 @@ def test_errors_are_in_the_form_of_this_api_on_its_paths_only(make: Make) -> Non
 
 
 def test_the_client_knows_the_errors(make: Make, client_of: ClientOf) -> None:
-    """Each becomes the exception that the client has for it, with the sentence in it."""
+    """Each error becomes the client's exception for it, with the message."""
     pipe = pipeline("text-generation")
     steps = Steps(pipe, free=0)
     server = make(pipe, max_queue_size=1, token="s3cret")
-    with pytest.raises(openai.AuthenticationError, match="has a token"):
+    with pytest.raises(openai.AuthenticationError, match="needs a token"):
         client_of(server).completions.create(prompt="a", **PLAIN)
     client = client_of(server, api_key="s3cret")
     with pytest.raises(openai.NotFoundError, match="no model 'gpt'"):
@@ -450,7 +455,7 @@ KEYS = st.sampled_from(["model", "prompt", "messages", "input", "stream", "stop"
 @given(st.sampled_from([CHAT, TEXT, VECTOR]), st.dictionaries(KEYS, JSON_VALUES) | JSON_VALUES)
 @settings(max_examples=150, deadline=None)
 def test_no_json_breaks_it(path: str, body: Any) -> None:
-    """Any JSON is answered, or refused as the client's fault."""
+    """Any JSON is answered, or rejected as the client's error."""
     if isinstance(body, dict) and len(body) % 2:
         body["model"] = "default"
     server = fuzzed()
@@ -460,7 +465,7 @@ def test_no_json_breaks_it(path: str, body: Any) -> None:
 
 
 def fuzzed() -> Server:
-    """One server for all examples; the leak check at the test's end stops it."""
+    """Return one server for all examples; the leak check at the test's end stops it."""
     running = [server for server in servers() if server.name == "fuzzed"]
     if running:
         return running[0]

@@ -1,4 +1,4 @@
-"""The OpenAPI document: that it is one, that it is complete, and that the server is as it says."""
+"""The OpenAPI document: it is valid and complete, and the server conforms to it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def echo(inputs: list[Any]) -> list[Any]:
 
 
 def document_of(server: Server, **headers: str) -> dict[str, Any]:
-    """What a server says of itself."""
+    """Return the document of a server."""
     answer = httpx.get(server.url + "/openapi.json", headers=headers)
     assert answer.status_code == 200
     found: dict[str, Any] = answer.json()
@@ -48,7 +48,7 @@ def document_of(server: Server, **headers: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("token", [None, "s3cret"])
 def test_the_document_is_valid(make: Make, token: str | None) -> None:
-    """By OpenAPI's own schema; it names the models, and the token where there is one."""
+    """The document fits OpenAPI's own schema, and names the models and the token."""
     server = make(echo, name="mine", token=token)
     server.add("other", echo)
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
@@ -62,7 +62,7 @@ def test_the_document_is_valid(make: Make, token: str | None) -> None:
 
 
 def test_every_route_is_in_it_and_no_other(make: Make) -> None:
-    """With its methods; so what is added to the server must be added to the document."""
+    """The document has every route with its methods, and no others."""
     server = make(echo)
     routes = {
         route.path: (route.methods or set()) - {"HEAD"}
@@ -79,7 +79,7 @@ def test_every_route_is_in_it_and_no_other(make: Make) -> None:
 
 
 def test_every_status_of_an_error_is_in_it() -> None:
-    """Each that can be answered over HTTP; an option that makes no sense is raised in a cell."""
+    """The document has every status of an error that HTTP clients can get."""
     kinds = {
         value
         for value in vars(errors).values()
@@ -91,13 +91,13 @@ def test_every_status_of_an_error_is_in_it() -> None:
 
 
 def test_a_failing_server_is_as_the_document_says(make: Make) -> None:
-    """/ready, /stats and /live of a server with an error, and with an open breaker."""
+    """/ready, /stats and /live conform, with an error and with an open circuit breaker."""
 
     def broken(inputs: list[Any]) -> list[Any]:
         raise KeyError("no weights")
 
     server = make(broken)
-    server._engine.breaker = CircuitBreaker(threshold=2, cool_off=60.0)
+    server._engine._admission.breaker = CircuitBreaker(threshold=2, cool_off=60.0)
     document = document_of(server)
     for _ in range(2):
         assert httpx.post(server.url, content="x").status_code == 500

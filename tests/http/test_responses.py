@@ -2,10 +2,20 @@ from __future__ import annotations
 
 import random
 import traceback
+from collections.abc import Callable
+from typing import Any
 
+import httpx
 import pytest
 
-from notebook_serve.http.responses import without_places
+from notebook_serve import Server
+from notebook_serve.http.responses import hide_paths
+
+Make = Callable[..., Server]
+
+
+def echo(inputs: list[Any]) -> list[Any]:
+    return inputs
 
 
 @pytest.mark.parametrize(
@@ -37,8 +47,8 @@ from notebook_serve.http.responses import without_places
     ],
 )
 def test_of_a_path_only_the_name_is_shown(said: str, shown: str) -> None:
-    """The folders of an absolute path, of any system, are not for clients; its name is."""
-    assert without_places(said) == shown
+    """An absolute path of any system is reduced to its file name."""
+    assert hide_paths(said) == shown
 
 
 @pytest.mark.parametrize(
@@ -47,7 +57,7 @@ def test_of_a_path_only_the_name_is_shown(said: str, shown: str) -> None:
         "",
         "a plain sentence",
         "and/or, 1/2, text/plain, image/*, */*, km/h, n/a",
-        "there is nothing at /stats; POST / asks the model",
+        "there is nothing at /stats; POST / calls the model",
         "see http://localhost:8000/docs/page?file=/a/b/c#d and https://example.org/a/b",
         "'https://example.org/a/b' <http://[::1]:80/a/b>",
         "wss://a.example/b/c, s3://bucket/a/b, hf://datasets/a/b",
@@ -61,18 +71,18 @@ def test_of_a_path_only_the_name_is_shown(said: str, shown: str) -> None:
     ],
 )
 def test_everything_else_stays(said: str) -> None:
-    """Addresses, routes, relative paths, names of models and plain slashes are no places."""
-    assert without_places(said) == said
+    """URLs, routes, relative paths, names of models and other slashes stay."""
+    assert hide_paths(said) == said
 
 
 def test_a_traceback_is_cut_out() -> None:
-    """Some exceptions quote another one's; what went wrong in the end is kept."""
+    """A quoted traceback is removed, and its last line is kept."""
     try:
         raise ValueError("no such label")
     except ValueError:
         quoted = traceback.format_exc()
 
-    said = without_places(f"RuntimeError: Caught ValueError in replica 0.\nOriginal {quoted}")
+    said = hide_paths(f"RuntimeError: Caught ValueError in replica 0.\nOriginal {quoted}")
 
     assert (
         said
@@ -88,15 +98,15 @@ def test_a_traceback_is_cut_out() -> None:
     ],
 )
 def test_a_long_message_takes_linear_time(part: str) -> None:
-    """A megabyte of anything is looked through; quadratic time would outlast the test's limit."""
+    """A megabyte of any text is fast enough; quadratic time would exceed the test's limit."""
     said = part * (1_000_000 // len(part))
 
-    assert len(without_places(said)) <= len(said) + 1
-    assert len(without_places("'" + said)) <= len(said) + 2
+    assert len(hide_paths(said)) <= len(said) + 1
+    assert len(hide_paths("'" + said)) <= len(said) + 2
 
 
 def test_no_folder_gets_through() -> None:
-    """Whatever surrounds a path in a sentence, the folder's name is not shown."""
+    """The folder's name is hidden, whatever surrounds the path."""
     seed = random.randrange(2**32)
     print(f"seed {seed}")  # noqa: T201 - to repeat a failure
     rng = random.Random(seed)
@@ -112,4 +122,23 @@ def test_no_folder_gets_through() -> None:
         words = [rng.choice(around) + rng.choice(paths) + rng.choice(around) for _ in range(4)]
         said = " ".join(words)
 
-        assert "SECRET" not in without_places(said), said
+        assert "SECRET" not in hide_paths(said), said
+
+
+def test_headers_of_every_answer(make: Make, client: httpx.Client) -> None:
+    """Every response has timing, batch size and id; a valid id of the client is repeated."""
+    server = make(echo)
+    response = client.post(server.url, json={"inputs": [1, 2, 3]}, headers={"X-Request-ID": "a-1"})
+    assert response.headers["x-request-id"] == "a-1"
+    assert int(response.headers["x-batch-size"]) == max(r.batch_size for r in server.records())
+    queue, inference = response.headers["server-timing"].split(", ")
+    assert queue.startswith("queue;dur=")
+    assert inference.startswith("inference;dur=")
+    longest = max(record.inference_time for record in server.records())
+    assert float(inference.partition("=")[2]) == pytest.approx(longest * 1000, abs=0.001)
+
+    for insane in ("", "x" * 200, "tab\there"):
+        response = client.post(server.url, content="x", headers={"X-Request-ID": insane})
+        assert len(response.headers["x-request-id"]) == 32
+    response = client.get(server.url + "/nowhere", headers={"X-Request-ID": "a-2"})
+    assert response.headers["x-request-id"] == "a-2"

@@ -12,14 +12,14 @@ import pytest
 import torch
 from PIL import Image
 
-from notebook_serve.http.json_encoding import file_of, is_bulky, to_json
-from notebook_serve.http.wav import is_sound, wav
+from notebook_serve.http.json_encoding import is_slow_to_encode, to_file, to_json
+from notebook_serve.http.wav import encode_wav, is_sound
 
 from ..helpers.compare_answers import called
 
 
 def read(data: bytes) -> tuple[int, int, int, list[int]]:
-    """Channels, rate and bytes of a sample of a WAV file, and its samples."""
+    """Return channels, rate, bytes per sample and samples of a WAV file."""
     with wave.open(io.BytesIO(data)) as file:
         found = np.frombuffer(file.readframes(file.getnframes()), "<i2").tolist()
         return file.getnchannels(), file.getframerate(), file.getsampwidth(), found
@@ -40,9 +40,9 @@ def read(data: bytes) -> tuple[int, int, int, list[int]]:
 )
 @pytest.mark.parametrize("kind", [np.float32, np.float64, torch.tensor])
 def test_samples_become_a_file(samples: Any, channels: int, expected: list[int], kind: Any) -> None:
-    """Of one channel or of several side by side; what is too loud is cut, what is no number 0."""
+    """One or several channels are written; loud samples are clipped, and NaN becomes 0."""
     array = kind(samples) if kind is torch.tensor else np.asarray(samples, dtype=kind)
-    found = read(wav({"audio": array, "sampling_rate": 16000}))
+    found = read(encode_wav({"audio": array, "sampling_rate": 16000}))
 
     assert found == (channels, 16000, 2, expected)
 
@@ -59,13 +59,13 @@ def test_samples_become_a_file(samples: Any, channels: int, expected: list[int],
     ],
     ids=called,
 )
-def test_what_sound_is(value: Any, expected: bool) -> None:
-    """Samples with a rate; anything else stays what it is."""
+def test_sound_is_samples_with_a_rate(value: Any, expected: bool) -> None:
+    """Only samples with a rate are sound."""
     assert is_sound(value) is expected
 
 
 def test_sound_in_json_is_a_file() -> None:
-    """One answer or a list of them, with the rate beside it; the answer itself is not changed."""
+    """Sound in an answer, or in a list, becomes a file beside its rate."""
     sound = {"audio": np.zeros(3), "sampling_rate": 8000}
     one, [first, second] = json.loads(to_json(sound)), json.loads(to_json([sound, {"audio": 1}]))
 
@@ -78,7 +78,7 @@ def test_sound_in_json_is_a_file() -> None:
 
 @pytest.mark.parametrize("kind", [np.asarray, torch.tensor])
 def test_masks_in_json_are_pictures(kind: Any) -> None:
-    """White where they are, black elsewhere."""
+    """Masks become images: white inside, black outside."""
     mask = [[True, False, True], [False, False, True]]
     answer = {"masks": [kind(mask)], "scores": torch.tensor([0.5])}
     found = json.loads(to_json(answer))
@@ -112,8 +112,8 @@ PICTURE = Image.new("L", (2, 2))
     ids=called,
 )
 def test_an_answer_that_is_one_file(value: Any, images: int, sounds: int) -> None:
-    """It is one if it holds one picture and no other, or is sound."""
-    picture, sound = file_of(value, "image/png"), file_of(value, "audio/wav")
+    """An answer is a file if it has exactly one image, or is sound."""
+    picture, sound = to_file(value, "image/png"), to_file(value, "audio/wav")
 
     assert (picture is not None, sound is not None) == (bool(images), bool(sounds))
     if picture:
@@ -137,6 +137,6 @@ def test_an_answer_that_is_one_file(value: Any, images: int, sounds: int) -> Non
     ],
     ids=called,
 )
-def test_what_takes_long_to_encode(value: Any, expected: bool) -> None:
-    """Pictures, sound and arrays do: that is not for the thread that answers everybody."""
-    assert is_bulky(value) is expected
+def test_files_and_arrays_are_slow_to_encode(value: Any, expected: bool) -> None:
+    """Images, sound and arrays are slow, so the event loop does not encode them."""
+    assert is_slow_to_encode(value) is expected

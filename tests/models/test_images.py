@@ -1,3 +1,5 @@
+"""Decoding of images and other files; strings are never opened."""
+
 from __future__ import annotations
 
 import base64
@@ -10,7 +12,7 @@ import pytest
 
 from notebook_serve.errors import InvalidInput
 from notebook_serve.models import images as media
-from notebook_serve.models.images import AUDIO_TASKS, IMAGE_TASKS, MIXED_TASKS, decoded
+from notebook_serve.models.images import AUDIO_TASKS, IMAGE_TASKS, MIXED_TASKS, decode_input
 
 #: strings that a pipeline for images or audio would open
 OPENABLE = [
@@ -24,7 +26,7 @@ OPENABLE = [
 
 
 def png(size: tuple[int, int] = (2, 3)) -> bytes:
-    """A small picture."""
+    """Return a small PNG file."""
     image = pytest.importorskip("PIL.Image")
     buffer = io.BytesIO()
     image.new("RGB", size, (200, 30, 4)).save(buffer, format="PNG")
@@ -32,7 +34,7 @@ def png(size: tuple[int, int] = (2, 3)) -> bytes:
 
 
 def b64(data: bytes) -> str:
-    """Bytes as JSON can have them."""
+    """Encode bytes for JSON."""
     return base64.b64encode(data).decode()
 
 
@@ -42,8 +44,8 @@ def b64(data: bytes) -> str:
 @pytest.mark.parametrize("task", ["fill-mask", "translation", "table-question-answering"])
 @pytest.mark.parametrize("value", ["/etc/passwd", b"bytes", {"a": ["b"]}, ["http://x"], 5])
 def test_a_task_of_text_has_its_input_as_it_is(task: str, value: Any) -> None:
-    """Text that looks like a path is text, where the task takes nothing else."""
-    assert decoded(task, value) is value
+    """A text that looks like a path is text if the task takes only text."""
+    assert decode_input(task, value) is value
 
 
 # -- audio --------------------------------------------------------------------------------
@@ -51,97 +53,97 @@ def test_a_task_of_text_has_its_input_as_it_is(task: str, value: Any) -> None:
 
 @pytest.mark.parametrize("task", sorted(AUDIO_TASKS))
 def test_audio_comes_as_bytes_or_base64(task: str) -> None:
-    """A body of bytes goes through, and base64 becomes the bytes, as a data URL too."""
+    """Bytes are unchanged; base64 and data URLs become bytes."""
     sound = b"RIFF\x00\xff"
 
-    assert decoded(task, sound) == sound
-    assert decoded(task, b64(sound)) == sound
-    assert decoded(task, "data:audio/wav;base64," + b64(sound)) == sound
+    assert decode_input(task, sound) == sound
+    assert decode_input(task, b64(sound)) == sound
+    assert decode_input(task, "data:audio/wav;base64," + b64(sound)) == sound
 
 
 @pytest.mark.parametrize("task", sorted(AUDIO_TASKS))
 @pytest.mark.parametrize("value", OPENABLE)
 def test_no_string_is_opened_as_audio(task: str, value: str) -> None:
-    """A path or an address is refused, alone or under any key."""
+    """A path or URL is rejected, alone or under any key."""
     with pytest.raises(InvalidInput, match="paths and URLs are never opened"):
-        decoded(task, value)
+        decode_input(task, value)
     for inside in ({"raw": value}, {"a": {"b": value}}, {"path": value, "sampling_rate": 8000}):
         with pytest.raises(InvalidInput, match="paths and URLs are never opened"):
-            decoded(task, inside)
+            decode_input(task, inside)
 
 
 @pytest.mark.parametrize("task", sorted(AUDIO_TASKS))
 def test_samples_are_audio(task: str) -> None:
-    """Numbers are no strings, and go through as they are."""
+    """Lists of numbers are unchanged."""
     samples = {"raw": [0.0, 0.5, -0.5], "sampling_rate": 16000}
 
-    assert decoded(task, samples) == samples
-    assert decoded(task, [0.0, 0.5]) == [0.0, 0.5]
+    assert decode_input(task, samples) == samples
+    assert decode_input(task, [0.0, 0.5]) == [0.0, 0.5]
 
 
 # -- images -------------------------------------------------------------------------------
 
 
 def test_images_come_as_bytes_or_base64() -> None:
-    """A body of bytes becomes an image, and so does base64, as a data URL too."""
+    """Bytes, base64 and data URLs become images."""
     data = png()
 
     for task in IMAGE_TASKS:
         for value in (data, b64(data), "data:image/png;base64," + b64(data)):
-            image = decoded(task, value)
+            image = decode_input(task, value)
             assert image.size == (2, 3)
             assert image.getpixel((1, 2)) == (200, 30, 4)
 
 
 @pytest.mark.parametrize("value", OPENABLE)
 def test_no_string_is_opened_as_an_image(value: str) -> None:
-    """A path or an address is refused, alone or under a key."""
+    """A path or URL is rejected, alone or under a key."""
     for task in IMAGE_TASKS:
         for given in ({"image": value}, {"image": {"url": value}}):
             with pytest.raises(InvalidInput, match="paths and URLs are never opened"):
-                decoded(task, given)
+                decode_input(task, given)
     pytest.importorskip("PIL.Image")
     for task in IMAGE_TASKS:
         with pytest.raises(InvalidInput):
-            decoded(task, value)
+            decode_input(task, value)
 
 
 def test_a_file_that_exists_is_not_opened(tmp_path: Path) -> None:
-    """The path of a real picture is no picture."""
+    """The path of a real image is rejected too."""
     path = tmp_path / "cat.png"
     path.write_bytes(png())
 
     with pytest.raises(InvalidInput, match="paths and URLs are never opened"):
-        decoded("image-classification", str(path))
+        decode_input("image-classification", str(path))
 
 
 @pytest.mark.parametrize("data", [b"", b"no image", b"\x89PNG\r\n\x1a\n"], ids=repr)
-def test_what_is_no_image_is_refused(data: bytes) -> None:
-    """Bytes that cannot be read as a picture are the client's fault."""
+def test_other_bytes_are_not_an_image(data: bytes) -> None:
+    """Unreadable bytes are an `InvalidInput`."""
     pytest.importorskip("PIL.Image")
 
     for value in (data, b64(data)):
-        with pytest.raises(InvalidInput, match="the input is no image that can be read"):
-            decoded("image-classification", value)
+        with pytest.raises(InvalidInput, match="the input is not a readable image"):
+            decode_input("image-classification", value)
 
 
-def test_half_an_image_is_refused() -> None:
-    """A picture that breaks off is found out here, not while the model runs."""
-    with pytest.raises(InvalidInput, match="the input is no image that can be read"):
-        decoded("object-detection", png((50, 50))[:-30])
+def test_half_an_image_is_rejected() -> None:
+    """A truncated image is rejected before the model runs."""
+    with pytest.raises(InvalidInput, match="the input is not a readable image"):
+        decode_input("object-detection", png((50, 50))[:-30])
 
 
 def test_an_image_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Told by its header: a small file of very many pixels is not even decoded."""
+    """The header decides: a small file with too many pixels is not decoded."""
     data = png((60, 50))[:-30]
     monkeypatch.setattr(media, "MOST_PIXELS", 60 * 50 - 1)
 
-    with pytest.raises(InvalidInput, match="60 x 50 pixels, and may have 2,999"):
-        decoded("image-classification", data)
+    with pytest.raises(InvalidInput, match="60 x 50 pixels, more than 2,999"):
+        decode_input("image-classification", data)
     monkeypatch.setattr(media, "MOST_PIXELS", 60 * 50)
-    with pytest.raises(InvalidInput, match="no image that can be read"):
-        decoded("image-classification", data)
-    assert decoded("image-classification", png((60, 50))).size == (60, 50)
+    with pytest.raises(InvalidInput, match="not a readable image"):
+        decode_input("image-classification", data)
+    assert decode_input("image-classification", png((60, 50))).size == (60, 50)
 
 
 @pytest.mark.parametrize(
@@ -153,65 +155,65 @@ def test_an_image_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
     ids=["eps", "svg", "xv"],
 )
-def test_formats_that_are_more_than_pictures_are_refused(data: bytes) -> None:
-    """PostScript would be run by another program; only plain formats are read."""
-    with pytest.raises(InvalidInput, match="no image that can be read"):
-        decoded("image-classification", data)
+def test_formats_with_programs_or_references_are_rejected(data: bytes) -> None:
+    """Another program would run PostScript; only plain formats are accepted."""
+    with pytest.raises(InvalidInput, match="not a readable image"):
+        decode_input("image-classification", data)
 
 
 # -- pairs, clips, decisions ----------------------------------------------------------------
 
 
 def test_a_pair_of_pictures_is_decoded() -> None:
-    """Two pictures of any form, and nothing else."""
-    first, second = decoded("keypoint-matching", [png(), b64(png((4, 5)))])
+    """A pair holds two images of any form."""
+    first, second = decode_input("keypoint-matching", [png(), b64(png((4, 5)))])
 
     assert (first.size, second.size) == ((2, 3), (4, 5))
     wrong: Any
     for wrong in ([png()], [png()] * 3, png(), {"a": png()}, "text"):
         with pytest.raises(InvalidInput, match="takes a pair of images"):
-            decoded("keypoint-matching", wrong)
+            decode_input("keypoint-matching", wrong)
     for wrong in (*OPENABLE, 5, None):
         with pytest.raises(InvalidInput):
-            decoded("keypoint-matching", [png(), wrong])
+            decode_input("keypoint-matching", [png(), wrong])
 
 
 def test_a_video_comes_as_bytes_or_base64() -> None:
-    """The file itself, which the pipeline is given in memory."""
+    """The pipeline receives the file in memory."""
     value: Any
     for value in (b"video", b64(b"video"), "data:video/mp4;base64," + b64(b"video")):
-        assert decoded("video-classification", value) == b"video"
+        assert decode_input("video-classification", value) == b"video"
     for value in (*OPENABLE, ["/etc/passwd"], {"video": "/etc/passwd"}):
         with pytest.raises(InvalidInput, match="paths and URLs are never opened"):
-            decoded("video-classification", value)
+            decode_input("video-classification", value)
 
 
 @pytest.mark.parametrize("as_text", [False, True])
 def test_a_decisions_images_are_decoded(as_text: bool) -> None:
-    """Its text is text, even where it looks like a path; its assets are base64 or refused."""
+    """Texts are unchanged even if they look like paths; assets must be base64 or bytes."""
     picture = b64(png())
     asked: Any = {
         "state": {"photo": "<a>", "path": "/etc/passwd"},
         "questions": {"q": {"type": "noul"}},
         "assets": {"<a>": {"type": "image", "format": "png", "data_base64": picture}, "b": picture},
     }
-    made = decoded("decision", json.dumps(asked) if as_text else asked)
+    made = decode_input("decision", json.dumps(asked) if as_text else asked)
 
     assert made["state"] == asked["state"]
     assert [image.size for image in made["assets"].values()] == [(2, 3), (2, 3)]
     wrong: Any
     for wrong in ({"a": "/etc/passwd"}, {"a": {"data_base64": "http://x"}}, {"a": {}}, ["x"]):
         with pytest.raises(InvalidInput):
-            decoded("decision", {**asked, "assets": wrong})
+            decode_input("decision", {**asked, "assets": wrong})
 
 
 def test_a_decision_has_no_other_keys() -> None:
-    """What is no part of a request is refused by name, and so is what is no request."""
-    with pytest.raises(InvalidInput, match="takes no 'device'"):
-        decoded("decision", {"state": "a", "questions": {}, "device": 1})
+    """Unknown keys are rejected by name, and so are values of other types."""
+    with pytest.raises(InvalidInput, match="does not take 'device'"):
+        decode_input("decision", {"state": "a", "questions": {}, "device": 1})
     for wrong in ("{", [1], 5, None, "[]"):
         with pytest.raises(InvalidInput, match=r"decision"):
-            decoded("decision", wrong)
+            decode_input("decision", wrong)
 
 
 # -- strings in lists ---------------------------------------------------------------------
@@ -223,16 +225,18 @@ def test_a_decision_has_no_other_keys() -> None:
     ids=str,
 )
 def test_no_string_in_a_list_is_opened(value: Any) -> None:
-    """A pipeline opens each string of a list that it is given, so a list may not have any."""
+    """A pipeline opens each string of a list, so a list with strings is rejected."""
     for task in IMAGE_TASKS | AUDIO_TASKS:
         with pytest.raises(InvalidInput):
-            decoded(task, value)
+            decode_input(task, value)
 
 
 def test_no_asset_of_a_decision_is_opened() -> None:
-    """The images of the ``decision`` task are opened by transformers if they are strings."""
+    """transformers would open string assets of the ``decision`` task."""
     with pytest.raises(InvalidInput):
-        decoded("decision", {"state": {"a": "<p>"}, "assets": {"<p>": "http://127.0.0.1:1/a.png"}})
+        decode_input(
+            "decision", {"state": {"a": "<p>"}, "assets": {"<p>": "http://127.0.0.1:1/a.png"}}
+        )
 
 
 # -- text and images together -------------------------------------------------------------
@@ -240,14 +244,14 @@ def test_no_asset_of_a_decision_is_opened() -> None:
 
 @pytest.mark.parametrize("task", sorted(MIXED_TASKS))
 def test_text_is_taken_under_keys_that_mean_text(task: str) -> None:
-    """Questions, texts and the words of a chat may be any string, a path included."""
+    """Questions, texts and chat messages may be any string, including paths."""
     value = [{"role": "user", "content": [{"type": "text", "text": "/etc/passwd"}]}]
 
     asked = {"question": "/etc/passwd", "word_boxes": [5]}
 
-    assert decoded(task, asked) == asked
-    assert decoded(task, value) == value
-    assert decoded(task, [{"role": "user", "content": "http://x"}]) == [
+    assert decode_input(task, asked) == asked
+    assert decode_input(task, value) == value
+    assert decode_input(task, [{"role": "user", "content": "http://x"}]) == [
         {"role": "user", "content": "http://x"}
     ]
 
@@ -255,7 +259,7 @@ def test_text_is_taken_under_keys_that_mean_text(task: str) -> None:
 @pytest.mark.parametrize("task", sorted(MIXED_TASKS))
 @pytest.mark.parametrize("key", ["url", "path", "video", "audio", "videos", "base64", "x", ""])
 def test_no_string_is_taken_under_another_key(task: str, key: str) -> None:
-    """Whatever might be opened is refused, however deep it is, and the key is named."""
+    """Strings under other keys are rejected at any depth, and the error names the key."""
     inside: list[Any] = [
         {key: "/etc/passwd"},
         {key: ["http://x"]},
@@ -264,57 +268,59 @@ def test_no_string_is_taken_under_another_key(task: str, key: str) -> None:
     ]
     for value in inside:
         with pytest.raises(InvalidInput, match=f"under {key!r}: paths and URLs are never opened"):
-            decoded(task, value)
+            decode_input(task, value)
 
 
 @pytest.mark.parametrize("task", sorted(MIXED_TASKS))
 def test_a_string_alone_is_text_only_where_the_task_reads_it_so(task: str) -> None:
-    """The tasks whose pipeline takes a plain text may have one; the others would open it."""
+    """Pipelines without plain text inputs would open the string."""
     if task in ("any-to-any", "image-text-to-text"):
-        assert decoded(task, "/etc/passwd") == "/etc/passwd"
+        assert decode_input(task, "/etc/passwd") == "/etc/passwd"
     else:
         with pytest.raises(InvalidInput, match="paths and URLs are never opened"):
-            decoded(task, "/etc/passwd")
+            decode_input(task, "/etc/passwd")
 
 
 @pytest.mark.parametrize("value", OPENABLE)
 def test_no_string_is_opened_beside_text(value: str) -> None:
-    """Under the keys for images a string is base64 or refused."""
+    """Under the keys of images a string must be base64."""
     pytest.importorskip("PIL.Image")
 
     for task in MIXED_TASKS:
         for given in ({"image": value}, {"images": [value]}, {"images": [[value]], "text": "a"}):
             with pytest.raises(InvalidInput):
-                decoded(task, given)
+                decode_input(task, given)
 
 
 def test_images_beside_text_are_decoded() -> None:
-    """Base64 and bytes under the keys for images become images, and the text stays."""
+    """Base64 and bytes under the keys of images become images; the text is unchanged."""
     data = png()
 
     for task in MIXED_TASKS:
-        made = decoded(task, {"text": "what?", "images": [b64(data), data], "image": b64(data)})
+        made = decode_input(
+            task, {"text": "what?", "images": [b64(data), data], "image": b64(data)}
+        )
         assert made["text"] == "what?"
         assert [image.size for image in [*made["images"], made["image"]]] == [(2, 3)] * 3
 
 
 def test_a_picture_in_a_chat_may_be_written_as_an_image_url() -> None:
-    """As clients of OpenAI's interface do, if the picture itself stands there."""
+    """Clients of the OpenAI API send images this way; only data URLs are accepted."""
     url = "data:image/png;base64," + b64(png())
     part: dict[str, Any]
     for source in ({"url": url}, url):
         part = {"type": "image_url", "image_url": source}
-        [message] = decoded("image-text-to-text", [{"role": "user", "content": [part]}])
+        [message] = decode_input("image-text-to-text", [{"role": "user", "content": [part]}])
         assert message["content"][0]["type"] == "image"
         assert message["content"][0]["image"].size == (2, 3)
     for value in (*OPENABLE[:-1], 5, None, {"uri": url}):
         part = {"type": "image_url", "image_url": {"url": value}}
         with pytest.raises(InvalidInput, match="URLs are never opened"):
-            decoded("image-text-to-text", [{"role": "user", "content": [part]}])
+            decode_input("image-text-to-text", [{"role": "user", "content": [part]}])
 
 
-def test_sound_beside_text_is_heard() -> None:
-    """Files and samples under the key for it, in a chat or not, where the model hears."""
+def test_sound_beside_text_is_decoded() -> None:
+    """Files and samples under the key ``audio`` are converted, in chats too."""
     wave = {"raw": [0.0, 0.5], "sampling_rate": 8000}
     heard: list[Any] = []
 
@@ -323,16 +329,16 @@ def test_sound_beside_text_is_heard() -> None:
         return "heard"
 
     for value in (b"RIFF", b64(b"RIFF"), [0.0, 0.5], wave):
-        assert decoded("any-to-any", {"text": "a", "audio": value}, sound)["audio"] == "heard"
+        assert decode_input("any-to-any", {"text": "a", "audio": value}, sound)["audio"] == "heard"
     chat = [{"role": "user", "content": [{"type": "audio", "audio": b64(b"RIFF")}]}]
-    assert decoded("any-to-any", chat, sound)[0]["content"][0]["audio"] == "heard"
-    several = decoded("any-to-any", {"text": "a", "audio": [b"1", b"2"]}, sound)
+    assert decode_input("any-to-any", chat, sound)[0]["content"][0]["audio"] == "heard"
+    several = decode_input("any-to-any", {"text": "a", "audio": [b"1", b"2"]}, sound)
     assert several["audio"] == ["heard", "heard"]
     assert heard == [b"RIFF", b"RIFF", [0.0, 0.5], wave, b"RIFF", b"1", b"2"]
     wrong: Any
     for wrong in (*OPENABLE, {"raw": "/etc/passwd", "sampling_rate": 1}, {"path": 1}):
         with pytest.raises(InvalidInput):
-            decoded("any-to-any", {"text": "a", "audio": wrong}, sound)
+            decode_input("any-to-any", {"text": "a", "audio": wrong}, sound)
 
 
 # -- keys that are none ---------------------------------------------------------------------
@@ -350,15 +356,15 @@ def test_sound_beside_text_is_heard() -> None:
     ],
 )
 def test_an_object_has_no_keys_that_the_pipeline_takes_for_options(task: str, value: Any) -> None:
-    """What goes to a processor as a keyword would get round the list of parameters."""
+    """Other keys would reach the processor and bypass the allow-list of parameters."""
     with pytest.raises(InvalidInput, match="it takes: "):
-        decoded(task, value)
+        decode_input(task, value)
 
 
 def test_objects_with_the_keys_of_their_task_pass() -> None:
-    """Chats, waves and questions in the forms that the pipelines document."""
+    """Chats, samples and questions in the documented forms are unchanged."""
     chat = [{"role": "user", "content": [{"type": "text", "text": "hello"}]}]
     wave = {"raw": [0.0, 0.5], "sampling_rate": 8000}
 
-    assert decoded("any-to-any", chat) == chat
-    assert decoded("audio-classification", wave) == wave
+    assert decode_input("any-to-any", chat) == chat
+    assert decode_input("audio-classification", wave) == wave

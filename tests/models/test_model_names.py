@@ -1,4 +1,4 @@
-"""Models by their folder or name."""
+"""Checks of task and model names."""
 
 from __future__ import annotations
 
@@ -7,11 +7,17 @@ from pathlib import Path
 import pytest
 
 from notebook_serve import OptionError
-from notebook_serve.models.model_names import DEMO, check_named, default_model, task_names
+from notebook_serve.models.model_names import (
+    DEMO,
+    check_named,
+    check_task,
+    default_model,
+    task_names,
+)
 
 
 def test_each_task_has_the_default_of_transformers_or_none() -> None:
-    """All tasks of the installed version are asked, aliases too."""
+    """All tasks of the installed version and their aliases are looked up."""
     names = {task: default_model(task) for task in task_names() if task != DEMO}
     assert names["fill-mask"] == "distilbert/distilroberta-base"
     assert names["ner"] == names["token-classification"]
@@ -20,19 +26,19 @@ def test_each_task_has_the_default_of_transformers_or_none() -> None:
 
 @pytest.mark.parametrize("name", ["bert-base-uncased", "google-bert/bert-base-uncased", "a/b.c_d"])
 def test_a_name_on_the_hub_is_taken_as_it_is(name: str) -> None:
-    """It was named, so to load it is no surprise."""
+    """The user named it, so it may be downloaded."""
     check_named("fill-mask", name)
 
 
 @pytest.mark.parametrize("name", ["./x", "../x/y", "/x", "a/b/c", "x/", "~/no-such-folder", ""])
 def test_no_other_text_is_a_name(name: str) -> None:
-    """A folder that is not there is refused, and not looked for on the hub."""
-    with pytest.raises(OptionError, match="no folder that exists, nor a name on the hub"):
+    """A folder that does not exist is rejected instead of looked up on the hub."""
+    with pytest.raises(OptionError, match="must be a folder that exists or a name on the hub"):
         check_named("fill-mask", name)
 
 
 def test_a_folder_must_have_a_model(tmp_path: Path) -> None:
-    """A folder without a configuration is none; one with it is."""
+    """A folder needs a ``config.json``."""
     with pytest.raises(OptionError, match=r"config\.json"):
         check_named("fill-mask", str(tmp_path))
     (tmp_path / "config.json").write_text("{}")
@@ -40,9 +46,31 @@ def test_a_folder_must_have_a_model(tmp_path: Path) -> None:
 
 
 def test_a_task_needs_a_model_and_the_demo_has_one() -> None:
-    """The error has what to write, in Python's form."""
-    with pytest.raises(OptionError, match="take model='distilbert/distilroberta-base'"):
+    """The error suggests a model."""
+    with pytest.raises(OptionError, match="use model='distilbert/distilroberta-base'"):
         check_named("fill-mask", None)
     check_named(DEMO, None)
-    with pytest.raises(OptionError, match="leave it out"):
+    with pytest.raises(OptionError, match="must be left out for demo"):
         check_named(DEMO, "x")
+
+
+@pytest.mark.parametrize("task", ["fill-mask", "ner", "sentiment-analysis", "demo"])
+def test_tasks_and_aliases_are_known(task: str) -> None:
+    """Aliases of transformers and ``demo`` are tasks too."""
+    check_task(task)
+    assert task in task_names()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "hint"),
+    [
+        ("fillmask", "did you mean fill-mask"),
+        ("text-clasification", "text-classification"),
+        ("qqqq", "tasks are "),
+    ],
+)
+def test_an_unknown_task_is_rejected_with_the_nearest_names(wrong: str, hint: str) -> None:
+    """The error names the value and the nearest names."""
+    with pytest.raises(OptionError, match=hint) as caught:
+        check_task(wrong)
+    assert repr(wrong) in str(caught.value)

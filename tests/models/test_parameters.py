@@ -200,12 +200,12 @@ BAD = [(task, name, v) for task, names in CASES.items() for name in names for v 
 
 
 def shown(value: Any) -> str:
-    """A value as a short test id."""
+    """Return a short test id for a value."""
     return repr(value)[:20]
 
 
 def test_every_parameter_of_every_task_is_tried() -> None:
-    """The tables of this file name just the tasks and parameters that are allowed."""
+    """The tables of this file name all allowed tasks and parameters, and no others."""
     assert {task: set(names) for task, names in CASES.items()} == {
         task: set(names) for task, names in TASKS.items()
     }
@@ -213,13 +213,13 @@ def test_every_parameter_of_every_task_is_tried() -> None:
 
 @pytest.mark.parametrize(("task", "name", "value"), GOOD, ids=shown)
 def test_a_value_within_bounds_is_taken(task: str, name: str, value: Any) -> None:
-    """The bounds themselves are within."""
+    """The bounds are inclusive."""
     Parameters(task, TASKS[task]).check({name: value})
 
 
 @pytest.mark.parametrize(("task", "name", "value"), BAD, ids=shown)
-def test_a_value_out_of_bounds_is_refused(task: str, name: str, value: Any) -> None:
-    """The client reads which parameter is wrong and what it must be."""
+def test_a_value_out_of_bounds_is_rejected(task: str, name: str, value: Any) -> None:
+    """The error names the parameter and the expectation."""
     with pytest.raises(InvalidInput, match=f"^the parameter '{name}' must be .+") as caught:
         Parameters(task, TASKS[task]).check({name: value})
     assert caught.value.status == 422
@@ -227,8 +227,8 @@ def test_a_value_out_of_bounds_is_refused(task: str, name: str, value: Any) -> N
 
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("name", ["tok_p", "__class__", "", "trust_remote_code", "device"])
-def test_an_unknown_parameter_is_refused(task: str, name: str) -> None:
-    """The client reads the task, the name that is not known, and all those that are."""
+def test_an_unknown_parameter_is_rejected(task: str, name: str) -> None:
+    """The error names the task, the unknown parameter and all known ones."""
     with pytest.raises(InvalidInput) as caught:
         Parameters(task, TASKS[task]).check({name: 1})
 
@@ -243,12 +243,12 @@ def test_an_unknown_parameter_is_refused(task: str, name: str) -> None:
 
 @pytest.mark.parametrize("task", TASKS)
 def test_no_parameters_are_right_everywhere(task: str) -> None:
-    """What is not given is not checked."""
+    """Parameters are optional."""
     Parameters(task, TASKS[task]).check({})
 
 
 def test_one_wrong_parameter_among_good_ones_is_named() -> None:
-    """The first that is wrong is named, not one that is right."""
+    """The error names the invalid parameter."""
     with pytest.raises(
         InvalidInput, match=r"^the parameter 'top_p' must be a number from 0 to 1, got 2$"
     ):
@@ -258,13 +258,13 @@ def test_one_wrong_parameter_among_good_ones_is_named() -> None:
 
 
 def test_a_task_may_take_none() -> None:
-    """A refusal says so where no parameter is allowed at all."""
+    """The error says that the task takes none."""
     with pytest.raises(InvalidInput, match="f does not take the parameter 'a'; it takes: none"):
         Parameters("f", {}).check({"a": 1})
 
 
 def test_a_required_parameter_must_be_given() -> None:
-    """Without it the task cannot run; with it, of whatever value, it is checked as any other."""
+    """A missing parameter is an error; a given one is checked like any other."""
     needs = Parameters("zero-shot", {"labels": text(), "other": text()}, ("labels",))
 
     needs.check({"labels": "a"})
@@ -275,7 +275,7 @@ def test_a_required_parameter_must_be_given() -> None:
 
 
 def test_candidate_labels_are_required_unless_the_pipeline_has_them() -> None:
-    """Every zero-shot task needs them, from the request or from its user."""
+    """Every zero-shot task needs labels, from the request or from the pipeline."""
     for task in TASKS:
         needs = task.startswith("zero-shot")
 
@@ -284,13 +284,13 @@ def test_candidate_labels_are_required_unless_the_pipeline_has_them() -> None:
 
 
 def test_a_task_that_is_not_known_takes_no_parameter() -> None:
-    """What a pipeline of somebody's own does with one, nobody has looked at."""
+    """The effects of parameters on an unknown pipeline are unknown."""
     with pytest.raises(InvalidInput, match="dance does not take the parameter 'top_k'.*: none"):
         parameters_of("dance").check({"top_k": 1})
 
 
 def test_a_task_is_known_by_its_other_names() -> None:
-    """As transformers has them."""
+    """The aliases are those of transformers."""
     from transformers.pipelines import TASK_ALIASES
 
     for alias, task in ALIASES.items():
@@ -302,7 +302,7 @@ def test_a_task_is_known_by_its_other_names() -> None:
 
 
 def pipeline_class(task: str) -> Any:
-    """The class that transformers runs `task` with."""
+    """Return the class of transformers for `task`."""
     import transformers
     from transformers.pipelines import SUPPORTED_TASKS
 
@@ -313,7 +313,7 @@ def pipeline_class(task: str) -> Any:
 
 
 def accepted(kind: Any) -> set[str]:
-    """The names that a pipeline's class looks at, or passes on to what its keywords are for."""
+    """Return the names that a pipeline class reads or passes on."""
     from transformers import GenerationConfig, PreTrainedTokenizerBase
 
     names: set[str] = set()
@@ -335,13 +335,13 @@ def accepted(kind: Any) -> set[str]:
 
 @pytest.mark.parametrize("task", TASKS)
 def test_the_pipeline_knows_what_is_allowed(task: str) -> None:
-    """No name in the table is one that the library would not understand."""
+    """Each name in the table is a parameter of the pipeline."""
     assert set(TASKS[task]) <= accepted(pipeline_class(task))
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_nothing_allowed_opens_or_loads_or_waits(task: str) -> None:
-    """Names that reach files, addresses, other code or a longer wait are in no table."""
+    """Names that open files or URLs, load code or extend time limits are in no table."""
     dangerous = {"timeout", "num_workers", "batch_size", "tokenizer", "decoder", "images"}
     dangerous |= {"lang", "tesseract_config", "generation_config", "assistant_model", "inputs"}
     dangerous |= {"image_processor_kwargs", "processor_kwargs", "preprocess_params", "parameters"}
@@ -350,7 +350,7 @@ def test_nothing_allowed_opens_or_loads_or_waits(task: str) -> None:
 
 
 def test_what_generates_is_known_to_generate() -> None:
-    """The keys of ``generate_kwargs`` are settings of the library's generation, Whisper's too."""
+    """The keys of ``generate_kwargs`` are settings of ``generate``, including Whisper's."""
     from transformers import GenerationConfig, WhisperForConditionalGeneration
 
     whisper = inspect.signature(WhisperForConditionalGeneration.generate).parameters
@@ -376,7 +376,7 @@ PARTS: list[Check] = [whole(-3, 9), number(-1.5, 2), text(3), texts(2), one_of(1
 @settings(max_examples=100, deadline=None)
 @given(anything)
 def test_checks_take_just_what_they_say(value: Any) -> None:
-    """Any value passes a check exactly if it is of the type and within the bounds."""
+    """A value passes a check exactly if it has the type and is within the bounds."""
     is_number = type(value) in (int, float)
 
     assert (whole(-3, 9)(value) == "") == (type(value) is int and -3 <= value <= 9)
@@ -399,7 +399,7 @@ def test_checks_take_just_what_they_say(value: Any) -> None:
 @settings(max_examples=100, deadline=None)
 @given(anything, st.lists(st.sampled_from(PARTS), min_size=1, max_size=3))
 def test_either_takes_what_one_of_its_checks_takes(value: Any, checks: list[Check]) -> None:
-    """One check that passes is enough, and if none does all are named."""
+    """One passing check is enough; otherwise the error names all."""
     wrong = [check(value) for check in checks]
 
     assert either(*checks)(value) == ("" if "" in wrong else " or ".join(wrong))
@@ -419,7 +419,7 @@ def test_either_takes_what_one_of_its_checks_takes(value: Any, checks: list[Chec
     ],
 )
 def test_a_check_says_what_is_wanted(check: Check, value: Any, says: str) -> None:
-    """The words follow "must be"."""
+    """The text of a check follows "must be" in an error."""
     assert check(value).startswith(says)
 
 
@@ -427,7 +427,7 @@ def test_a_check_says_what_is_wanted(check: Check, value: Any, says: str) -> Non
 
 
 def test_labels_in_one_string_are_counted_too() -> None:
-    """The pipeline splits a string at its commas, so that must not be a way to more labels."""
+    """The pipeline splits a string at commas, so the limit of labels applies to it too."""
     labels = ",".join("a" * (MOST_LABELS + 1))
 
     with pytest.raises(InvalidInput):
@@ -451,7 +451,7 @@ def test_labels_in_one_string_are_counted_too() -> None:
     ],
 )
 def test_a_template_has_plain_braces_only(template: str) -> None:
-    """A client's template is formatted: no widths of gigabytes and no attributes."""
+    """The template is passed to `str.format`: widths and attributes are rejected."""
     with pytest.raises(InvalidInput):
         Parameters("zero-shot", TASKS["zero-shot-classification"]).check(
             {"hypothesis_template": template}

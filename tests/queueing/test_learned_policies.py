@@ -21,7 +21,7 @@ from notebook_serve.queueing.learned_policies import (
     Adaptive,
     CostAware,
     cuts_around,
-    within,
+    take_within,
 )
 from notebook_serve.queueing.online_cost import OnlineCost
 from notebook_serve.queueing.policies import LengthAware, Policy
@@ -62,7 +62,7 @@ def taught(policy: Any, cost: CostModel) -> Any:
     found = policy.cost
     assert found is not None
     assert [*vars(found).values()][:4] == pytest.approx([*vars(cost).values()][:4], abs=1e-9)
-    policy._law.trusted = cost  # to the last digit
+    policy._own.trusted = cost  # to the last digit
     return policy
 
 
@@ -223,7 +223,7 @@ def test_examples_of_cuts(lengths: list[int], at: int, most: int, bounds: tuple[
     assert cuts_around(at, lengths, EASY, most) == bounds
 
 
-# -- within a budget ----------------------------------------------------------------------
+# -- take_within a budget ----------------------------------------------------------------------
 
 
 @settings(max_examples=100, deadline=None)
@@ -231,7 +231,7 @@ def test_examples_of_cuts(lengths: list[int], at: int, most: int, bounds: tuple[
 def test_within_a_budget(jobs: list[Job], place: int, budget: float, cost: CostModel) -> None:
     """The job stays, the shortest stay with it, and as many as are through in time."""
     job = jobs[place % len(jobs)]
-    kept = within(tuple(jobs), job, budget, cost)
+    kept = take_within(tuple(jobs), job, budget, cost)
     others = [other for other in kept if other is not job]
     left = sorted(other.length for other in jobs if other not in kept)
 
@@ -260,7 +260,7 @@ def test_until_it_knows_it_is_length_aware(jobs: list[Job], size: int, alike: bo
             policy.observe(batch)
         for _ in range(100 if alike else 0):
             policy.observe(BatchRecord(1, "full", (5, 5, 5), 0.0, 0.2))
-        policy._law.trusted = None
+        policy._own.trusted = None
 
         assert policy.cost is None
         assert policy.decide(as_waiting(jobs), 3.0) == LengthAware(size).decide(jobs, 3.0)
@@ -299,7 +299,7 @@ def test_it_keeps_its_limits(
 ) -> None:
     """Whatever waits and whatever it costs: one group, within the size, and never nothing."""
     policy = kind(max_batch_size=size)
-    policy._law.trusted = cost
+    policy._own.trusted = cost
     take = policy.decide(jobs, now).take
 
     assert 1 <= len(take) <= size
@@ -317,7 +317,7 @@ def test_it_decides_alike_on_a_list_and_only_looks(
 ) -> None:
     """A plain list gets the same decision as the scheduler's container, which stays as it was."""
     policy = kind(max_batch_size=size)
-    policy._law.trusted = cost
+    policy._own.trusted = cost
     waiting = as_waiting(jobs)
     decision = policy.decide(waiting, now)
 
@@ -339,7 +339,7 @@ class Counting(CostModel):
 
 def asked(policy: Learning, waiting: Sequence[Job], now: float) -> int:
     """How often a decision asks what something costs."""
-    policy._law.trusted = Counting(SMALL.fixed, SMALL.per_item, SMALL.per_token)
+    policy._own.trusted = Counting(SMALL.fixed, SMALL.per_item, SMALL.per_token)
     Counting.calls = 0
     policy.decide(waiting, now)
     return Counting.calls
@@ -468,7 +468,7 @@ def test_no_more_than_some_are_tried() -> None:
             return super().__call__(lengths) + 1.0
 
     policy = Adaptive(3.2, 1)
-    policy._law.trusted = TooLate(fixed=1.0, per_token=0.01)
+    policy._own.trusted = TooLate(fixed=1.0, per_token=0.01)
     decision = policy.decide(jobs, 2.2)
 
     assert len(calls) == TRIES
@@ -489,7 +489,7 @@ def test_nobody_is_made_late_while_somebody_can_be_in_time(
 ) -> None:
     """Where anybody can be in time, everybody in the batch is, by the law."""
     policy = Adaptive(objective, size)
-    policy._law.trusted = cost
+    policy._own.trusted = cost
     now = jobs[-1].arrived + waited
     take = policy.decide(as_waiting(jobs), now).take
     could = [job for job in jobs if now + cost.seconds(1, job.length) <= job.arrived + objective]
@@ -507,7 +507,7 @@ def test_nobody_is_made_late_while_somebody_can_be_in_time(
 def test_with_time_enough_it_decides_as_cost_aware(jobs: list[Job], size: int) -> None:
     """Only where time is short are the two different."""
     one, other = Adaptive(1000.0, size), CostAware(size)
-    one._law.trusted = other._law.trusted = EASY
+    one._own.trusted = other._own.trusted = EASY
 
     assert one.decide(jobs, 2.0) == other.decide(jobs, 2.0)
 
@@ -549,7 +549,7 @@ def test_a_copy_learns_for_itself(kind: Callable[[], Learning]) -> None:
     assert untaught is None
     assert other.cost == EASY
     assert third.cost != EASY
-    assert isinstance(other._law, OnlineCost)
+    assert isinstance(other._own, OnlineCost)
 
 
 @pytest.mark.parametrize("size", [0, -1, 1.5, True, "8", None, math.inf])
@@ -563,7 +563,7 @@ def test_a_size_that_makes_no_sense_is_refused(kind: Callable[..., Learning], si
 @pytest.mark.parametrize("objective", [0, -0.1, math.inf, math.nan, True, "0.2", None])
 def test_an_objective_that_makes_no_sense_is_refused(objective: Any) -> None:
     """It raises in the cell that gave it, and names the option and the value."""
-    with pytest.raises(OptionError, match=f"objective .* not {objective!r}"):
+    with pytest.raises(OptionError, match=f"objective.* got {objective!r}"):
         Adaptive(objective)
 
 
@@ -590,7 +590,7 @@ def test_no_job_is_lost(
     rng = random.Random(seed)
     policy = kind(max_batch_size=4)
     if warm:
-        policy._law.trusted = SMALL
+        policy._own.trusted = SMALL
     scheduler, now, number = Scheduler(policy), 0.0, 0
     left: list[int] = []
 

@@ -19,7 +19,9 @@ from hypothesis.stateful import (
 )
 
 from notebook_serve.errors import PolicyError
+from notebook_serve.queueing.cost_model import CostModel
 from notebook_serve.queueing.jobs import Batch, Decision, Job
+from notebook_serve.queueing.learned_policies import CostAware
 from notebook_serve.queueing.policies import (
     CoDel,
     Greedy,
@@ -29,7 +31,7 @@ from notebook_serve.queueing.policies import (
     ResettingWindow,
     Window,
 )
-from notebook_serve.queueing.scheduler import FALLBACK, PolicyFault, Scheduler, checked
+from notebook_serve.queueing.scheduler import FALLBACK, PolicyFault, Scheduler, check_decision
 from notebook_serve.records import BatchRecord
 
 Decide = Callable[[Sequence[Job], float], Any]
@@ -358,10 +360,10 @@ def test_checked_gives_a_good_decision_back() -> None:
     job = Job(1, 0.0)
     wait, take = Decision(wake_at=2.0), Decision((job,), reason="idle")
 
-    assert checked(wait, [job], 1.0) is wait
-    assert checked(take, [job], 1.0) == take
+    assert check_decision(wait, [job], 1.0) is wait
+    assert check_decision(take, [job], 1.0) == take
     with pytest.raises(PolicyError):
-        checked(wait, [job], 2.0)
+        check_decision(wait, [job], 2.0)
 
 
 # -- observing ----------------------------------------------------------------------------
@@ -639,3 +641,50 @@ def test_length_aware_starves_nobody(seed: int) -> None:
 
     assert scheduler.fault is None
     assert len(waits) + len(scheduler.waiting) == ids
+
+
+def test_a_late_fault_does_not_replace_a_new_policy() -> None:
+    """A policy that fails while another is being set leaves the new one in effect."""
+
+    class Slow:
+        """Fails, and is replaced meanwhile."""
+
+        def decide(self, waiting: Sequence[Job], now: float) -> Decision:
+            """Fail after another policy was set."""
+            scheduler.policy = NoBatching()
+            raise RuntimeError("too late")
+
+    faults: list[PolicyFault] = []
+    scheduler = Scheduler(Slow(), faults.append)
+    scheduler.offer(Job(1, 0.0))
+    scheduler.offer(Job(2, 0.0))
+
+    assert scheduler.poll(0.0) is not None  # no job is lost
+    assert scheduler.policy == NoBatching()
+    assert scheduler.fault is None
+    assert [str(fault.error) for fault in faults] == ["too late"]
+
+
+def test_the_queue_has_one_cost_model() -> None:
+    """Its policy decides by the model that `finish` keeps up to date, and learns none itself."""
+    policy = CostAware(8)
+    scheduler = Scheduler(policy)
+    cost = CostModel(fixed=0.01, per_token=0.001)
+    scheduler.online_cost.trusted = cost
+    scheduler.offer(Job(1, 0.0, length=3))
+    batch = scheduler.poll(0.0)
+    assert batch is not None
+    scheduler.finish(BatchRecord(1, "idle", (3,), 0.0, 0.013))
+
+    assert policy.online_cost is scheduler.online_cost
+    assert policy.cost == cost
+    assert policy._own._batches == 0
+
+
+def test_a_policy_brings_what_it_has_learned() -> None:
+    """A scheduler begins with a copy of its policy's cost model: two queues do not mix."""
+    policy = CostAware(8)
+    policy._own.trusted = CostModel(fixed=0.01)
+    one, other = Scheduler(policy), Scheduler(policy)
+    assert one.online_cost.trusted == other.online_cost.trusted == CostModel(fixed=0.01)
+    assert one.online_cost is not other.online_cost

@@ -18,7 +18,9 @@ LAW = CostModel(fixed=0.005, per_item=0.001, per_token=0.0002)
 
 def ran(backlog: WaitEstimate, lengths: Sequence[int], seconds: float) -> None:
     """Tell of a batch that took so long."""
-    backlog.learn(BatchRecord(0, "full", tuple(lengths), 0.0, seconds))
+    record = BatchRecord(0, "full", tuple(lengths), 0.0, seconds)
+    backlog.online_cost.learn(record)
+    backlog.learn(record)
 
 
 def after(batches: Iterable[Sequence[int]], law: CostModel = LAW) -> WaitEstimate:

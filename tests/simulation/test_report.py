@@ -850,7 +850,7 @@ def test_a_figure_is_drawn_where_it_is_asked_for(method: str) -> None:
 
 def test_a_report_needs_nothing_that_is_optional() -> None:
     """Neither matplotlib nor pandas nor numpy is loaded before it is asked for."""
-    code = "import sys, notebook_serve.report; print(*sys.modules)"
+    code = "import sys, notebook_serve.simulation.report; print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )

@@ -1,6 +1,6 @@
 """The course: every notebook runs from top to bottom, and its file is as a reader should find it.
 
-``python -m tests.generate.notebooks`` makes the outputs anew.
+``python -m tests.generate.course`` makes the outputs anew.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import psutil
 import pytest
 from IPython.core.inputtransformer2 import TransformerManager
 
-from ..generate.notebooks import COURSE, FOLDER, METADATA, shown
+from ..generate.course import COURSE, FOLDER, METADATA, shown
 from ..helpers.browser import a_browser  # noqa: F401 (a fixture)
 from .test_jupyterlab import Open, lab, opening  # noqa: F401 (two are fixtures)
 
@@ -91,7 +91,7 @@ def executions(request: pytest.FixtureRequest) -> Iterator[Executions]:
     """All notebooks that this session asks for, two at a time, in a process of their own."""
     asked = [item for item in request.session.items if "executions" in item.fixturenames]  # type: ignore[attr-defined]
     names = [item.callspec.params["path"].stem for item in asked]  # type: ignore[attr-defined]
-    command = [sys.executable, "-m", "tests.generate.notebooks", "--fast", *names]
+    command = [sys.executable, "-m", "tests.generate.course", "--fast", *names]
     with subprocess.Popen(command, cwd=FOLDER.parent, stdout=subprocess.PIPE, text=True) as process:
         yield Executions(process)
         if process.poll() is None:  # a test was given up

@@ -19,7 +19,7 @@ import psutil
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, ViewportSize, expect
 
-from ..generate.notebooks import FOLDER, METADATA
+from ..generate.course import FOLDER, METADATA
 from ..helpers.blocking_model import eventually
 from ..helpers.browser import a_browser  # noqa: F401 (a fixture)
 

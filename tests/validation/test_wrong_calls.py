@@ -53,7 +53,7 @@ from notebook_serve.errors import (
     NotReady,
     UnknownAttribute,
 )
-from notebook_serve.models.text import as_model
+from notebook_serve.models.factory import as_model
 from notebook_serve.queueing.policy_kinds import KINDS, as_policy, options_of
 from notebook_serve.queueing.policy_kinds import unknown_option as policy_option
 from notebook_serve.traffic import Poisson
@@ -645,9 +645,9 @@ def test_every_option_of_serve_is_told_of_when_it_is_set() -> None:
 
 def test_a_loader_that_needs_an_argument_is_refused_in_the_cell() -> None:
     """A batch function given as the loader would fail in the worker, much later."""
-    with pytest.raises(OptionError, match="a callable of no arguments that returns a model"):
+    with pytest.raises(OptionError, match="a callable without arguments that returns a model"):
         serve(loader=given(echo))
-    with pytest.raises(OptionError, match="a callable of no arguments"):
+    with pytest.raises(OptionError, match="a callable without arguments"):
         serve(loader=given(lambda device: echo))
     assert servers() == []
     assert serve(loader=given(lambda device: echo), devices=["cpu"], start=False).state == "new"
@@ -677,7 +677,7 @@ def test_the_parts_of_a_pipeline_are_refused_with_the_line_that_works(pipe: Any)
         (pipe.tokenizer, "tokenizer=tokenizer"),
         (pipe.tokenizer._tokenizer, "tokenizer=tokenizer"),
         (pipe.model.config, r"serve\(pipeline\("),
-        (type(pipe), r"write serve\(pipeline\('TASK', model=...\)\), which makes one"),
+        (type(pipe), r"write serve\(pipeline\('TASK', model=...\)\), which builds one"),
         (type(pipe.model), "is a class"),
     ]:
         with pytest.raises(OptionError, match=line):
@@ -685,7 +685,7 @@ def test_the_parts_of_a_pipeline_are_refused_with_the_line_that_works(pipe: Any)
         if not isinstance(part, type):
             with pytest.raises(OptionError, match=line):
                 each(part)
-    with pytest.raises(OptionError, match=r"takes a list already; write serve\(pipe\)"):
+    with pytest.raises(OptionError, match=r"already takes a list; write serve\(pipe\)"):
         each(pipe)
 
 
@@ -709,7 +709,7 @@ def test_objects_of_other_libraries_are_refused_with_the_line_that_works(make: M
     linear_model: Any = pytest.importorskip("sklearn.linear_model")
     estimator = linear_model.LogisticRegression()
     for thing, line in [
-        (torch.nn.Linear(2, 2), "Linear is a torch module and no pipeline; write a batch function"),
+        (torch.nn.Linear(2, 2), "Linear is a torch module, not a pipeline; write a batch function"),
         (torch.nn.Linear(2, 2).forward, "Linear is a torch module"),
         (torch.nn.Linear(2, 2).__call__, "Linear is a torch module"),
         (serve, "serve is a function of notebook_serve"),
@@ -718,10 +718,10 @@ def test_objects_of_other_libraries_are_refused_with_the_line_that_works(make: M
         (estimator, r"write serve\(model.predict\)"),
         (
             linear_model.LogisticRegression,
-            r"give an object of it: serve\(LogisticRegression\(...\)\)",
+            r"give an instance: serve\(LogisticRegression\(...\)\)",
         ),
         (np, "is a Python module"),
-        (serve(echo, start=False), "serves already"),
+        (serve(echo, start=False), "is already serving"),
         ([1], "neither a transformers pipeline nor a callable"),
     ]:
         with pytest.raises(OptionError, match=line):
@@ -746,7 +746,7 @@ def test_a_module_of_torch_that_a_loader_makes_is_refused_there() -> None:
     import torch
 
     server = serve(loader=lambda: torch.nn.Linear(2, 2), port=0, name="linear")
-    with pytest.raises(LoaderFailed, match="is a torch module and no pipeline"):
+    with pytest.raises(LoaderFailed, match="is a torch module, not a pipeline"):
         server.wait_ready(30)
     assert server.state == "failed"
 
@@ -775,13 +775,17 @@ def no_pipeline(monkeypatch: pytest.MonkeyPatch) -> None:
         ("google/bert", {}, r"serve\('TASK', model='google/bert'\)"),
         ("bert-base-uncased", {}, r"serve\(pipeline\('TASK', model='bert-base-uncased'\)\)"),
         (None, {"model": "google/bert"}, r"serve\('TASK', model='google/bert'\)"),
-        ("fill-mask", {"model": "./nowhere"}, "no folder that exists, nor a name on the hub"),
-        ("fill-mask", {"model": Path("/no/such/folder")}, "no folder that exists"),
-        ("fill-mask", {"model": ""}, "nor a name on the hub: ''"),
+        ("fill-mask", {"model": "./nowhere"}, "a folder that exists or a name on the hub"),
+        (
+            "fill-mask",
+            {"model": Path("/no/such/folder")},
+            "a folder that exists or a name on the hub",
+        ),
+        ("fill-mask", {"model": ""}, "a name on the hub, got ''"),
         ("fill-mask", {"model": echo}, r"serve\(pipeline\('fill-mask', model=model, tokenizer"),
-        ("fill-mask", {"loader": echo}, "and not both"),
+        ("fill-mask", {"loader": echo}, "either a loader, or a task"),
         (echo, {"model": echo}, "give one model"),
-        ("", {}, "is no task"),
+        ("", {}, "is not a task"),
     ],
     ids=called,
 )
@@ -830,7 +834,7 @@ def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match=r"must be a folder with a config\.json"):
         serve("fill-mask", model=tmp_path)
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(LoaderFailed, match="no pipeline for fill-mask could be made of"):
+    with pytest.raises(LoaderFailed, match="loading fill-mask from"):
         serve("fill-mask", model=tmp_path)
 
 

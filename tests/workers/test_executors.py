@@ -12,7 +12,8 @@ import torch
 import torch._dynamo.utils as dynamo
 
 from notebook_serve import OptionError, Server
-from notebook_serve.models.base import FunctionModel, Prepared
+from notebook_serve.models.base import Prepared
+from notebook_serve.models.functions.function_model import FunctionModel
 from notebook_serve.workers.executors import Executor, ThreadedModel, ThreadExecutor
 
 Make = Callable[..., Server]

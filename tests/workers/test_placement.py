@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from notebook_serve import LoaderFailed, OptionError, Server
-from notebook_serve.models.text import as_model
+from notebook_serve.models.factory import as_model
 from notebook_serve.workers.executors import ThreadExecutor
 from notebook_serve.workers.placement import MOST_WORKERS, Placement, ThreadModelFactory
 
@@ -143,7 +143,8 @@ def test_a_pipeline_is_moved_to_its_device(make: Make) -> None:
     """Move a copy; the user's own stays where it was. (The device ``meta`` holds no numbers.)"""
     pipe = small_models.pipeline("fill-mask")
     server = make(pipe, devices=["meta", "cpu"])
-    models: list[Any] = [executor._model._runner.model for executor in server._engine._executors]  # type: ignore[attr-defined]
+    executors: Any = server._engine._runner.executors
+    models = [executor._model._runner.model for executor in executors]
     assert [str(model.device) for model in models] == ["meta", "cpu"]
     assert models[1] is pipe.model
     assert "2 threads on meta, cpu" in server._repr_html_()

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from notebook_serve import ModelFailed, Server
-from notebook_serve.models.generation import Piece, Prompt, Written
+from notebook_serve.models.generation import GeneratedSequence, Piece, Prompt
 from notebook_serve.workers.pickling import dumps, loads
 from notebook_serve.workers.remote_streaming import (
     EndFlags,
@@ -131,12 +131,12 @@ def server(make: Make) -> Server:
     return server
 
 
-def generate(server: Server, prompt: Prompt) -> Written:
+def generate(server: Server, prompt: Prompt) -> GeneratedSequence:
     """Generate 40 tokens, unless the prompt is ended before."""
     settings: dict[str, Any] = {"max_new_tokens": 40, "min_new_tokens": 40, "do_sample": False}
     (future,) = server._engine.submit([prompt], settings)
     (written,) = future.result(60).value
-    assert isinstance(written, Written)
+    assert isinstance(written, GeneratedSequence)
     return written
 
 

@@ -1,7 +1,7 @@
-"""What ``GET /metrics`` answers: the statistics of every model, for Prometheus.
+"""The metrics of ``GET /metrics``: statistics of every model, for Prometheus.
 
-Needs the extra ``metrics``; so nothing imports this file but the endpoint. Nothing is counted here:
-each scrape reads the counts that the engines keep for `stats` anyway.
+Needs the extra ``metrics``, so only the route imports this module. Nothing is counted here: each
+scrape reads the counts that the engines keep for `stats`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.utils import floatToGoString
 
 from ...engine.engine import Engine
-from ...engine.registry import EngineRegistry, summary
+from ...engine.registry import EngineRegistry, summarize
 from ...queueing.histogram import Histogram
 from ...queueing.merged_stats import URGENCY
 from ...queueing.stats import Recorder
@@ -31,7 +31,7 @@ F = TypeVar("F", CounterMetricFamily, GaugeMetricFamily)
 
 PREFIX = "notebook_serve_"
 
-#: how much of a recorder is counted, by the name of its metric
+#: help text and value of each counter, by name without prefix
 COUNTERS: dict[str, tuple[str, Callable[[Recorder], float]]] = {
     "tokens": ("Tokens of the inputs that ran, without padding.", lambda r: r.tokens),
     "padded_tokens": ("Tokens computed, padding included.", lambda r: r.padded_tokens),
@@ -59,7 +59,7 @@ HISTOGRAMS: dict[str, tuple[str, Callable[[Recorder], Histogram]]] = {
 
 
 class Exposition:
-    """The metrics of a server's models, and of its process."""
+    """The metrics of a server's models and of its process, as text."""
 
     def __init__(self, engines: EngineRegistry) -> None:
         self._registry = CollectorRegistry()
@@ -67,39 +67,39 @@ class Exposition:
         ProcessCollector(registry=self._registry)
 
     def text(self, accept: str) -> tuple[bytes, str]:
-        """All metrics as text and its content type: the newest format that `accept` allows."""
+        """Return all metrics and their content type, in the newest format that `accept` allows."""
         encode, content_type = choose_encoder(accept)
         return encode(self._registry), content_type
 
 
 class Collector:
-    """Reads what the engines have counted since the start; whoever scrapes works, nobody else."""
+    """A collector that reads the engines' counts since their start, at each scrape."""
 
     def __init__(self, engines: EngineRegistry) -> None:
         self._engines = engines
 
     def collect(self) -> Iterator[Metric]:
-        """Each metric, with the values of every model."""
+        """Yield each metric, with the values of every model."""
         engines = list(self._engines.values())
         recorders = [(engine.name, engine.recorded()) for engine in engines]
         yield _requests(recorders)
         yield _batches(recorders)
-        for name, (said, count) in COUNTERS.items():
-            family = CounterMetricFamily(PREFIX + name, said, labels=["model"])
-            yield _filled(family, [(model, count(recorder)) for model, recorder in recorders])
-        for name, (said, histogram) in HISTOGRAMS.items():
-            yield _histogram(name, said, [(model, histogram(r)) for model, r in recorders])
+        for name, (text, count) in COUNTERS.items():
+            family = CounterMetricFamily(PREFIX + name, text, labels=["model"])
+            yield _fill(family, [(model, count(recorder)) for model, recorder in recorders])
+        for name, (text, histogram) in HISTOGRAMS.items():
+            yield _histogram(name, text, [(model, histogram(r)) for model, r in recorders])
         depths = [(model, recorder.depth) for model, recorder in recorders]
-        yield _gauge("queue_depth", "Requests accepted that have not started to run.", depths)
+        yield _gauge("queue_depth", "Accepted requests that have not started to run.", depths)
         limits = [(engine.name, engine.max_queue_size) for engine in engines]
-        yield _gauge("queue_limit", "Requests that may wait before more are refused.", limits)
+        yield _gauge("queue_limit", "Requests that may wait before more are rejected.", limits)
         yield _states(engines)
-        yield _about(engines)
+        yield _model_info(engines)
 
 
 def _requests(recorders: Sequence[tuple[str, Recorder]]) -> Metric:
     family = CounterMetricFamily(
-        PREFIX + "requests", "Requests by how they ended.", labels=["model", "outcome"]
+        PREFIX + "requests", "Requests by outcome.", labels=["model", "outcome"]
     )
     for model, recorder in recorders:
         for outcome in OUTCOMES:
@@ -109,7 +109,7 @@ def _requests(recorders: Sequence[tuple[str, Recorder]]) -> Metric:
 
 def _batches(recorders: Sequence[tuple[str, Recorder]]) -> Metric:
     family = CounterMetricFamily(
-        PREFIX + "batches", "Batches by why they were released.", labels=["model", "reason"]
+        PREFIX + "batches", "Batches by the reason for their release.", labels=["model", "reason"]
     )
     for model, recorder in recorders:
         for reason, count in recorder.reasons.items():
@@ -117,18 +117,18 @@ def _batches(recorders: Sequence[tuple[str, Recorder]]) -> Metric:
     return family
 
 
-def _filled(family: F, values: Sequence[tuple[str, float]]) -> F:
+def _fill(family: F, values: Sequence[tuple[str, float]]) -> F:
     for model, value in values:
         family.add_metric([model], value)
     return family
 
 
-def _gauge(name: str, said: str, values: Sequence[tuple[str, float]]) -> Metric:
-    return _filled(GaugeMetricFamily(PREFIX + name, said, labels=["model"]), values)
+def _gauge(name: str, text: str, values: Sequence[tuple[str, float]]) -> Metric:
+    return _fill(GaugeMetricFamily(PREFIX + name, text, labels=["model"]), values)
 
 
-def _histogram(name: str, said: str, values: Sequence[tuple[str, Histogram]]) -> Metric:
-    family = HistogramMetricFamily(PREFIX + name, said, labels=["model"])
+def _histogram(name: str, text: str, values: Sequence[tuple[str, Histogram]]) -> Metric:
+    family = HistogramMetricFamily(PREFIX + name, text, labels=["model"])
     for model, histogram in values:
         buckets = [(_number(bound), count) for bound, count in histogram.cumulative()]
         family.add_metric([model], buckets, histogram.sum)
@@ -141,7 +141,7 @@ def _number(bound: float) -> str:
 
 def _states(engines: Sequence[Engine]) -> Metric:
     family = GaugeMetricFamily(
-        PREFIX + "state", "1 for the state that a model is in.", labels=["model", "state"]
+        PREFIX + "state", "1 for the current state of a model, else 0.", labels=["model", "state"]
     )
     for engine in engines:
         now = engine.state
@@ -150,14 +150,16 @@ def _states(engines: Sequence[Engine]) -> Metric:
     return family
 
 
-def _about(engines: Sequence[Engine]) -> Metric:
-    family = InfoMetricFamily(PREFIX + "model", "What a model is.", labels=["model"])
+def _model_info(engines: Sequence[Engine]) -> Metric:
+    family = InfoMetricFamily(
+        PREFIX + "model", "The task, the weights and the policy of a model.", labels=["model"]
+    )
     for engine in engines:
-        said = summary(engine)
-        about = {
-            "task": said["task"] or "",
-            "loaded": said["model"] or "",
-            "policy": said["policy"],
+        facts = summarize(engine)
+        info = {
+            "task": facts["task"] or "",
+            "loaded": facts["model"] or "",
+            "policy": facts["policy"],
         }
-        family.add_metric([engine.name], about)
+        family.add_metric([engine.name], info)
     return family

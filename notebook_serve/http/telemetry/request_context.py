@@ -1,4 +1,4 @@
-"""What became of one HTTP request: noted on its way, for whoever logs or traces it."""
+"""The facts about one HTTP request that the access log and traces report."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from ...records import RequestRecord
 
-#: where it is noted in an ASGI scope
+#: keys of an ASGI scope
 REQUEST_ID = "notebook_serve.request_id"
 MODEL = "notebook_serve.model"
 RECORDS = "notebook_serve.records"
@@ -19,23 +19,23 @@ Scope = MutableMapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class RequestContext:
-    """A request and its answer. Of a list's items the times are the slowest's."""
+    """A request and its response. For a list of inputs, the times are those of the slowest."""
 
     request_id: str
     method: str
-    #: escaped as in a URL, without the query, which may hold a token
+    #: escaped as in a URL, without the query, which may contain a token
     path: str
     status: int
-    #: who asked: address and port
+    #: address and port of the client
     client: str
-    #: the model that was asked; empty where none was
+    #: the model's name; empty for a request to no model
     model: str
-    #: what became of its places in the queue
+    #: records of its inputs, one each
     records: Sequence[RequestRecord]
 
     @classmethod
     def of(cls, scope: Scope, status: int) -> RequestContext:
-        """What is noted in the `scope` of a request that was answered with `status`."""
+        """Return the context of the request with this ASGI `scope`, answered with `status`."""
         client = scope.get("client")
         return cls(
             request_id=scope.get(REQUEST_ID, ""),
@@ -49,20 +49,20 @@ class RequestContext:
 
     @property
     def queue_time(self) -> float | None:
-        """Seconds that it waited in the queue; None if it never did."""
+        """Seconds in the queue; None if it was never queued."""
         return max((record.queue_time for record in self.records), default=None)
 
     @property
     def inference_time(self) -> float | None:
-        """Seconds that its batch ran; None if it never was in the queue."""
+        """Seconds that its batch ran; None if it was never queued."""
         return max((record.inference_time for record in self.records), default=None)
 
     @property
     def batches(self) -> list[int]:
-        """The numbers of the batches that it was in."""
+        """Ids of its batches."""
         return sorted({each.batch_id for each in self.records if each.batch_id is not None})
 
     @property
     def batch_size(self) -> int | None:
-        """The size of the largest batch that it was in; None if it was in none."""
+        """Size of its largest batch; None if it was in none."""
         return max((each.batch_size for each in self.records if each.batch_size), default=None)

@@ -1,6 +1,6 @@
 """OpenTelemetry spans: one for each request, one for each batch, and links between them.
 
-Needs the extra ``tracing``; so nothing imports this file but `Server.trace`.
+Needs the extra ``tracing``, so only `Server.trace` imports this module.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from .request_context import RequestContext, Scope
 
 logger = logging.getLogger("notebook_serve")
 
-#: what the attributes begin with that are not of OpenTelemetry's conventions
+#: prefix of attributes outside OpenTelemetry's conventions
 OWN = "notebook_serve."
 
 
 class Tracing:
-    """Makes the spans of a server; those of a batch are made just before it is answered."""
+    """The spans of a server; that of a batch is made just before its requests are answered."""
 
     def __init__(self, provider: TracerProvider | None = None) -> None:
         self._tracer = trace.get_tracer("notebook_serve", tracer_provider=provider)
@@ -34,48 +34,48 @@ class Tracing:
 
     @contextmanager
     def request(self, scope: Scope) -> Iterator[Span]:
-        """The span of an HTTP request, current while it is answered; `answered` tells the rest.
+        """Start the span of an HTTP request, current within the context; see `end_request`.
 
-        Its parent is the span that the client names, by the propagators that are set (W3C's
-        ``traceparent``, unless others are).
+        Its parent is the client's span, as read by the configured propagators (by default W3C's
+        ``traceparent``).
         """
         parent = propagate.extract({_text(name): _text(value) for name, value in scope["headers"]})
         span = self._tracer.start_span(
-            scope["method"], parent, SpanKind.SERVER, attributes=_about(scope)
+            scope["method"], parent, SpanKind.SERVER, attributes=_request_attributes(scope)
         )
         with trace.use_span(span, end_on_exit=True):
             yield span
 
-    def answered(self, span: Span, scope: Scope, status: int) -> None:
-        """Say on a request's `span` what became of it."""
+    def end_request(self, span: Span, scope: Scope, status: int) -> None:
+        """Set the route, the status and the times of a request on its `span`."""
         if not span.is_recording():
             return
-        exchange = RequestContext.of(scope, status)
+        request = RequestContext.of(scope, status)
         route = getattr(scope.get("route"), "path", "")
         if route:
-            span.update_name(f"{exchange.method} {route}")
+            span.update_name(f"{request.method} {route}")
             span.set_attribute("http.route", route)
         span.set_attribute("http.response.status_code", status)
-        _set(span, "request.id", exchange.request_id or None)
-        _set(span, "model", exchange.model or None)
-        _set(span, "queue.seconds", exchange.queue_time)
-        _set(span, "inference.seconds", exchange.inference_time)
+        _set(span, "request.id", request.request_id or None)
+        _set(span, "model", request.model or None)
+        _set(span, "queue.seconds", request.queue_time)
+        _set(span, "inference.seconds", request.inference_time)
         if status >= 500:
             span.set_attribute("error.type", str(status))
             span.set_status(Status(StatusCode.ERROR))
 
     @contextmanager
     def call(self, name: str, model: str) -> Iterator[None]:
-        """The span of a call that comes without HTTP, within the caller's own if it has one."""
+        """Start the span of a call without HTTP, as a child of the caller's current span."""
         with self._tracer.start_as_current_span(name, attributes={OWN + "model": model}):
             yield
 
     @contextmanager
     def lasting(self, name: str, model: str) -> Iterator[AbstractContextManager[Span]]:
-        """The span of a call that goes on between two steps of its caller.
+        """Start the span of a call that lasts over several steps of its caller.
 
-        It is current only where the context manager that this one gives is entered, so that what
-        the caller does between the steps is not taken for a part of it.
+        The span is current only within the context manager that this one yields. So the caller's
+        own work between the steps does not become a part of it.
         """
         span = self._tracer.start_span(name, attributes={OWN + "model": model})
         try:
@@ -84,28 +84,28 @@ class Tracing:
             span.end()
 
     def current(self) -> Span:
-        """The span that a request has on its way into the queue."""
+        """Return the current span, which becomes that of a submitted request."""
         return trace.get_current_span()
 
     # -- batches ------------------------------------------------------------------------
 
     def batch(self, model: str, record: BatchRecord, requests: Sequence[Any]) -> None:
-        """Make the span of a batch that ran, and link it with those of its `requests`.
+        """Make the span of a batch and link it with the spans of its `requests`.
 
-        Each is linked to the batch and has an event at the time that the batch began. Where none
-        is sampled there is no span. Never raises: answers wait for it.
+        Each request gets a link to the batch, and an event at the batch's start. If no request is
+        sampled, there is no span. Never raises, because the answers wait for it.
         """
         try:
-            # The items of a list are of one request, and have one span.
+            # The inputs of a list belong to one request, so they share a span.
             spans = {id(span): span for span in requests if span is not None}.values()
             recorded = [span for span in spans if span.is_recording()]
             if recorded:
-                self._batch(model, record, recorded)
+                self._make_batch_span(model, record, recorded)
         except Exception:
-            logger.exception("%s: no span could be made of batch %d", model, record.id)
+            logger.exception("%s: cannot make the span of batch %d", model, record.id)
 
-    def _batch(self, model: str, record: BatchRecord, requests: Sequence[Span]) -> None:
-        about: dict[str, str | int | float] = {
+    def _make_batch_span(self, model: str, record: BatchRecord, requests: Sequence[Span]) -> None:
+        attributes: dict[str, str | int | float] = {
             OWN + "model": model,
             OWN + "batch.id": record.id,
             OWN + "batch.size": record.size,
@@ -114,33 +114,33 @@ class Tracing:
             OWN + "batch.waiting": record.waiting,
             OWN + "batch.retries": record.retries,
         }
-        began = _since_1970(record.started)
+        start = _unix_nanoseconds(record.started)
         span = self._tracer.start_span(
             f"batch {model}",
-            Context(),  # of many requests, so the child of none
-            attributes=about,
+            Context(),  # no parent, because a batch has many requests
+            attributes=attributes,
             links=[Link(request.get_span_context()) for request in requests],
-            start_time=began,
+            start_time=start,
         )
-        span.end(_since_1970(record.started + record.seconds))
-        of_this = {OWN + "batch.id": record.id, OWN + "batch.size": record.size}
+        span.end(_unix_nanoseconds(record.started + record.seconds))
+        batch = {OWN + "batch.id": record.id, OWN + "batch.size": record.size}
         for request in requests:
-            request.add_link(span.get_span_context(), of_this)
-            request.add_event("batch started", of_this, began)
+            request.add_link(span.get_span_context(), batch)
+            request.add_event("batch started", batch, start)
 
 
-def _about(scope: Scope) -> dict[str, str]:
-    about = {
+def _request_attributes(scope: Scope) -> dict[str, str]:
+    attributes = {
         "http.request.method": scope["method"],
         "url.scheme": scope["scheme"],
         "url.path": scope["path"],
         "network.protocol.version": scope["http_version"],
     }
     if scope.get("client"):
-        about["client.address"] = scope["client"][0]
+        attributes["client.address"] = scope["client"][0]
     if scope.get("server"):
-        about["server.address"] = scope["server"][0]
-    return about
+        attributes["server.address"] = scope["server"][0]
+    return attributes
 
 
 def _set(span: Span, name: str, value: str | float | None) -> None:
@@ -152,6 +152,6 @@ def _text(value: bytes) -> str:
     return value.decode("latin-1")
 
 
-def _since_1970(moment: float) -> int:
-    """A time of the monotonic clock as OpenTelemetry wants it, in nanoseconds."""
+def _unix_nanoseconds(moment: float) -> int:
+    """Convert a time of the monotonic clock to nanoseconds since 1970."""
     return time.time_ns() - int((time.monotonic() - moment) * 1e9)

@@ -1,1 +1,1 @@
-"""Sockets, uvicorn in its own thread, and disconnects of clients."""
+"""The listening socket, uvicorn in its own thread, and client disconnects."""

@@ -1,70 +1,69 @@
-"""Departures: a client that goes before it has its answer, and who wants to know of it."""
+"""Client disconnects: cancel the wait for an answer when its client has closed the connection."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
-#: where in the state of a request's scope the departure of its connection is
-DEPARTURE = "notebook_serve.departure"
-#: seconds after which a client is listened for where the connection itself does not tell; most
-#: answers are there before that pays
-UNWATCHED = 0.01
+#: key of the connection's `DisconnectSignal` in the ``state`` of a request's scope
+DISCONNECT = "notebook_serve.disconnect"
+#: seconds before `ReceivedDisconnect` starts a task; most answers come sooner
+RECEIVE_DELAY = 0.01
 
 
 class DisconnectSignal:
-    """That of one connection, as its protocol tells it: no task waits for it.
+    """The disconnect of one connection, reported by its protocol without a task.
 
-    `listen` is called for everyone who waits, so that the connection is read from.
+    `listen` is called for each watched future, so that the connection is read meanwhile.
     """
 
     def __init__(self, listen: Callable[[], None]) -> None:
-        self.gone = False
+        self.disconnected = False
         self._listen = listen
-        self._waiting: set[asyncio.Future[Any]] = set()
+        self._watched: set[asyncio.Future[Any]] = set()
 
     def watch(self, future: asyncio.Future[Any]) -> None:
-        """Cancel `future` when the client goes."""
-        self._waiting.add(future)
-        if self.gone:
+        """Cancel `future` when the client disconnects."""
+        self._watched.add(future)
+        if self.disconnected:
             future.cancel()
         else:
             self._listen()
 
     def unwatch(self, future: asyncio.Future[Any]) -> None:
-        """Leave `future` alone."""
-        self._waiting.discard(future)
+        """Stop watching `future`."""
+        self._watched.discard(future)
 
-    def left(self) -> None:
-        """The connection is lost."""
-        self.gone = True
-        for future in self._waiting:
+    def disconnect(self) -> None:
+        """Cancel all watched futures: the connection is lost."""
+        self.disconnected = True
+        for future in self._watched:
             future.cancel()
 
 
-class ReceivedDeparture:
-    """That of one request, under a server that tells it only to those who ask."""
+class ReceivedDisconnect:
+    """The disconnect of one request, under a server that reports it only through ``receive``."""
 
     def __init__(self, request: Request) -> None:
-        self.gone = False
+        self.disconnected = False
         self._request = request
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
 
     def watch(self, future: asyncio.Future[Any]) -> None:
-        """Cancel `future` when the client goes."""
+        """Cancel `future` when the client disconnects."""
         loop = asyncio.get_running_loop()
 
         def listen() -> None:
             self._task = loop.create_task(self._receive(future))
 
-        self._timer = loop.call_later(UNWATCHED, listen)
+        self._timer = loop.call_later(RECEIVE_DELAY, listen)
 
     def unwatch(self, future: asyncio.Future[Any]) -> None:
-        """Leave `future` alone."""
+        """Stop watching `future`."""
         if self._timer is not None:
             self._timer.cancel()
         if self._task is not None:
@@ -73,12 +72,24 @@ class ReceivedDeparture:
     async def _receive(self, future: asyncio.Future[Any]) -> None:
         while (await self._request.receive())["type"] != "http.disconnect":
             pass
-        self.gone = True
+        self.disconnected = True
         future.cancel()
 
 
-def departure_of(request: Request) -> DisconnectSignal | ReceivedDeparture:
-    """How to learn that the client of `request` goes."""
-    state: Mapping[str, Any] = request.scope.get("state") or {}
-    known = state.get(DEPARTURE)
-    return known if isinstance(known, DisconnectSignal) else ReceivedDeparture(request)
+async def wait_while_connected(request: Request, future: asyncio.Future[Any]) -> Any:
+    """Return the result of `future`.
+
+    Raises `ClientDisconnect`, and cancels `future`, if the client of `request` disconnects.
+    """
+    signal = (request.scope.get("state") or {}).get(DISCONNECT)
+    if not isinstance(signal, DisconnectSignal):
+        signal = ReceivedDisconnect(request)
+    signal.watch(future)
+    try:
+        return await future
+    except asyncio.CancelledError:
+        if signal.disconnected:
+            raise ClientDisconnect from None
+        raise  # the handler itself was cancelled
+    finally:
+        signal.unwatch(future)

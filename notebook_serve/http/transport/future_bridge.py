@@ -1,4 +1,4 @@
-"""A mailbox: answers from other threads, brought to an event loop many at a time."""
+"""A bridge that brings results from other threads to an event loop, many at a time."""
 
 from __future__ import annotations
 
@@ -13,48 +13,46 @@ T = TypeVar("T")
 
 
 class FutureBridge:
-    """Makes futures of threads awaitable on one event loop.
+    """A bridge that makes `concurrent.futures.Future` objects awaitable on one event loop.
 
-    `asyncio.wrap_future` wakes the loop for each; a batch is answered all at once, so here all
-    that has come is taken out when the loop wakes. Made and used on the loop's own thread.
+    `asyncio.wrap_future` wakes the loop once for each future. The bridge wakes it once for all
+    results that have arrived, because the requests of a batch are answered together. Create and use
+    it on the loop's own thread.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
-        self._letters: deque[tuple[asyncio.Future[Any], Future[Any]]] = deque()
-        #: whether the loop has been told and has not looked yet
-        self._told = False
+        self._done: deque[tuple[asyncio.Future[Any], Future[Any]]] = deque()
+        #: True while a call of `_deliver` is scheduled
+        self._scheduled = False
 
-    def expect(self, theirs: Future[T]) -> asyncio.Future[T]:
-        """A future of the loop that gets what `theirs` gets; to cancel it cancels both."""
-        ours: asyncio.Future[T] = self.loop.create_future()
-        theirs.add_done_callback(partial(self._put, ours))
-        ours.add_done_callback(partial(_cancel, theirs))
-        return ours
+    def wrap(self, source: Future[T]) -> asyncio.Future[T]:
+        """Return a future of the loop that gets the result of `source`.
 
-    def _put(self, ours: asyncio.Future[T], theirs: Future[T]) -> None:
-        """On any thread: `theirs` is done."""
-        self._letters.append((ours, theirs))
-        # After the append: whoever finds that the loop was told knows that it will see this too.
-        if not self._told:
-            self._told = True
-            with contextlib.suppress(RuntimeError):  # the loop is closed; nobody waits
-                self.loop.call_soon_threadsafe(self._empty)
+        Cancelling `source` cancels it, but not the reverse: the caller cancels both.
+        """
+        target: asyncio.Future[T] = self.loop.create_future()
+        source.add_done_callback(partial(self._put, target))
+        return target
 
-    def _empty(self) -> None:
-        self._told = False
-        while self._letters:
-            ours, theirs = self._letters.popleft()
-            if ours.done():
+    def _put(self, target: asyncio.Future[T], source: Future[T]) -> None:
+        """Note, on any thread, that `source` is done."""
+        self._done.append((target, source))
+        # After the append: if `_deliver` is scheduled, it will see this future too.
+        if not self._scheduled:
+            self._scheduled = True
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                self.loop.call_soon_threadsafe(self._deliver)
+
+    def _deliver(self) -> None:
+        self._scheduled = False
+        while self._done:
+            target, source = self._done.popleft()
+            if target.done():
                 continue
-            if theirs.cancelled():
-                ours.cancel()
-            elif (error := theirs.exception()) is not None:
-                ours.set_exception(error)
+            if source.cancelled():
+                target.cancel()
+            elif (error := source.exception()) is not None:
+                target.set_exception(error)
             else:
-                ours.set_result(theirs.result())
-
-
-def _cancel(theirs: Future[T], ours: asyncio.Future[T]) -> None:
-    if ours.cancelled():
-        theirs.cancel()
+                target.set_result(source.result())

@@ -1,1 +1,1 @@
-"""Functions as models: checks of a function, of what it returns, and `each`."""
+"""Functions as models: `FunctionModel`, the checks of a function and its outputs, and `each`."""

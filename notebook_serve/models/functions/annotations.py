@@ -1,4 +1,4 @@
-"""Annotations of a function's first parameter: one input, or a list of them."""
+"""Annotations of a function's first parameter: do they mean one input or a list?"""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from pathlib import PurePath
 from typing import Any
 from uuid import UUID
 
-#: types of one input; a batch function takes a list of them
+#: types of one input; a batch function takes a list
 ITEMS = (
     *(str, bytes, bytearray, memoryview, int, float, complex, bool, dict, Enum),
     *(PurePath, date, time, timedelta, Decimal, UUID),
 )
-#: types of one input of other libraries, which need not be imported
+#: types of one input in other libraries, by name, so that none is imported
 OTHERS = {"DataFrame", "Series", "BaseModel"}
-#: the same, as annotations that cannot be evaluated are written
-WRITTEN = {
+#: the same types as text, for annotations that cannot be evaluated
+ITEM_NAMES = {
     *(kind.__name__ for kind in ITEMS),
     *("Path", "datetime", "datetime.datetime", "datetime.date", "Callable"),
     *("Image", "Image.Image", "PIL.Image.Image", "DataFrame", "pd.DataFrame", "pd.Series"),
 }
-#: generic types of which a list is one
+#: generic types that include lists
 LISTS = (list, Sequence, collections.abc.MutableSequence, Iterable, collections.abc.Collection)
 
 
-def evaluated(annotation: Any, function: Callable[..., Any]) -> Any:
-    """Return an annotation that is written as text as what it means, where that is known."""
+def evaluate_annotation(annotation: Any, function: Callable[..., Any]) -> Any:
+    """Evaluate an annotation that is text; return the text if a name in it is unknown."""
     annotation = getattr(annotation, "__forward_arg__", annotation)
     if not isinstance(annotation, str):
         return annotation
@@ -44,14 +44,14 @@ def evaluated(annotation: Any, function: Callable[..., Any]) -> Any:
     holder.__annotations__ = {"first": annotation.strip("'\"")}
     try:
         hints = typing.get_type_hints(holder, _globals(function))
-    except Exception:  # a name that only a type checker imports
+    except Exception:  # a name that is imported for type checkers only
         return annotation.strip("'\"")
     return hints["first"]
 
 
 def _globals(function: Callable[..., Any]) -> dict[str, Any]:
-    """Return the names of the module where a function, a method or an object's class is."""
-    inner = inspect.unwrap(getattr(function, "func", function))  # that of a partial
+    """Return the globals of the module of a function, a method or an object's class."""
+    inner = inspect.unwrap(getattr(function, "func", function))  # the function of a partial
     inner = getattr(inner, "__func__", inner)
     module = sys.modules.get(getattr(inner, "__module__", ""))
     known: dict[str, Any] = getattr(inner, "__globals__", vars(module) if module else {})
@@ -59,10 +59,10 @@ def _globals(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def is_item(annotation: Any) -> bool:
-    """Return True for the type of one input: of a text, a number, a dict or a picture."""
+    """Return True for the type of one input, such as a text, a number, a dict or an image."""
     if isinstance(annotation, str):
         parts = {part.strip() for part in annotation.split("|")} - {"None"}
-        return bool(parts) and all(part.partition("[")[0] in WRITTEN for part in parts)
+        return bool(parts) and all(part.partition("[")[0] in ITEM_NAMES for part in parts)
     origin, members = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Annotated:
         return is_item(members[0])
@@ -84,14 +84,14 @@ def _is_item_type(kind: type) -> bool:
     if issubclass(kind, ITEMS) or kind in (Mapping, collections.abc.Callable):
         return True
     if issubclass(kind, Sequence):
-        return hasattr(kind, "_fields")  # a tuple with names
-    picture = kind.__module__.startswith("PIL.") and kind.__name__.endswith("Image")
+        return hasattr(kind, "_fields")  # a named tuple
+    image = kind.__module__.startswith("PIL.") and kind.__name__.endswith("Image")
     other = not OTHERS.isdisjoint(base.__name__ for base in kind.__mro__)
-    return picture or other or dataclasses.is_dataclass(kind)
+    return image or other or dataclasses.is_dataclass(kind)
 
 
 def is_list_of_texts(annotation: Any) -> bool:
-    """Return True for a list of texts or of files; one of numbers or of messages may be an item."""
+    """Return True for a list of texts or bytes; a list of numbers or messages may be one input."""
     origin, members = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Annotated:
         return is_list_of_texts(members[0])

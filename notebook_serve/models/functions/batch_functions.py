@@ -1,4 +1,4 @@
-"""Checks of a batch function before it is served, by its signature and its annotations."""
+"""Checks of a batch function before it is served, by its signature and annotations."""
 
 from __future__ import annotations
 
@@ -7,39 +7,47 @@ from collections.abc import Callable
 from typing import Any
 
 from ...errors import OptionError
-from .annotations import evaluated, is_item
-from .signatures import called_parts, is_cached, shown, signature_of, why_unbound, written
+from .annotations import evaluate_annotation, is_item
+from .signatures import (
+    called_parts,
+    format_parameter,
+    format_reference,
+    is_cached,
+    signature_of,
+    why_unbound,
+)
 
 
 def check_batch_function(function: Callable[..., Any], name: str) -> None:
-    """Raise `OptionError`, with what to write, for what cannot take a list of inputs."""
-    _refuse_other_kinds(function, name)
+    """Raise `OptionError`, with a line that works, if `function` cannot take a list of inputs."""
+    _reject_other_kinds(function, name)
     try:
         signature = signature_of(function)
     except (TypeError, ValueError):
-        return  # a builtin, of which nothing is known
-    first = _first(signature, name)
+        return  # a builtin without a known signature
+    first = _first_parameter(signature, name)
     unbound = why_unbound(function, signature)
     if unbound:
         raise OptionError(unbound)
-    _refuse_more_required(signature, first, name)
-    if is_item(evaluated(first.annotation, function)):
+    _reject_more_required(signature, first, name)
+    line = f"serve(each({format_reference(function)}))"
+    if is_item(evaluate_annotation(first.annotation, function)):
         raise OptionError(
-            f"{name} takes one item ({shown(first)}), and a batch function a list of them; "
-            f"write serve(each({written(function)})), with `from notebook_serve import each`"
+            f"{name} takes one item ({format_parameter(first)}), but a batch function takes a "
+            f"list; write {line}, with `from notebook_serve import each`"
         )
     if is_cached(function):
         raise OptionError(
-            f"{name} caches its results, and its argument, a list, cannot be looked up; "
-            f"write serve(each({written(function)})), with a function of one item"
+            f"{name} caches its results, but a list cannot be a key of the cache; "
+            f"write {line}, with a function of one item"
         )
 
 
-def _refuse_other_kinds(function: Callable[..., Any], name: str) -> None:
+def _reject_other_kinds(function: Callable[..., Any], name: str) -> None:
     for part in called_parts(function):
         if inspect.iscoroutinefunction(part):
             raise OptionError(
-                f"{name} is a coroutine function; the worker is a thread, so give it a plain one, "
+                f"{name} is a coroutine function; the worker thread needs a plain function, "
                 f"such as lambda inputs: asyncio.run({name}(inputs))"
             )
         if inspect.isasyncgenfunction(part) or inspect.isgeneratorfunction(part):
@@ -48,33 +56,33 @@ def _refuse_other_kinds(function: Callable[..., Any], name: str) -> None:
             )
 
 
-def _first(signature: inspect.Signature, name: str) -> inspect.Parameter:
-    """Return the parameter that takes the inputs."""
-    by_place = (
+def _first_parameter(signature: inspect.Signature, name: str) -> inspect.Parameter:
+    """Return the parameter that receives the inputs."""
+    positional = (
         inspect.Parameter.POSITIONAL_ONLY,
         inspect.Parameter.POSITIONAL_OR_KEYWORD,
         inspect.Parameter.VAR_POSITIONAL,
     )
     for parameter in signature.parameters.values():
-        if parameter.kind in by_place:
+        if parameter.kind in positional:
             return parameter
     raise OptionError(
-        f"{name} takes no inputs; a batch function is called with a list of them "
-        "(for a function that makes a model, write serve(loader=...))"
+        f"{name} takes no inputs; a batch function is called with a list of inputs "
+        "(for a function that returns a model, write serve(loader=...))"
     )
 
 
-def _refuse_more_required(
+def _reject_more_required(
     signature: inspect.Signature, first: inspect.Parameter, name: str
 ) -> None:
-    """Refuse a second parameter without default that is given by its place."""
-    by_place = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    """Reject a second positional parameter without a default."""
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     for parameter in signature.parameters.values():
-        if parameter is first or parameter.kind not in by_place:
+        if parameter is first or parameter.kind not in positional:
             continue
         if parameter.default is parameter.empty:
             raise OptionError(
-                f"{name} needs two arguments ({first.name}, {parameter.name}), and a batch "
+                f"{name} needs two arguments ({first.name}, {parameter.name}), but a batch "
                 f"function is called with one list; give `{parameter.name}` a default, or make it "
                 f"keyword-only: ({first.name}, *, {parameter.name})"
             )

@@ -1,27 +1,27 @@
-"""What a batch function returns, as a list of one output for each input."""
+"""Conversion of a batch function's return value to a list with one output per input."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any
 
-#: containers of which the parts are no answers, or have no order
-WRONG = (str, bytes, bytearray, memoryview, Mapping, Set, Iterator, type)
+#: containers of parts that are not outputs, or have no order
+NOT_OUTPUTS = (str, bytes, bytearray, memoryview, Mapping, Set, Iterator, type)
 
 
-def one_per_input(outputs: Any, count: int, name: str) -> list[Any]:
+def to_output_list(outputs: Any, count: int, name: str) -> list[Any]:
     """Return the `count` outputs of the batch function `name`, in order.
 
-    Lists, tuples, arrays, tensors and series have one output for each place; tables (of pandas,
-    polars or pyarrow) one for each row, which becomes a dict. Raises `TypeError` for anything else,
-    and `ValueError` for another number of outputs.
+    Each item of a list, tuple, array, tensor or series is an output. Each row of a table (of
+    pandas, polars or pyarrow) is an output, as a dict. Raises `TypeError` for any other type, and
+    `ValueError` for another number of outputs.
     """
-    if _is_columns(outputs, count):
+    if type(outputs) is tuple and _is_columns(outputs, count):
         raise TypeError(
             f"{name} returned a tuple of {len(outputs)} columns, not one output per input; "
             "return list(zip(...)) of them, or a list if each is the output of one input"
         )
-    rows = _rows(outputs, name)
+    rows = list(outputs) if type(outputs) is list else _rows(outputs, name)
     if len(rows) != count:
         raise ValueError(
             f"{name} returned {len(rows)} outputs for {count} inputs; "
@@ -33,9 +33,9 @@ def one_per_input(outputs: Any, count: int, name: str) -> list[Any]:
 def _rows(outputs: Any, name: str) -> list[Any]:
     kind = type(outputs).__name__
     if is_table(outputs):
-        return records(outputs, name)
+        return table_rows(outputs, name)
     no_rows = _is_struct(outputs) or _is_groups(outputs) or not _is_sized(outputs)
-    if isinstance(outputs, WRONG) or no_rows:
+    if isinstance(outputs, NOT_OUTPUTS) or no_rows:
         hint = _hint(outputs)
         raise TypeError(
             f"{name} returned a {kind}, not a list of one output per input"
@@ -46,19 +46,17 @@ def _rows(outputs: Any, name: str) -> list[Any]:
     return list(outputs)
 
 
-def _is_columns(outputs: Any, count: int) -> bool:
-    """Return True for a tuple of several results, each with an item for each of `count` inputs.
+def _is_columns(outputs: tuple[Any, ...], count: int) -> bool:
+    """Return True for a tuple of several columns, each with one item for each of `count` inputs.
 
-    Where there are as many of them as inputs, they would be taken for the outputs. A tuple of one
-    may hold the only output; a list is what a function that means outputs returns.
+    With as many columns as inputs, each column would pass for an output. A tuple of one item may
+    hold the only output. A list is taken as outputs.
     """
-    if type(outputs) is not tuple or len(outputs) < 2:
-        return False
-    return all(_length(column) == count for column in outputs)
+    return len(outputs) > 1 and all(_length(column) == count for column in outputs)
 
 
 def _length(column: Any) -> int:
-    """Return the items of a list, a tuple, an array, a tensor or a series; -1 for another thing."""
+    """Return the length of a list, tuple, array, tensor or series; -1 for any other type."""
     if isinstance(column, (list, tuple)):
         return len(column)
     is_array = hasattr(type(column), "shape") and hasattr(type(column), "__len__")
@@ -73,34 +71,34 @@ def is_table(value: Any) -> bool:
     return bool(names & {"DataFrame", "Table", "RecordBatch"}) and hasattr(value, "columns")
 
 
-def records(table: Any, name: str = "the model") -> list[dict[Any, Any]]:
-    """Return the rows of a table, each as a dict by column; raise `TypeError` if that cannot be."""
+def table_rows(table: Any, name: str = "the model") -> list[dict[Any, Any]]:
+    """Return the rows of a table as dicts by column. Raises `TypeError` for unknown tables."""
     columns = list(getattr(table, "column_names", table.columns))
     if len(set(map(str, columns))) < len(columns):
-        raise TypeError(f"{name} returned a table with two columns of one name; rename one")
+        raise TypeError(f"{name} returned a table with two columns of the same name; rename one")
     for method in ("to_pylist", "to_dicts"):
         if hasattr(table, method):
             return list(getattr(table, method)())
     if hasattr(table, "to_dict"):
         return list(table.to_dict(orient="records"))
     raise TypeError(
-        f"{name} returned a {type(table).__name__}, whose rows are not known; "
+        f"{name} returned a {type(table).__name__}, which is not a known kind of table; "
         "return a list of dicts, one per input"
     )
 
 
 def _is_struct(value: Any) -> bool:
-    """Return True for a tuple with named fields: several results, and not one per input."""
+    """Return True for a tuple with named fields, which are not one per input."""
     return isinstance(value, tuple) and (hasattr(value, "_fields") or hasattr(value, "n_fields"))
 
 
 def _is_groups(value: Any) -> bool:
-    """Return True for the groups of a table of pandas: there are as many as it has keys."""
+    """Return True for groups of a pandas table; their number is that of the keys."""
     return any(base.__name__ == "BaseGroupBy" for base in type(value).__mro__)
 
 
 def _is_sized(value: Any) -> bool:
-    """Return True for a sequence or an array of at least one dimension."""
+    """Return True for a sequence, or an array of at least one dimension."""
     if isinstance(value, Sequence):
         return True
     if getattr(value, "shape", None) == ():
@@ -113,9 +111,9 @@ def _is_sized(value: Any) -> bool:
 
 
 def _hint(outputs: Any) -> str:
-    """Return what to write instead, or nothing."""
+    """Return a suggestion for the author of the function, or an empty string."""
     if outputs is None:
-        return "is there a `return` missing?"
+        return "is a `return` missing?"
     if isinstance(outputs, Iterator):
         return "return list(...) of it"
     if isinstance(outputs, Mapping):
@@ -123,7 +121,7 @@ def _hint(outputs: Any) -> str:
     if isinstance(outputs, Set):
         return "a set has no order"
     if _is_struct(outputs):
-        return "return the part of it that has an answer for each input"
+        return "return the field that holds an answer for each input"
     if _is_groups(outputs):
         return "groups are not one per input"
     if hasattr(outputs, "shape"):

@@ -1,4 +1,4 @@
-"""A function of one item as a batch function."""
+"""Wrapping of a function of one item as a batch function."""
 
 from __future__ import annotations
 
@@ -8,15 +8,23 @@ from typing import Any
 
 from ...errors import OptionError
 from ..bisection import Failure
-from ..unservable import is_a_pipeline, why_unservable
-from .annotations import evaluated, is_list_of_texts
-from .signatures import called_parts, name_of, shown, signature_of, why_unbound, written
+from ..tasks import is_pipeline
+from ..unservable import why_unservable
+from .annotations import evaluate_annotation, is_list_of_texts
+from .signatures import (
+    called_parts,
+    format_parameter,
+    format_reference,
+    name_of,
+    signature_of,
+    why_unbound,
+)
 
 
 class Each:
-    """A batch function that calls another with one input at a time; made by `each`.
+    """A batch function that calls another function with one input at a time; `each` creates it.
 
-    The parameters of the other that have a name and follow the first are its own too.
+    It has the other function's named parameters after the first.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
@@ -35,11 +43,11 @@ class Each:
         return signature.replace(parameters=[inputs, *named], return_annotation=list)
 
     def __call__(self, inputs: Sequence[Any], /, **parameters: Any) -> list[Any]:
-        """Return the answer to each of `inputs`; raise what the function raises."""
+        """Return the answer to each of `inputs`; an error of the function is not caught."""
         return [self.function(item, **parameters) for item in inputs]
 
     def outcomes(self, inputs: Sequence[Any], /, **parameters: Any) -> list[Any]:
-        """Return the answer to each of `inputs`, or a `Failure` with what it raised for it."""
+        """Return the answer or the `Failure` for each of `inputs`."""
         return [self._outcome(item, parameters) for item in inputs]
 
     def _outcome(self, item: Any, parameters: dict[str, Any]) -> Any:
@@ -53,11 +61,11 @@ class Each:
 
 
 def each(function: Callable[..., Any]) -> Each:
-    """Wrap a function of one item, so that it can be served: ``serve(each(describe))``.
+    """Wrap a function of one item as a batch function: ``serve(each(describe))``.
 
-    The items of a batch run one after another, so that a batch takes as long as its items do;
-    an item that fails does not fail the others. A function that can take a list at once is faster
-    as it is. Keyword parameters of the function may be given by requests.
+    The items of a batch run one after another, so a batch takes as long as its items together. An
+    item that fails does not fail the others. A function that takes a list at once is faster
+    without `each`. Requests may set keyword parameters of the function.
 
     >>> def shout(text: str, mark: str = "!") -> str:
     ...     return text.upper() + mark
@@ -68,18 +76,18 @@ def each(function: Callable[..., Any]) -> Each:
     """
     if isinstance(function, Each):
         return function
-    if is_a_pipeline(function):
-        raise OptionError("a pipeline takes a list already; write serve(pipe)")
-    # A class makes an object of an item: `int` does.
-    wrong = "" if isinstance(function, type) else why_unservable(function)
-    if wrong:
-        raise OptionError(wrong)
+    if is_pipeline(function):
+        raise OptionError("a pipeline already takes a list; write serve(pipe)")
+    # A class is a function of one item: `int` is.
+    advice = "" if isinstance(function, type) else why_unservable(function)
+    if advice:
+        raise OptionError(advice)
     name = name_of(function)
     if not callable(function):
         raise OptionError(f"each takes a function of one item, not {type(function).__name__}")
     for part in called_parts(function):
         if inspect.iscoroutinefunction(part):
-            raise OptionError(f"{name} is a coroutine function; each takes a plain one")
+            raise OptionError(f"{name} is a coroutine function; each takes a plain function")
         if inspect.isasyncgenfunction(part) or inspect.isgeneratorfunction(part):
             raise OptionError(f"{name} is a generator function; return the answer instead")
     _check_takes_an_item(function, name)
@@ -90,15 +98,16 @@ def _check_takes_an_item(function: Callable[..., Any], name: str) -> None:
     try:
         signature = signature_of(function)
     except (TypeError, ValueError):
-        return  # a builtin, of which nothing is known
+        return  # a builtin without a known signature
     first = next(iter(signature.parameters.values()), None)
     if first is None or first.kind in (first.KEYWORD_ONLY, first.VAR_KEYWORD):
         raise OptionError(f"{name} takes no item; each takes a function of one item")
     wrong = why_unbound(function, signature)
-    if not wrong and is_list_of_texts(evaluated(first.annotation, function)):
+    if not wrong and is_list_of_texts(evaluate_annotation(first.annotation, function)):
         wrong = (
-            f"{name} takes a list already ({shown(first)}); write serve({written(function)}), "
-            "or leave the annotation out if one input is a list"
+            f"{name} already takes a list ({format_parameter(first)}); "
+            f"write serve({format_reference(function)}), "
+            "or remove the annotation if one input is a list"
         )
     if wrong:
         raise OptionError(wrong)

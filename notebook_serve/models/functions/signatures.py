@@ -1,4 +1,4 @@
-"""Signatures of functions, also where an annotation names what is not imported."""
+"""Signatures of functions, even if an annotation cannot be evaluated."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 
 
 def signature_of(function: Callable[..., Any]) -> inspect.Signature:
-    """Return the signature; raises `TypeError` or `ValueError` where there is none.
+    """Return the signature. Raises `TypeError` or `ValueError` if there is none.
 
-    From Python 3.14 on annotations are evaluated here, and a name that only a type checker imports
-    would raise; so those that cannot be are left as references.
+    Python 3.14 evaluates annotations here, and a name that is imported for type checkers only would
+    raise. So annotations that cannot be evaluated stay references.
     """
     if sys.version_info >= (3, 14):
         from annotationlib import Format
@@ -22,15 +22,17 @@ def signature_of(function: Callable[..., Any]) -> inspect.Signature:
 
 
 def why_unbound(function: Callable[..., Any], signature: inspect.Signature) -> str:
-    """Return what to write for a method that is taken from its class; empty for any other.
+    """Return advice for a method that was taken from its class; empty for any other callable.
 
-    Nothing would give it the object.
+    Such a method would get the batch as ``self``.
     """
     first = next(iter(signature.parameters), "")
     if first != "self" or not inspect.isfunction(function) or "." not in function.__qualname__:
         return ""
     kind, name = function.__qualname__.split(".")[-2:]
-    return f"{name} is a method without its object; give a method of an object: {kind}(...).{name}"
+    return (
+        f"{name} is a method without its object; give the method of an instance: {kind}(...).{name}"
+    )
 
 
 def is_cached(function: Callable[..., Any]) -> bool:
@@ -39,26 +41,26 @@ def is_cached(function: Callable[..., Any]) -> bool:
 
 
 def called_parts(function: Callable[..., Any]) -> list[Any]:
-    """Return what runs when a function or an object is called: one may be a coroutine function."""
-    call = getattr(function, "__call__", None)  # noqa: B004 - an object's own, maybe async
+    """Return the functions that run in a call of `function`; one may be a coroutine function."""
+    call = getattr(function, "__call__", None)  # noqa: B004 - of an object, possibly async
     cached = [function.__wrapped__] if is_cached(function) else []  # type: ignore[attr-defined]
     return [function, call, *cached]
 
 
 def name_of(function: Callable[..., Any]) -> str:
-    """Return what a function is called, or the class of an object that is called."""
+    """Return the name of a function, or the class name of a callable object."""
     return str(getattr(function, "__name__", type(function).__name__))
 
 
-def shown(parameter: inspect.Parameter) -> str:
-    """Return a parameter as it is written."""
+def format_parameter(parameter: inspect.Parameter) -> str:
+    """Return a parameter as it stands in a signature, in backticks."""
     star = "*" if parameter.kind is parameter.VAR_POSITIONAL else ""
     annotation = inspect.formatannotation(parameter.annotation)
     return f"`{star}{parameter.name}: {annotation}`".replace("'", "").replace('"', "")
 
 
-def written(function: Callable[..., Any]) -> str:
-    """Return how a function can be written in a call, if it has a name."""
+def format_reference(function: Callable[..., Any]) -> str:
+    """Return the name of a function for a line of code, or ``...`` if it has none."""
     name = name_of(function)
     plain = inspect.isfunction(inspect.unwrap(function)) and not inspect.ismethod(function)
     return name if plain and name.isidentifier() else "..."

@@ -21,7 +21,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from tests.benchmarks.peers.asking import running
+from tests.benchmarks.peers.peer_process import running
 from tests.benchmarks.peers.setups import (
     ENVIRONMENTS,
     NO_SETTING,

@@ -1,4 +1,4 @@
-"""A line for each HTTP request: off unless asked for, and right when it is on."""
+"""The access log: off by default, and a correct line for each HTTP request when it is on."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ def echo(inputs: list[Any]) -> list[Any]:
 
 
 class Kept(logging.Handler):
-    """Keeps what is logged."""
+    """A handler that keeps all records."""
 
     def __init__(self) -> None:
         super().__init__()
         self.records: list[logging.LogRecord] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep it."""
+        """Keep a record."""
         self.records.append(record)
 
 
 @pytest.fixture(autouse=True)
 def as_before() -> Iterator[None]:
-    """The logger is a test's own, and afterwards as it was."""
+    """Give a test an unconfigured logger, and restore it at the end."""
     handlers, level, propagate = list(logger.handlers), logger.level, logger.propagate
     logger.handlers.clear()
     logger.setLevel(logging.NOTSET)
@@ -50,15 +50,15 @@ def as_before() -> Iterator[None]:
 
 @pytest.fixture
 def kept() -> Kept:
-    """What is logged, once a handler and the level were set in the standard way."""
+    """Return a handler that is set on the logger, with its level, in the standard way."""
     handler = Kept()
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     return handler
 
 
-def test_it_is_off_unless_asked_for(make: Make) -> None:
-    """With a handler but without the level nothing is logged."""
+def test_it_is_off_by_default(make: Make) -> None:
+    """With a handler but without the level, nothing is logged."""
     handler = Kept()
     logger.addHandler(handler)
     httpx.post(make(echo).url, content="x")
@@ -66,8 +66,8 @@ def test_it_is_off_unless_asked_for(make: Make) -> None:
     assert handler.records == []
 
 
-def test_a_line_tells_how_a_request_fared(make: Make, kept: Kept) -> None:
-    """Its id, what was asked of whom, the status, its times and its batch, as its record says."""
+def test_a_line_has_the_fields_of_a_request(make: Make, kept: Kept) -> None:
+    """The line has the id, the request, the status, and the record's times and batch."""
     server = make(echo, policy=Greedy(8))
     server.add("other", echo)
     headers = {"X-Request-ID": "mine-1"}
@@ -89,8 +89,8 @@ def test_a_line_tells_how_a_request_fared(make: Make, kept: Kept) -> None:
         assert field in told.getMessage()
 
 
-def test_a_stream_is_told_of_at_its_end(make: Make, kept: Kept) -> None:
-    """Then its times and its batch are known, as they were not when its head was sent."""
+def test_a_stream_is_logged_at_its_end(make: Make, kept: Kept) -> None:
+    """Only at the end its times and its batch are known."""
     server = make(small_models.pipeline("text-generation"))
     asked = {"inputs": "the", "parameters": {"max_new_tokens": 3}, "stream": True}
     answer = httpx.post(server.url + "/models/default", json=asked, timeout=60)
@@ -103,8 +103,8 @@ def test_a_stream_is_told_of_at_its_end(make: Make, kept: Kept) -> None:
     assert told.inference_ms == round(1e3 * record.inference_time, 3)
 
 
-def test_who_is_refused_is_told_too(make: Make, kept: Kept) -> None:
-    """At the door, for what was sent, or by a full queue; and never a token."""
+def test_rejected_requests_are_logged(make: Make, kept: Kept) -> None:
+    """Authorization, input and queue errors are logged as well, but never a token."""
     gate = Gate()
     server = make(gate, token="s3cret", max_queue_size=1)
     url, good = server.url, {"Authorization": "Bearer s3cret"}
@@ -133,7 +133,7 @@ def test_who_is_refused_is_told_too(make: Make, kept: Kept) -> None:
 
 
 def test_a_path_cannot_forge_a_line(make: Make, kept: Kept) -> None:
-    """Line ends and blanks in it are escaped."""
+    """Newlines and spaces in a path are escaped."""
     httpx.get(make(echo).url + "/a%0A127.0.0.1 POST / 200")
     eventually(lambda: len(kept.records) == 1, "it is logged")
 
@@ -142,12 +142,12 @@ def test_a_path_cannot_forge_a_line(make: Make, kept: Kept) -> None:
 
 
 def test_a_fault_of_ours_is_a_500(make: Make, kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An exception that passes through everything is logged like any answer."""
+    """An exception that passes through all handlers is logged as status 500."""
 
     def broken(*arguments: Any) -> None:
         raise RuntimeError("a fault")
 
-    monkeypatch.setattr("notebook_serve.http.model_call.timeout_of", broken)
+    monkeypatch.setattr("notebook_serve.http.model_call.parse_timeout", broken)
     server = make(echo)
     assert httpx.post(server.url, content="x").status_code == 500
     eventually(lambda: len(kept.records) == 1, "it is logged")
@@ -156,7 +156,7 @@ def test_a_fault_of_ours_is_a_500(make: Make, kept: Kept, monkeypatch: pytest.Mo
 
 
 def test_one_line_enables_it(make: Make, capsys: pytest.CaptureFixture[str]) -> None:
-    """As text on standard error, or as JSON; the last call decides, and nothing comes twice."""
+    """Lines are text or JSON, as the last call says, and none is written twice."""
     server = make(echo)
     access_log(json=True)
     access_log()
@@ -182,7 +182,7 @@ def test_one_line_enables_it(make: Make, capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_a_formatter_for_a_handler_of_ones_own() -> None:
-    """A record that is not of a request is still a line of JSON."""
+    """A record without a request's fields is still a line of JSON."""
     record = logging.LogRecord("x", logging.INFO, "", 0, "said", (), None)
     told = json.loads(JsonLines().format(record))
 

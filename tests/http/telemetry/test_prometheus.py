@@ -1,4 +1,4 @@
-"""``GET /metrics``, as Prometheus' own programs read it."""
+"""``GET /metrics``, read by Prometheus' own programs."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ measured.length = len  # type: ignore[attr-defined]
 
 
 def samples(server: Server, **headers: str) -> dict[tuple[str, ...], float]:
-    """Every value by the name of its metric and its labels."""
+    """Return every value by the name of its metric and its labels."""
     text = httpx.get(server.url + "/metrics", headers=headers).raise_for_status().text
     return {
         (sample.name, *(f"{key}={value}" for key, value in sorted(sample.labels.items()))): (
@@ -48,8 +48,8 @@ def samples(server: Server, **headers: str) -> dict[tuple[str, ...], float]:
     }
 
 
-def test_what_is_scraped_is_what_stats_says(make: Make) -> None:
-    """Counts, sums and gauges of each model are those of its statistics."""
+def test_metrics_equal_the_statistics(make: Make) -> None:
+    """Counters, sums and gauges of each model equal its statistics."""
     server = make(Faulty(measured, fail_on="bad"), policy=Greedy(4))
     gate = Gate()
     other = server.add("other", gate, policy=NoBatching())
@@ -102,7 +102,7 @@ def test_what_is_scraped_is_what_stats_says(make: Make) -> None:
 
 
 def test_a_failing_model_is_a_state(make: Make) -> None:
-    """An alert can be made of it; the other states of the model are 0."""
+    """The state ``failing`` is 1 and the others are 0, so an alert can use it."""
     server = make(Faulty(echo, fail_on="bad"))
     with pytest.raises(ModelFailed):
         server.predict("bad")
@@ -113,7 +113,7 @@ def test_a_failing_model_is_a_state(make: Make) -> None:
 
 
 def test_counts_outlast_the_records(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A histogram is over all that ever was answered, not over the records that are kept."""
+    """A histogram counts all answers since the start, not only the kept records."""
     monkeypatch.setattr(stats, "KEEP_REQUESTS", 10)
     monkeypatch.setattr(stats, "KEEP_BATCHES", 10)
     server = make(echo, policy=NoBatching())
@@ -132,7 +132,7 @@ def test_counts_outlast_the_records(make: Make, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_model_that_is_removed_is_scraped_no_more(make: Make) -> None:
-    """And one that is added is, from then on."""
+    """An added model appears, and a removed one disappears."""
     server = make(echo)
     server.add("other", echo)
     assert any("model=other" in key for key in samples(server))
@@ -140,16 +140,16 @@ def test_a_model_that_is_removed_is_scraped_no_more(make: Make) -> None:
     assert not any("model=other" in key for key in samples(server))
 
 
-def test_the_token_is_asked(make: Make) -> None:
-    """As for all that a server tells of itself."""
+def test_metrics_need_the_token(make: Make) -> None:
+    """The route needs the token, as others do."""
     server = make(echo, token="s3cret")
 
     assert httpx.get(server.url + "/metrics").status_code == 401
     assert samples(server, Authorization="Bearer s3cret")
 
 
-def test_the_format_is_the_one_asked_for(make: Make) -> None:
-    """Text as Prometheus has always read it, or OpenMetrics."""
+def test_accept_chooses_the_format(make: Make) -> None:
+    """The ``Accept`` header chooses Prometheus' text format or OpenMetrics."""
     url = make(echo).url + "/metrics"
     plain = httpx.get(url, headers={"Accept": "text/plain"})
     assert plain.headers["content-type"].startswith("text/plain; version=")
@@ -162,7 +162,7 @@ def test_the_format_is_the_one_asked_for(make: Make) -> None:
 def test_without_the_extra_the_command_is_named(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """501, in one line; the server is otherwise as it was."""
+    """Without the extra the route answers 501 with the command, and the server works."""
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
     server = make(echo)
     answer = httpx.get(server.url + "/metrics")
@@ -176,7 +176,7 @@ def test_without_the_extra_the_command_is_named(
 
 
 def test_names_and_units_are_by_the_conventions(make: Make) -> None:
-    """Prometheus' own check of metrics has nothing to complain of."""
+    """Prometheus' own linter has no complaint."""
     promtool = program("promtool", package="Debian's prometheus")
     server = make(echo)
     server.predict(["x"] * 3)
@@ -189,7 +189,7 @@ def test_names_and_units_are_by_the_conventions(make: Make) -> None:
 
 
 def free_port() -> int:
-    """A port that nobody listens on just now."""
+    """Return a free port."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return int(found.getsockname()[1])
@@ -197,7 +197,7 @@ def free_port() -> int:
 
 @pytest.fixture
 def scraped(make: Make, tmp_path: Path) -> Iterator[tuple[Server, Callable[[str], Any]]]:
-    """A server with two models and a token, and how to query a Prometheus that scrapes it."""
+    """Yield a server with two models and a token, and a query of a Prometheus that scrapes it."""
     found = program("prometheus", package="Debian's prometheus")
     server = make(echo, policy=Greedy(4), token="s3cret")
     server.add("other", measured)
@@ -218,7 +218,7 @@ def scraped(make: Make, tmp_path: Path) -> Iterator[tuple[Server, Callable[[str]
     running = subprocess.Popen(arguments, stdout=log, stderr=log)
 
     def query(text: str) -> dict[str, float]:
-        """What it answers to a query: values by the label ``model``."""
+        """Return the result of a query: values by the label ``model``."""
         try:
             answer = httpx.get(f"http://127.0.0.1:{port}/api/v1/query", params={"query": text})
         except httpx.TransportError:
@@ -239,7 +239,7 @@ def scraped(make: Make, tmp_path: Path) -> Iterator[tuple[Server, Callable[[str]
 
 
 def test_prometheus_scrapes_it(scraped: tuple[Server, Callable[[str], Any]]) -> None:
-    """A real one reads every metric, shows its token, and reckons with what it read."""
+    """A real Prometheus reads every metric with its token, and evaluates queries."""
     server, query = scraped
     server.predict(["x"] * 6)
     server["other"].predict(["long", "x"])

@@ -1,4 +1,4 @@
-"""Spans of requests and of batches, by the real SDK, and how they hang together."""
+"""Spans of requests and batches, and their links, with the real SDK."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def echo(inputs: list[Any]) -> list[Any]:
 
 
 class Spans:
-    """A tracer provider, and what it was given."""
+    """A tracer provider and its finished spans."""
 
     def __init__(self, sampler: Sampler = ALWAYS_ON) -> None:
         self.provider = TracerProvider(sampler=sampler, shutdown_on_exit=False)
@@ -39,16 +39,16 @@ class Spans:
         self.provider.add_span_processor(SimpleSpanProcessor(self._exporter))
 
     def all(self) -> Sequence[ReadableSpan]:
-        """Those that have ended, in the order in which they did."""
+        """Return the spans that have ended, in that order."""
         return self._exporter.get_finished_spans()
 
     def named(self, start: str) -> list[ReadableSpan]:
-        """Those whose name begins so."""
+        """Return the spans with this start of their name."""
         return [span for span in self.all() if span.name.startswith(start)]
 
 
 def linked(span: ReadableSpan) -> set[int]:
-    """The ids of the spans that a span is linked to."""
+    """Return the ids of the spans that a span is linked to."""
     return {link.context.span_id for link in span.links}
 
 
@@ -59,12 +59,12 @@ def id_of(span: ReadableSpan) -> int:
 
 
 def about(span: ReadableSpan) -> dict[str, Any]:
-    """The attributes of a span."""
+    """Return the attributes of a span."""
     return dict(span.attributes or {})
 
 
 def test_each_request_is_linked_to_its_batch_and_back(make: Make) -> None:
-    """Over HTTP: a span each, and one for the batch that they shared, with the times of both."""
+    """Each HTTP request has a span, linked with that of their common batch."""
     spans, server = Spans(), make(echo, policy=Greedy(8))
     other = server.add("other", echo, policy=Greedy(8))
     server.trace(spans.provider)
@@ -100,7 +100,7 @@ def test_each_request_is_linked_to_its_batch_and_back(make: Make) -> None:
 
 
 def test_a_trace_is_continued(make: Make) -> None:
-    """The span that a client names by traceparent is the parent; its sampling is honoured."""
+    """The span in the client's ``traceparent`` is the parent, and decides the sampling."""
     spans, server = Spans(ParentBased(ALWAYS_ON)), make(echo)
     server.trace(spans.provider)
     for flags in ("01", "00"):
@@ -118,7 +118,7 @@ def test_a_trace_is_continued(make: Make) -> None:
 
 
 def test_a_list_is_one_request_of_many_batches(make: Make) -> None:
-    """Its span is linked once to each batch that its items were in, and they once to it."""
+    """A list has one span, linked once with each batch of its inputs."""
     spans, server = Spans(), make(echo, policy=Greedy(2))
     server.trace(spans.provider)
     httpx.post(server.url, json={"inputs": list(range(6))})
@@ -132,7 +132,7 @@ def test_a_list_is_one_request_of_many_batches(make: Make) -> None:
 
 
 def test_a_call_in_a_cell_has_a_span_within_the_callers(make: Make) -> None:
-    """predict and apredict, each as a child of the span that is current where it is called."""
+    """`predict` and `apredict` have a span, a child of the caller's current span."""
     spans, server = Spans(), make(echo)
     server.trace(spans.provider)
     with spans.provider.get_tracer("mine").start_as_current_span("my cell") as mine:
@@ -147,7 +147,7 @@ def test_a_call_in_a_cell_has_a_span_within_the_callers(make: Make) -> None:
 
 
 def test_what_goes_wrong_is_seen(make: Make) -> None:
-    """An error's status is on its span; who never ran has no batch."""
+    """The span of an error has its status; a request that never ran has no batch."""
     spans, gate = Spans(), Gate()
     server = make(gate, policy=NoBatching(), max_queue_size=2)
     server.trace(spans.provider)
@@ -173,8 +173,8 @@ def test_what_goes_wrong_is_seen(make: Make) -> None:
     assert len(spans.named("batch")) == 1
 
 
-def test_looking_makes_no_spans_and_neither_does_who_has_no_token(make: Make) -> None:
-    """Or a dashboard would fill every trace, and strangers could."""
+def test_gets_and_rejected_requests_have_no_span(make: Make) -> None:
+    """GET requests and those without the token have no span, so they cannot fill a trace."""
     spans, server = Spans(), make(echo, token="s3cret")
     server.trace(spans.provider)
     headers = {"Authorization": "Bearer s3cret"}
@@ -186,7 +186,7 @@ def test_looking_makes_no_spans_and_neither_does_who_has_no_token(make: Make) ->
 
 
 def test_where_none_is_sampled_there_is_no_batch(make: Make) -> None:
-    """A span that nobody is linked to says nothing."""
+    """If no request is sampled, the batch has no span."""
     spans, server = Spans(ALWAYS_OFF), make(echo)
     server.trace(spans.provider)
     assert httpx.post(server.url, content="x").status_code == 200
@@ -198,7 +198,7 @@ def test_where_none_is_sampled_there_is_no_batch(make: Make) -> None:
 def test_an_exporter_that_fails_costs_no_answer(
     make: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whatever it raises is logged, and everybody is answered."""
+    """An error of tracing is logged, and all requests are answered."""
     spans, server = Spans(), make(echo)
     server.trace(spans.provider)
 
@@ -206,16 +206,16 @@ def test_an_exporter_that_fails_costs_no_answer(
         raise RuntimeError("no room")
 
     tracing: Any = server._engines.tracing
-    tracing._batch = breaks
+    tracing._make_batch_span = breaks
     with caplog.at_level(logging.ERROR, "notebook_serve"):
         assert [server.predict(n) for n in range(3)] == [0, 1, 2]
 
-    assert "no span could be made of batch" in caplog.text
+    assert "cannot make the span of batch" in caplog.text
     assert server.state == "ready"
 
 
 def test_models_that_are_added_later_are_traced_too(make: Make) -> None:
-    """The one line holds for the whole server, and may be run twice."""
+    """`trace` applies to the whole server, and may be called twice."""
     spans, server = Spans(), make(echo)
     server.trace(spans.provider)
     server.trace(spans.provider)
@@ -227,7 +227,7 @@ def test_models_that_are_added_later_are_traced_too(make: Make) -> None:
 def test_without_the_extra_the_command_is_named(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In the cell that asks for it; the server goes on without."""
+    """`trace` raises with the command to install, and the server runs on."""
     monkeypatch.setitem(sys.modules, "opentelemetry.trace", None)
     server = make(echo)
     with pytest.raises(MissingExtra, match=r"notebook-serve\[tracing\]"):

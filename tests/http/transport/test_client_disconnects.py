@@ -1,4 +1,4 @@
-"""Clients that leave: what they cost, and how that is judged."""
+"""Disconnects of many clients: their cost, and the check of that cost."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ALLOWED = 300_000 + 8000 * BLOCKS_EACH + BLOCKS_SLACK
 
 @pytest.mark.timeout(300)
 def test_ten_thousand_clients_that_leave_cost_nothing() -> None:
-    """No forward, thread, open file or memory beyond their records; and each is accounted for."""
+    """They cost no forward pass, thread, file or memory but their records; each is counted."""
     made = depart(10_000)
 
     assert made.faults() == []
@@ -49,10 +49,10 @@ def test_ten_thousand_clients_that_leave_cost_nothing() -> None:
         b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhal",
     ],
 )
-def test_who_leaves_in_the_middle_of_asking_has_not_asked(
+def test_a_disconnect_within_a_request_leaves_nothing(
     make: Callable[..., Server], sent: bytes, reset: bool
 ) -> None:
-    """Without a word, in the head or in the body: nothing is run, recorded or kept open."""
+    """A client that disconnects within its request leaves no run, record or connection."""
     server = make(lambda xs: xs)
     assert server._address is not None
     assert server._listener is not None
@@ -79,8 +79,8 @@ def test_who_leaves_in_the_middle_of_asking_has_not_asked(
         (Sample(10_000, 99.0, 900_000, 9, 99), ["49.0", "600000", "4", "84"]),
     ],
 )
-def test_what_counts_as_a_cost(late: Sample, found: list[str]) -> None:
-    """Memory beyond the records and the allocator's slack, any thread, any file."""
+def test_memory_threads_and_files_are_costs(late: Sample, found: list[str]) -> None:
+    """Memory beyond the records and the allocator's slack, threads and files are costs."""
     said = cost(EARLY, late)
 
     assert len(said) == len(found)
@@ -97,10 +97,10 @@ def test_what_counts_as_a_cost(late: Sample, found: list[str]) -> None:
         ({"cancelled": 9_999, "ok": 1}, [["runs"], ["left"], ["after"]], 2),
     ],
 )
-def test_everybody_is_accounted_for_and_nobody_is_computed(
+def test_missing_records_and_extra_runs_are_faults(
     outcomes: dict[str, int], calls: list[list[str]], faults: int
 ) -> None:
-    """One too few or too many, or an input of theirs in the model, is a fault."""
+    """A missing or extra record, or a run of a cancelled input, is a fault."""
     made = Departures(10_000, [EARLY, LATE], Counter(outcomes), calls, 1.0)
 
     assert len(made.faults()) == faults

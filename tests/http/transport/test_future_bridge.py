@@ -1,4 +1,4 @@
-"""The mailbox: what threads answer reaches the loop, once, in order, with few wake-ups."""
+"""Results of other threads reach the event loop once, in order, with few wake-ups."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from notebook_serve.http.transport.future_bridge import FutureBridge
 
 
 class CountingLoop(asyncio.SelectorEventLoop):
-    """A real loop that counts how often it is woken from elsewhere."""
+    """A real loop that counts its wake-ups from other threads."""
 
     woken = 0
 
@@ -22,10 +22,12 @@ class CountingLoop(asyncio.SelectorEventLoop):
 
 
 def test_results_and_errors_arrive() -> None:
+    """The loop's future gets the result or the error of the thread's."""
+
     async def main() -> None:
-        mailbox = FutureBridge(asyncio.get_running_loop())
+        bridge = FutureBridge(asyncio.get_running_loop())
         good, bad = Future[int](), Future[int]()
-        waiting = [mailbox.expect(good), mailbox.expect(bad)]
+        waiting = [bridge.wrap(good), bridge.wrap(bad)]
         thread = threading.Thread(target=good.set_result, args=(1,))
         thread.start()
         assert await waiting[0] == 1
@@ -38,20 +40,21 @@ def test_results_and_errors_arrive() -> None:
 
 
 def test_a_batch_wakes_the_loop_once() -> None:
+    """Fifty results in one go are one wake-up."""
     loop = CountingLoop()
 
     async def main() -> None:
-        mailbox = FutureBridge(loop)
-        theirs = [Future[int]() for _ in range(50)]
-        waiting = [mailbox.expect(future) for future in theirs]
+        bridge = FutureBridge(loop)
+        sources = [Future[int]() for _ in range(50)]
+        waiting = [bridge.wrap(future) for future in sources]
         before = loop.woken
-        for number, future in enumerate(theirs):  # the loop does not get to look meanwhile
+        for number, future in enumerate(sources):  # the loop does not run in between
             future.set_result(number)
         assert loop.woken - before == 1
         assert await asyncio.gather(*waiting) == list(range(50))
         late = Future[int]()
-        waits = mailbox.expect(late)
-        late.set_result(7)  # it has looked; it is told again
+        waits = bridge.wrap(late)
+        late.set_result(7)  # the bridge is empty again, so this wakes the loop again
         assert await waits == 7
 
     try:
@@ -60,17 +63,19 @@ def test_a_batch_wakes_the_loop_once() -> None:
         loop.close()
 
 
-def test_nothing_is_left_in_it_under_many_threads() -> None:
+def test_every_result_of_many_threads_arrives() -> None:
+    """No result is lost between a delivery and the next wake-up."""
+
     async def main() -> None:
-        mailbox = FutureBridge(asyncio.get_running_loop())
-        theirs = [[Future[int]() for _ in range(300)] for _ in range(4)]
-        waiting = [mailbox.expect(future) for part in theirs for future in part]
+        bridge = FutureBridge(asyncio.get_running_loop())
+        sources = [[Future[int]() for _ in range(300)] for _ in range(4)]
+        waiting = [bridge.wrap(future) for part in sources for future in part]
 
         def answer(part: list[Future[int]]) -> None:
             for future in part:
                 future.set_result(1)
 
-        threads = [threading.Thread(target=answer, args=(part,)) for part in theirs]
+        threads = [threading.Thread(target=answer, args=(part,)) for part in sources]
         for thread in threads:
             thread.start()
         assert sum(await asyncio.wait_for(asyncio.gather(*waiting), 30)) == 1200
@@ -80,30 +85,44 @@ def test_nothing_is_left_in_it_under_many_threads() -> None:
     asyncio.run(main())
 
 
-def test_to_cancel_one_side_cancels_the_other() -> None:
+def test_a_cancelled_source_is_cancelled_on_the_loop() -> None:
+    """A request that the engine cancels ends the wait for it."""
+
     async def main() -> None:
-        mailbox = FutureBridge(asyncio.get_running_loop())
-        theirs = Future[int]()
-        ours = mailbox.expect(theirs)
-        ours.cancel()
-        await asyncio.sleep(0)
-        assert theirs.cancelled()
-        theirs = Future[int]()
-        ours = mailbox.expect(theirs)
-        theirs.cancel()
+        bridge = FutureBridge(asyncio.get_running_loop())
+        source = Future[int]()
+        target = bridge.wrap(source)
+        source.cancel()
         with pytest.raises(asyncio.CancelledError):
-            await ours
+            await target
 
     asyncio.run(main())
 
 
-def test_an_answer_after_the_loop_closed_is_nobodys() -> None:
-    loop = asyncio.new_event_loop()
-    theirs = Future[int]()
+def test_a_result_for_a_cancelled_wait_is_dropped() -> None:
+    """If the loop's future is cancelled first, a result is ignored, and later ones arrive."""
 
     async def main() -> None:
-        FutureBridge(loop).expect(theirs)
+        bridge = FutureBridge(asyncio.get_running_loop())
+        first, second = Future[int](), Future[int]()
+        cancelled, waiting = bridge.wrap(first), bridge.wrap(second)
+        cancelled.cancel()
+        first.set_result(1)
+        second.set_result(2)
+        assert await waiting == 2
+        assert cancelled.cancelled()
+
+    asyncio.run(main())
+
+
+def test_a_result_after_the_loop_closed_is_ignored() -> None:
+    """A thread that answers after the server has stopped gets no error."""
+    loop = asyncio.new_event_loop()
+    source = Future[int]()
+
+    async def main() -> None:
+        FutureBridge(loop).wrap(source)
 
     loop.run_until_complete(main())
     loop.close()
-    theirs.set_result(1)
+    source.set_result(1)

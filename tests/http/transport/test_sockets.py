@@ -16,7 +16,7 @@ LOCAL = "127.0.0.1"
 
 @contextmanager
 def occupied(port: int = 0, host: str = LOCAL) -> Iterator[int]:
-    """A port that somebody listens on: this test, or whoever has taken it before."""
+    """Yield a port in use."""
     with socket.socket() as other:
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -31,7 +31,7 @@ def occupied(port: int = 0, host: str = LOCAL) -> Iterator[int]:
 
 
 def has_ipv6() -> bool:
-    """Whether this machine has an IPv6 loopback."""
+    """Return True if this machine has an IPv6 loopback."""
     try:
         with socket.socket(socket.AF_INET6) as tried:
             tried.bind(("::1", 0))
@@ -44,7 +44,7 @@ needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6
 
 
 def test_a_client_can_connect_at_once() -> None:
-    """The kernel takes connections as soon as ``listen`` returns, before anybody accepts."""
+    """The kernel queues connections as soon as `listen` returns."""
     with closing(listen(LOCAL, 0)) as server:
         with socket.create_connection(server.getsockname(), timeout=30) as client:
             accepted, address = server.accept()
@@ -54,7 +54,7 @@ def test_a_client_can_connect_at_once() -> None:
 
 
 def test_the_protocol_is_named() -> None:
-    """Event loops switch off Nagle's delay only for sockets that say they are TCP."""
+    """The socket names TCP, so event loops disable Nagle's delay."""
     with closing(listen(LOCAL, 0)) as server:
         assert server.proto == socket.IPPROTO_TCP
         assert server.type == socket.SOCK_STREAM
@@ -62,7 +62,7 @@ def test_the_protocol_is_named() -> None:
 
 
 def test_a_port_that_was_asked_for_is_given() -> None:
-    """A free port is the one that is listened on, also just after another server has left it."""
+    """A given free port is used, also right after another server has closed it."""
     with closing(listen(LOCAL, 0)) as before:
         port = before.getsockname()[1]
         with socket.create_connection((LOCAL, port), timeout=30):
@@ -72,7 +72,7 @@ def test_a_port_that_was_asked_for_is_given() -> None:
 
 
 def test_a_taken_port_raises() -> None:
-    """It raises in the cell, naming the port and the host, and says what to do."""
+    """`PortTaken` names the port and the host, and says what to do."""
     with occupied() as port, pytest.raises(PortTaken, match=f"port {port} on 127.0.0.1") as caught:
         listen(LOCAL, port)
 
@@ -82,7 +82,7 @@ def test_a_taken_port_raises() -> None:
 
 
 def test_a_server_takes_its_port_for_itself() -> None:
-    """A second one on the same port is refused; two never share the requests."""
+    """Two servers never share a port."""
     with closing(listen(LOCAL, 0)) as server:
         port = server.getsockname()[1]
         with pytest.raises(PortTaken, match=str(port)):
@@ -90,14 +90,14 @@ def test_a_server_takes_its_port_for_itself() -> None:
 
 
 def test_without_a_port_any_free_one_will_do() -> None:
-    """While port 8000 is taken, no port asked for gives another."""
+    """While port 8000 is in use, the default is another free port."""
     assert USUAL_PORT == 8000
     with occupied(8000), closing(listen(LOCAL, None)) as server:
         assert server.getsockname()[1] not in (0, 8000)
 
 
 def test_without_a_port_the_usual_one_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    """If the usual port is free it is taken (here one that is known to be free)."""
+    """If the usual port is free, it is the default."""
     with occupied() as port:
         pass
     monkeypatch.setattr(sockets, "USUAL_PORT", port)
@@ -121,16 +121,16 @@ def test_port_zero_is_any_free_port(monkeypatch: pytest.MonkeyPatch) -> None:
     "host", ["x" * 64, "fe80::1%no-such-interface", ""], ids=["too long", "no interface", "empty"]
 )
 def test_a_host_that_does_not_exist_raises(host: str) -> None:
-    """A name that has no address is a wrong option, and named."""
+    """A name without an address is an `OptionError` that names it."""
     for ask in (resolve, is_loopback, lambda host: listen(host, 0)):
-        with pytest.raises(OptionError, match="is no host that can be listened on") as caught:
+        with pytest.raises(OptionError, match="cannot be resolved") as caught:
             ask(host)
         assert repr(host) in caught.value.message
 
 
 @pytest.mark.parametrize("port", [None, 0, 1234])
 def test_a_host_that_is_not_ours_raises(port: int | None) -> None:
-    """An address of another machine (one kept for documentation) is a wrong option."""
+    """An address of another machine is an `OptionError`."""
     with pytest.raises(OptionError, match=r"cannot listen on 192\.0\.2\.1") as caught:
         listen("192.0.2.1", port)
     assert isinstance(caught.value.__cause__, OSError)
@@ -138,7 +138,7 @@ def test_a_host_that_is_not_ours_raises(port: int | None) -> None:
 
 @needs_ipv6
 def test_ipv6_is_listened_on() -> None:
-    """An IPv6 address is as good as any, and a port taken there is said to be."""
+    """An IPv6 address works, and a port in use there is reported."""
     with closing(listen("::1", 0)) as server:
         port = server.getsockname()[1]
         assert (server.family, server.proto) == (socket.AF_INET6, socket.IPPROTO_TCP)
@@ -149,7 +149,7 @@ def test_ipv6_is_listened_on() -> None:
 
 
 def test_a_name_resolves_to_an_address() -> None:
-    """``localhost`` is a loopback address, by number, of the family that goes with it."""
+    """``localhost`` resolves to a numeric loopback address with its family."""
     family, address = resolve("localhost")
 
     assert (family, address) in [
@@ -175,13 +175,13 @@ def test_a_name_resolves_to_an_address() -> None:
         ("128.0.0.1", False),
     ],
 )
-def test_what_is_loopback(host: str, loopback: bool) -> None:
-    """Only what this machine alone can reach; an address of any interface is not that."""
+def test_loopback_addresses(host: str, loopback: bool) -> None:
+    """Only loopback addresses are; the address of all interfaces is not."""
     assert is_loopback(host) is loopback
 
 
 def test_a_failure_leaves_no_socket_open() -> None:
-    """What could not be bound is closed, which a warning would tell otherwise."""
+    """A socket that cannot be bound is closed, so there is no `ResourceWarning`."""
     opened: list[socket.socket] = []
 
     class Watched(socket.socket):

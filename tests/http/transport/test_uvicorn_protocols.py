@@ -41,7 +41,7 @@ def echo(inputs: list[Any]) -> list[Any]:
 
 
 def sent(connection: socket.socket, parts: Iterable[bytes]) -> int:
-    """The bytes that were sent until the other side hung up."""
+    """Send `parts` until the server closes the connection; return the number of bytes sent."""
     size = 0
     with contextlib.suppress(ConnectionError):
         for part in parts:
@@ -52,7 +52,7 @@ def sent(connection: socket.socket, parts: Iterable[bytes]) -> int:
 
 @contextlib.contextmanager
 def sending(connection: socket.socket, data: bytes) -> Iterator[None]:
-    """Send `data` while something else is done."""
+    """Send `data` from a thread within the context."""
     thread = threading.Thread(target=sent, args=(connection, [data]))
     thread.start()
     try:
@@ -62,7 +62,7 @@ def sending(connection: socket.socket, data: bytes) -> Iterator[None]:
 
 
 def test_httptools_is_used_where_it_is_installed() -> None:
-    """It is several times as fast as h11."""
+    """httptools is several times as fast as h11."""
     assert fastest is PROTOCOLS["httptools"]
 
 
@@ -71,7 +71,7 @@ def test_httptools_is_used_where_it_is_installed() -> None:
 def test_a_head_without_an_end_is_refused(
     make: Make, monkeypatch: pytest.MonkeyPatch, http: str, what: str
 ) -> None:
-    """The server hangs up instead of keeping it all, and serves the next client."""
+    """The server closes the connection, and serves the next client."""
     use(monkeypatch, http)
     server = make(echo)
     beginning, more = ENDLESS[what]
@@ -95,7 +95,7 @@ def test_a_head_without_an_end_is_refused(
 def test_a_head_that_is_too_large_is_400(
     make: Make, monkeypatch: pytest.MonkeyPatch, http: str, head: bytes
 ) -> None:
-    """A head that would end in time is refused all the same, if not just cut off."""
+    """A header above the limit is rejected even if it is complete."""
     use(monkeypatch, http)
     server = make(echo)
     with connected(server) as client:
@@ -110,7 +110,7 @@ def test_a_head_that_is_too_large_is_400(
 def test_a_head_of_the_usual_size_is_taken(
     make: Make, monkeypatch: pytest.MonkeyPatch, http: str
 ) -> None:
-    """However it is cut, one just below the limit is answered, many times on one connection."""
+    """A header just below the limit is answered, in any parts, many times on a connection."""
     use(monkeypatch, http)
     server = make(echo)
     head = b"GET /health HTTP/1.1\r\nHost: localhost\r\nX: " + b"v" * (MOST_HEAD - 1000) + b"\r\n"
@@ -127,7 +127,7 @@ def test_a_head_of_the_usual_size_is_taken(
 def test_a_head_too_large_does_not_disturb_another_answer(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While a request of the same connection is in the model, the server just hangs up."""
+    """While another request of the connection runs, the server only closes the connection."""
     use(monkeypatch, "httptools")
     gate = Gate()
     server = make(gate)
@@ -144,7 +144,7 @@ def test_a_head_too_large_does_not_disturb_another_answer(
 def test_many_requests_in_one_go_are_answered(
     make: Make, monkeypatch: pytest.MonkeyPatch, http: str
 ) -> None:
-    """All together they are larger than a head may be, and none is refused or lost."""
+    """Pipelined requests above the header limit in total are all answered."""
     use(monkeypatch, http)
     server = make(echo)
     one = b"GET /health HTTP/1.1\r\nHost: localhost\r\n"
@@ -169,7 +169,7 @@ def test_many_requests_in_one_go_are_answered(
 def test_a_large_body_is_no_head(
     make: Make, monkeypatch: pytest.MonkeyPatch, http: str, body: bytes
 ) -> None:
-    """It has a bound of its own."""
+    """The limit of a header does not apply to a body."""
     use(monkeypatch, http)
 
     def length(inputs: list[str]) -> list[int]:
@@ -184,10 +184,10 @@ def test_a_large_body_is_no_head(
 
 
 @every_protocol
-def test_what_is_sent_ahead_is_not_read_ahead(
+def test_pipelined_requests_are_not_read_ahead(
     make: Make, monkeypatch: pytest.MonkeyPatch, http: str
 ) -> None:
-    """Each request that is answered lets in no more than itself, so the memory is not filled."""
+    """Pipelined requests are read one at a time, so they cannot fill the memory."""
     use(monkeypatch, http)
     one = POST + b"X-Header: " + b"v" * 1000 + b"\r\nContent-Length: 1\r\n"
     backlog = [0]

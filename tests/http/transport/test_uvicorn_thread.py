@@ -40,20 +40,20 @@ LARGE = 20_000_000
 
 
 def large(inputs: list[Any]) -> list[str]:
-    """A model whose answers fill every buffer on the way to the client."""
+    """Return answers that fill every buffer on the way to the client."""
     return ["x" * LARGE for _ in inputs]
 
 
 def unread(server: Server) -> int:
-    """The bytes that wait in the server for the one client to read."""
+    """Return the bytes in the server that its one client has not read."""
     return sum(item.transport.get_write_buffer_size() for item in connections(server))
 
 
 def clock(server: Server, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], bool]:
-    """Ticks at the times it is called with, instead of every second; True if nobody is left."""
+    """Return a function that checks for idle connections at a time; True if none is left."""
     web = uvicorn_of(server)
-    hang_up = web.hang_up_on_the_silent
-    monkeypatch.setattr(web, "hang_up_on_the_silent", lambda now: None)
+    hang_up = web.close_idle_connections
+    monkeypatch.setattr(web, "close_idle_connections", lambda now: None)
 
     def tick(now: float) -> bool:
         done = threading.Event()
@@ -71,13 +71,13 @@ def clock(server: Server, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], 
 
 
 def asked(server: Server, connection: socket.socket, request: bytes) -> None:
-    """Send `request`, and wait until its answer waits to be read."""
+    """Send `request`, and wait until its response waits to be read."""
     connection.sendall(request)
     eventually(lambda: unread(server) > LARGE / 4, "the answer waits for its reader")
 
 
 def test_a_connection_in_use_is_not_hung_up_on() -> None:
-    """Idle whenever looked at, but with new requests in between, it stays; silent, it goes."""
+    """A connection with new requests between two checks stays; an idle one is closed."""
     ended: list[str] = []
 
     class Cycle:
@@ -94,7 +94,7 @@ def test_a_connection_in_use_is_not_hung_up_on() -> None:
     server.server_state.connections = {busy, silent}
     for tick in range(int(KEEP_ALIVE) + 2):
         busy.cycle = Cycle()
-        server.hang_up_on_the_silent(1000.0 + tick)
+        server.close_idle_connections(1000.0 + tick)
 
     assert ended == ["silent"]
 
@@ -104,7 +104,7 @@ def test_a_connection_in_use_is_not_hung_up_on() -> None:
 def test_a_client_that_takes_nothing_is_hung_up_on(
     make: Make, monkeypatch: pytest.MonkeyPatch, http: str, loop: str, way: str
 ) -> None:
-    """Its connection ends and its answer is freed, whatever it asked before or after."""
+    """The connection of a client that does not read is closed, and its response freed."""
     use(monkeypatch, http, loop)
     server = make(large)
     tick = clock(server, monkeypatch)
@@ -114,7 +114,7 @@ def test_a_client_that_takes_nothing_is_hung_up_on(
             waiting = connections(server)[0]
             eventually(lambda: server.stats().outcomes["ok"] == 2, "the second is computed")
             assert not waiting.cycle.response_complete
-        # Each look is at a time when whoever stood still since the last one has had enough.
+        # Each check is so late that a connection idle since the last one is closed.
         times = itertools.count(1000.0, KEEP_ALIVE + 1)
         eventually(lambda: tick(next(times)), "it is hung up on")
 
@@ -126,7 +126,7 @@ def test_a_client_that_takes_nothing_is_hung_up_on(
 def test_a_client_that_reads_slowly_is_left_alone(
     make: Make, monkeypatch: pytest.MonkeyPatch, http: str, loop: str
 ) -> None:
-    """As long as it takes something in every while, it gets its whole answer."""
+    """A client that reads a little at a time gets its whole response."""
     use(monkeypatch, http, loop)
     server = make(large)
     tick = clock(server, monkeypatch)
@@ -155,7 +155,7 @@ def test_stop_does_not_wait_for_a_client_that_takes_nothing(
     loop: str,
     way: str,
 ) -> None:
-    """It ends in bounded time, without a word, and leaves no connection, task or warning."""
+    """`stop` takes bounded time, and leaves no connection, task or warning."""
     use(monkeypatch, http, loop)
     monkeypatch.setattr("notebook_serve.http.transport.uvicorn_thread.GRACE", 0.1)
     server = make(large)
@@ -172,8 +172,8 @@ def test_stop_does_not_wait_for_a_client_that_takes_nothing(
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
-def test_whom_the_kernel_let_in_before_a_stop_is_answered(make: Callable[..., Server]) -> None:
-    """Twenty connect and ask while the loop is busy, and it is told to stop: 503, and no reset."""
+def test_connections_in_the_backlog_are_answered_at_a_stop(make: Callable[..., Server]) -> None:
+    """Twenty requests in the kernel's backlog at a stop get 503, and no reset."""
     server = make(lambda inputs: inputs)
     listener = server._listener
     assert listener is not None
@@ -194,3 +194,15 @@ def test_whom_the_kernel_let_in_before_a_stop_is_answered(make: Callable[..., Se
         free.set()
         for client in clients:
             assert client.recv(100).startswith(b"HTTP/1.1 503")
+
+
+def test_a_connection_without_a_request_is_closed(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half a request's header does not keep a connection open."""
+    monkeypatch.setattr("notebook_serve.http.transport.uvicorn_thread.KEEP_ALIVE", 0.0)
+    server = make(lambda inputs: inputs)
+    host, port = server._address or ("", 0)
+    with socket.create_connection((host, port), timeout=30) as connection:
+        connection.sendall(b"POST / HTTP/1.1\r\nHost: loc")
+        assert connection.recv(65536) == b""

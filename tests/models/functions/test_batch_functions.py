@@ -1,8 +1,7 @@
-"""Functions that are served: what they may be, and what they may return."""
+"""Checks of a batch function before it is served."""
 
 from __future__ import annotations
 
-import asyncio
 import collections
 import dataclasses
 import datetime as dt
@@ -14,16 +13,14 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Optional
 
-import httpx
 import numpy as np
 import pandas as pd
 import PIL.Image
 import pydantic
 import pytest
 
-from notebook_serve import ModelFailed, OptionError, Server, each
+from notebook_serve import OptionError, Server, each
 from notebook_serve.models.functions.batch_functions import check_batch_function
-from notebook_serve.models.functions.batch_outputs import one_per_input
 
 from ...helpers.compare_answers import called
 
@@ -31,7 +28,7 @@ Make = Callable[..., Server]
 
 
 class Struct(NamedTuple):
-    """Two results, of which none is of one input."""
+    """Two results, neither of which belongs to one input."""
 
     labels: list[str]
     scores: list[float]
@@ -45,7 +42,7 @@ class Record:
 
 
 class Level(enum.Enum):
-    """An input of few."""
+    """An input with few values."""
 
     LOW = 1
 
@@ -55,8 +52,6 @@ One = typing.TypeVar("One", str, bytes)
 Unknown = typing.TypeVar("Unknown")
 Many = typing.TypeVar("Many", bound=list[str])
 Named = typing.NewType("Named", str)
-
-# -- what it takes, by its signature ----------------------------------------------------------
 
 
 def annotated(annotation: Any) -> Callable[..., Any]:
@@ -83,8 +78,8 @@ def annotated(annotation: Any) -> Callable[..., Any]:
     ],
     ids=called,
 )
-def test_a_function_of_one_item_is_refused_with_the_line_that_works(annotation: Any) -> None:
-    """Of its annotation it is known that it takes no list; `each` makes it one that does."""
+def test_a_function_of_one_item_is_rejected_with_the_line_that_works(annotation: Any) -> None:
+    """The annotation means one item; `each` wraps the function."""
     with pytest.raises(OptionError, match=r"serve\(each\(function\)\)"):
         check_batch_function(annotated(annotation), "function")
 
@@ -100,7 +95,7 @@ def test_a_function_of_one_item_is_refused_with_the_line_that_works(annotation: 
     ids=called,
 )
 def test_any_other_annotation_is_accepted(annotation: Any) -> None:
-    """A list, anything that may be one, and what is not known."""
+    """Lists, types that may be lists, and unknown types pass."""
     check_batch_function(annotated(annotation), "function")
 
 
@@ -112,25 +107,25 @@ class Caller:
     """An object that is called with one item."""
 
     def __call__(self, text: str) -> str:
-        """Return it."""
+        """Return the text."""
         return text
 
     def method(self, text: str) -> str:
-        """Return it."""
+        """Return the text."""
         return text
 
 
 @pytest.mark.parametrize(
     "function", [one, Caller(), Caller().method, functools.partial(one)], ids=called
 )
-def test_every_kind_of_function_is_looked_at(function: Any) -> None:
-    """A function, an object, a method and a partial, annotated by text in this file."""
+def test_every_kind_of_callable_is_checked(function: Any) -> None:
+    """Functions, objects, methods and partials, with annotations that are text in this file."""
     with pytest.raises(OptionError, match=r"takes one item \(`text: str`\)"):
         check_batch_function(function, "it")
 
 
 def test_texts_under_a_star_are_one_item() -> None:
-    """The list would be the first of them; without an annotation nothing is known."""
+    """The list would be the first text; without an annotation the function passes."""
 
     def join(*texts: str) -> str:
         return "".join(texts)
@@ -143,8 +138,8 @@ def test_texts_under_a_star_are_one_item() -> None:
     check_batch_function(starred, "starred")
 
 
-def test_a_function_with_a_cache_is_refused_but_for_each() -> None:
-    """A list cannot be looked up; one item can."""
+def test_a_function_with_a_cache_is_rejected_but_for_each() -> None:
+    """A list cannot be a key of the cache; one item can."""
 
     @functools.lru_cache
     def slow(x: Any) -> Any:
@@ -171,14 +166,61 @@ def test_a_function_with_a_cache_is_refused_but_for_each() -> None:
         each(later)
 
 
-def test_a_method_without_its_object_is_refused() -> None:
-    """The list would be its object."""
+def test_a_method_without_its_object_is_rejected() -> None:
+    """The list would be ``self``."""
     for method, check in (
         (Caller.method, lambda f: check_batch_function(f, "method")),
         (Caller.method, each),
     ):
-        with pytest.raises(OptionError, match=r"give a method of an object: Caller\(...\).method"):
+        with pytest.raises(
+            OptionError, match=r"give the method of an instance: Caller\(...\).method"
+        ):
             check(method)
+
+
+async def coroutine(inputs: list[Any]) -> list[Any]:
+    """Return the inputs, but only if awaited."""
+    return inputs
+
+
+async def stream(inputs: list[Any]) -> collections.abc.AsyncIterator[Any]:
+    """Yield the inputs."""
+    yield inputs
+
+
+class Async:
+    """An object with a coroutine as its call."""
+
+    async def __call__(self, inputs: list[Any]) -> list[Any]:
+        """Run a batch."""
+        return inputs
+
+
+@pytest.mark.parametrize(
+    ("function", "name"),
+    [
+        (coroutine, "coroutine"),
+        (functools.partial(coroutine), "partial"),
+        (Async(), "Async"),
+        (Async().__call__, "__call__"),
+    ],
+)
+def test_a_coroutine_function_is_rejected(function: Any, name: str) -> None:
+    """The error is raised in the cell, before any request is enqueued."""
+    with pytest.raises(OptionError, match=f"^{name} is a coroutine function"):
+        check_batch_function(function, name)
+
+
+def generator(inputs: list[Any]) -> collections.abc.Iterator[Any]:
+    """Yield the answers one by one."""
+    yield from inputs
+
+
+@pytest.mark.parametrize("function", [stream, generator])
+def test_a_generator_function_is_rejected(function: Any) -> None:
+    """A call returns a generator instead of a list."""
+    with pytest.raises(OptionError, match="is a generator function; return a list"):
+        check_batch_function(function, "f")
 
 
 def no_inputs() -> None:
@@ -208,274 +250,7 @@ def two_by_place(inputs: Any, other: Any, /) -> None:
     ],
     ids=called,
 )
-def test_a_function_that_cannot_be_called_with_a_list_is_refused(function: Any, said: str) -> None:
-    """Every request would fail; so it is said before."""
+def test_a_function_that_cannot_be_called_with_a_list_is_rejected(function: Any, said: str) -> None:
+    """The error comes before any request fails."""
     with pytest.raises(OptionError, match=said):
         check_batch_function(function, "f")
-
-
-# -- what it returns --------------------------------------------------------------------------
-
-
-class Mine(list[Any]):
-    """A list of one's own."""
-
-
-@pytest.mark.parametrize(
-    ("outputs", "expected"),
-    [
-        ([1, 2], [1, 2]),
-        ((1, 2), [1, 2]),
-        (Mine([1, 2]), [1, 2]),
-        (collections.deque([1, 2]), [1, 2]),
-        (range(2), [0, 1]),
-        ({"a": 1, "b": 2}.values(), [1, 2]),
-        (np.array([1, 2]), [1, 2]),
-        (pd.Series([1, 2], index=[7, 9]), [1, 2]),
-        (pd.Index(["a", "b"]), ["a", "b"]),
-        (pd.Categorical(["a", "b"]), ["a", "b"]),
-        (pd.DataFrame({"a": [1, 2], "b": ["x", "y"]}), [{"a": 1, "b": "x"}, {"a": 2, "b": "y"}]),
-        (pd.DataFrame({"a": [1, 2]}, index=[5, 6]), [{"a": 1}, {"a": 2}]),
-    ],
-    ids=lambda value: type(value).__name__,
-)
-def test_what_has_an_order_is_one_output_per_input(outputs: Any, expected: list[Any]) -> None:
-    """Rows of a table are records, by their columns; anything else is taken by its places."""
-    assert one_per_input(outputs, 2, "f") == expected
-
-
-@pytest.mark.parametrize(
-    ("outputs", "hint"),
-    [
-        (None, "a `return` missing"),
-        ("ab", "a str"),
-        (b"ab", "a bytes"),
-        (memoryview(b"ab"), "a memoryview"),
-        ({"a": 1, "b": 2}, "a dict for each input"),
-        (collections.UserDict(a=1, b=2), "a dict for each input"),
-        ({1, 2}, "no order"),
-        ({"a": 1, "b": 2}.items(), "no order"),
-        (iter([1, 2]), r"return list\(...\)"),
-        (zip([1], [2], strict=True), r"return list\(...\)"),
-        (Struct(["a"], [1.0]), "the part of it"),
-        (np.array(1.0), "a row for each input"),
-        (Struct, "a type"),
-        (object(), "a object"),
-        (3, "a int"),
-    ],
-    ids=lambda value: type(value).__name__,
-)
-def test_what_has_none_is_an_error_that_says_what_to_write(outputs: Any, hint: str) -> None:
-    """Its parts would be answers to other inputs, or to none."""
-    with pytest.raises(TypeError, match=hint):
-        one_per_input(outputs, 2, "f")
-
-
-def test_a_tuple_of_columns_is_no_list_of_outputs() -> None:
-    """With as many columns as inputs, each input would be answered with a column."""
-    import torch
-
-    columns = (["a", "b"], np.array([1, 2]))
-    others = [
-        (torch.ones(2), pd.Series([1, 2])),
-        (("a", "b"), [1, 2]),
-        np.unique(["x", "y"], return_counts=True),
-    ]
-    for outputs in (columns, *others):
-        with pytest.raises(TypeError, match=r"f returned a tuple of 2 columns.*list\(zip\(...\)\)"):
-            one_per_input(outputs, 2, "f")
-    with pytest.raises(TypeError, match="a tuple of 2 columns"):
-        one_per_input((["a"], [1]), 1, "f")
-    with pytest.raises(TypeError, match="a tuple of 3 columns"):
-        one_per_input(([1, 2], [3, 4], [5, 6]), 2, "f")
-
-
-@pytest.mark.parametrize(
-    ("outputs", "count"),
-    [
-        ([["a", "b"], [1, 2]], 2),
-        ((["a", "b", "c"], ["d"]), 2),
-        (("ab", "cd"), 2),
-        (({"a": 1, "b": 2}, {"a": 3, "b": 4}), 2),
-        ((["a"],), 1),
-        ((np.array(1.0), np.array(2.0)), 2),
-        (tuple(np.ones((2, 3))), 2),
-    ],
-    ids=str,
-)
-def test_any_other_tuple_is_one_output_per_input(outputs: Any, count: int) -> None:
-    """A list, texts, dicts, numbers, and results of another length are not columns."""
-    assert len(one_per_input(outputs, count, "f")) == count
-
-
-def test_groups_of_a_table_are_no_outputs() -> None:
-    """There may be as many groups as inputs, and they belong to none."""
-    frame = pd.DataFrame({"a": ["x", "y"], "b": [1, 2]})
-    for groups in (frame.groupby("a"), frame.groupby("a")["b"]):
-        with pytest.raises(TypeError, match="groups are not one per input"):
-            one_per_input(groups, 2, "f")
-
-
-def test_a_result_of_torch_with_names_is_no_list() -> None:
-    """Values and places of a maximum are two for any number of inputs."""
-    import torch
-
-    with pytest.raises(TypeError, match="the part of it"):
-        one_per_input(torch.ones(2, 2).max(1), 2, "f")
-    assert len(one_per_input(torch.ones(2, 3), 2, "f")) == 2
-    with pytest.raises(TypeError, match="a row for each input"):
-        one_per_input(torch.tensor(1), 1, "f")
-
-
-def test_a_table_with_two_columns_of_one_name_is_refused() -> None:
-    """One of them would be lost."""
-    frame = pd.DataFrame([[1, 2]], columns=["a", "a"])
-    with pytest.raises(TypeError, match="two columns of one name"):
-        one_per_input(frame, 1, "f")
-
-
-def test_tables_of_other_libraries_give_rows() -> None:
-    """Polars and pyarrow, by what they offer: going through one gives its columns."""
-
-    class DataFrame:
-        columns = ("a",)
-
-        def __len__(self) -> int:
-            return 2
-
-        def to_dicts(self) -> list[dict[str, int]]:
-            return [{"a": 1}, {"a": 2}]
-
-    class Table:
-        columns = ([1, 2],)
-        column_names = ("a",)
-
-        def to_pylist(self) -> list[dict[str, int]]:
-            return [{"a": 1}, {"a": 2}]
-
-    for table in (DataFrame(), Table()):
-        assert one_per_input(table, 2, "f") == [{"a": 1}, {"a": 2}]
-
-
-def test_an_answer_over_http_is_right_or_an_error(make: Make, client: httpx.Client) -> None:
-    """A table is records; an object without a JSON form is a 500 with a sentence, not its repr."""
-
-    def frame(inputs: list[str]) -> pd.DataFrame:
-        return pd.DataFrame({"label": inputs, "score": [0.5] * len(inputs)})
-
-    server = make(frame)
-    server.add("objects", lambda inputs: [object() for _ in inputs])
-    server.add("dicts", lambda inputs: {"a": inputs})
-    answer = client.post(server.url, json={"inputs": ["x", "y"]})
-    assert answer.json() == [{"label": "x", "score": 0.5}, {"label": "y", "score": 0.5}]
-    answer = client.post(server["objects"].url, content="x")
-    assert (answer.status_code, answer.json()["type"]) == (500, "ModelFailed")
-    assert "holds an object of object" in answer.json()["error"]
-    assert "0x" not in answer.text
-    answer = client.post(server["dicts"].url, content="x")
-    assert answer.status_code == 500
-    assert "returned a dict, not a list" in answer.json()["error"]
-    with pytest.raises(ModelFailed, match="returned a dict"):
-        server["dicts"].predict("x")
-
-
-# -- each -------------------------------------------------------------------------------------
-
-
-def divide(number: float, *, by: float = 1.0) -> float:
-    """Return a part of a number."""
-    return float(number) / float(by)
-
-
-def test_each_answers_item_by_item(make: Make, client: httpx.Client) -> None:
-    """Parameters of the function are those of a request, and the function keeps its name."""
-    server = make(each(divide))
-
-    assert server.predict([2, 4], by=2) == [1.0, 2.0]
-    assert client.post(server.url, json={"inputs": 3, "parameters": {"by": 2}}).json() == 1.5
-    assert client.post(server.url, json={"inputs": 3, "parameters": {"to": 2}}).status_code == 422
-    assert server.model.name == "divide"
-    assert "one after another" in server.model.why
-
-
-@pytest.mark.parametrize("worker", ["thread", "process"])
-def test_an_item_that_fails_fails_alone(make: Make, worker: str) -> None:
-    """The others of its batch are not run again, and the error is the function's own."""
-    server = make(each(divide), worker=worker)
-    server.pause()
-
-    async def ask() -> list[Any]:
-        asked = [asyncio.ensure_future(server.apredict(number)) for number in (1, "x", 2, "y")]
-        await asyncio.sleep(0)  # all are in the queue
-        server.resume()
-        return await asyncio.gather(*asked, return_exceptions=True)
-
-    one, wrong, other, *_ = asyncio.run(ask())
-    assert (one, other) == (1.0, 2.0)
-    assert isinstance(wrong, ModelFailed)
-    assert "could not convert string to float" in str(wrong)
-    assert isinstance(wrong.__cause__, ValueError)
-    (batch,) = server.batches()
-    assert (len(batch.lengths), batch.retries) == (4, 0)
-
-
-def test_each_is_a_batch_function_of_its_own() -> None:
-    """Called by its author it raises; it reads well, and keeps a measure of length."""
-
-    def measured(text: str) -> str:
-        return text
-
-    measured.length = len  # type: ignore[attr-defined]
-    assert each(divide)([2, 4], by=2) == [1.0, 2.0]
-    with pytest.raises(ZeroDivisionError):
-        each(divide)([1], by=0)
-    assert repr(each(divide)) == "each(divide)"
-    assert each(divide).__doc__ == divide.__doc__
-    assert each(each(divide)).function is divide
-    assert each(measured).length is len
-
-
-@pytest.mark.parametrize(
-    ("function", "said"),
-    [(3, "not int"), (no_inputs, "takes no item"), (only_named, "takes no item")],
-    ids=called,
-)
-def test_each_takes_a_function_of_one_item(function: Any, said: str) -> None:
-    """Anything else is refused where it is wrapped."""
-    with pytest.raises(OptionError, match=said):
-        each(function)
-
-
-def test_each_refuses_coroutines_and_generators() -> None:
-    """Their answers would be objects that nobody awaits."""
-
-    async def later(text: str) -> str:
-        return text
-
-    def parts(text: str) -> Any:
-        yield text
-
-    async def some(text: str) -> Any:
-        yield text
-
-    for function, said in ((later, "coroutine"), (parts, "generator"), (some, "a generator")):
-        with pytest.raises(OptionError, match=said):
-            each(function)
-
-
-@pytest.mark.parametrize("annotation", [list[str], Sequence[bytes], "list[str]"], ids=called)
-def test_each_refuses_a_function_of_a_list_of_texts(annotation: Any) -> None:
-    """Its items would be taken apart, letter by letter."""
-    with pytest.raises(OptionError, match=r"takes a list already \(.*\); write serve\(function\)"):
-        each(annotated(annotation))
-
-
-@pytest.mark.parametrize("annotation", [list, list[float], list[dict[str, str]], str], ids=called)
-def test_each_takes_a_function_of_one_list(annotation: Any) -> None:
-    """A vector of numbers or a chat may be one item."""
-    assert each(annotated(annotation))([["a"]]) == [["a"]]
-
-
-def test_each_takes_a_class() -> None:
-    """It makes an object of an item."""
-    assert each(int)(["1", "2"]) == [1, 2]

@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from tests.benchmarks.peers.asking import running
+from tests.benchmarks.peers.peer_process import running
 from tests.benchmarks.peers.setups import Peer
 from tests.benchmarks.workload import machine
 

@@ -1,4 +1,4 @@
-"""Against what the model and the machine allow: ``python -m tests.benchmarks.limits [ROUNDS]``.
+"""Against what the model and the machine allow: ``python -m tests.benchmarks.upper_bounds [ROUNDS]``.
 
 With a word after the rounds, only the measures that have it in their name; the others stay as the
 last result has them.
@@ -16,7 +16,7 @@ their own, and the median of several rounds:
   answer, CPU of an idle server, and the seconds of a decision of ``LengthAware`` at 10,000 waiting.
 
 The model is that of the peers, on one torch thread. Nothing else should run meanwhile. The result
-goes to ``results/limits.json``.
+goes to ``results/upper_bounds.json``.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from tests.benchmarks.peers.asking import running
 from tests.benchmarks.peers.client import Client, end, free_port
+from tests.benchmarks.peers.peer_process import running
 from tests.benchmarks.peers.setups import PEERS
 from tests.benchmarks.workload import classifier, inputs_of, machine
 
-RESULT = Path(__file__).parent / "results" / "limits.json"
+RESULT = Path(__file__).parent / "results" / "upper_bounds.json"
 SIZES = (8, 16, 32, 64)
 #: of each measurement
 SECONDS = 5.0
@@ -220,7 +220,14 @@ CHILDREN: dict[str, Callable[..., Any]] = {
 def child(name: str, *arguments: object) -> Any:
     """What a child says."""
     done = subprocess.run(
-        [sys.executable, "-m", "tests.benchmarks.limits", "--child", name, *map(str, arguments)],
+        [
+            sys.executable,
+            "-m",
+            "tests.benchmarks.upper_bounds",
+            "--child",
+            name,
+            *map(str, arguments),
+        ],
         stdout=subprocess.PIPE,
         text=True,
         check=True,
@@ -261,7 +268,7 @@ def per_second(name: str, connections: int) -> float:
     """Requests per second that wrk gets from a child."""
     port = free_port()
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.benchmarks.limits", "--child", name, str(port)]
+        [sys.executable, "-m", "tests.benchmarks.upper_bounds", "--child", name, str(port)]
     )
     script = Path(__file__).with_name("post.lua")
     url = f"http://127.0.0.1:{port}/"

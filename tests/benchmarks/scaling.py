@@ -1,4 +1,4 @@
-"""What grows with what: ``python -m tests.benchmarks.scale [ROUNDS]``.
+"""What grows with what: ``python -m tests.benchmarks.scaling [ROUNDS]``.
 
 - CPU seconds of the scheduler for each request, where 10 to 10,000 wait, under each policy; beside
   that at 10 waiting;
@@ -7,7 +7,7 @@
 - CPU seconds of the simulator for each request, for 10^4 to 10^6 of them; beside that at 10^4.
 
 A cost that does not grow has a ratio near one. Nothing else should run meanwhile. The result, the
-medians of several rounds, goes to ``results/scale.json``.
+medians of several rounds, goes to ``results/scaling.json``.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from notebook_serve import (
 from notebook_serve.queueing.jobs import Job
 from notebook_serve.traffic import LogNormal, Poisson
 
-RESULT = Path(__file__).parent / "results" / "scale.json"
+RESULT = Path(__file__).parent / "results" / "scaling.json"
 COST = CostModel(fixed=0.008, per_token=0.0002)
 LENGTHS = LogNormal(22, 0.9, 4, 128)
 POLICIES: dict[str, Callable[[], Policy]] = {

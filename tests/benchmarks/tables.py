@@ -1,4 +1,4 @@
-"""The tables of figures in this folder's README: ``python -m tests.benchmarks.figures``.
+"""The tables of figures in this folder's README: ``python -m tests.benchmarks.tables``.
 
 Made from the results that the benchmarks left, so that no figure is copied by hand; a test holds
 the page to them.
@@ -150,7 +150,7 @@ class Goal:
 
 def goals() -> str:
     """What was aimed at, and what was found."""
-    ratios, limits = Ratios(result("peers")), result("limits")["medians"]
+    ratios, limits = Ratios(result("peers")), result("upper_bounds")["medians"]
     mixed, short, long = (f"{kind}, 32 clients" for kind in ("mixed", "short", "long"))
     many = "mixed, 128 clients"
     alone = [f"{kind}, 128 clients / the forward alone" for kind in ("mixed", "short")]
@@ -194,7 +194,7 @@ def goals() -> str:
 
 def most_table() -> str:
     """What is served beside what the model allows, with a thread."""
-    medians = result("limits")["medians"]
+    medians = result("upper_bounds")["medians"]
     limits = {"forward": "the forward alone, all texts sorted before", "simulated": "simulated"}
     return table(
         ["texts, clients", "answers/s", "limit", "its answers/s", "ratio"],
@@ -217,7 +217,7 @@ def most_table() -> str:
 def scale_table() -> str:
     """What a request costs as things grow, in microseconds and beside the first size."""
     rows = []
-    for name, sizes in result("scale")["table"].items():
+    for name, sizes in result("scaling")["table"].items():
         ordered = sorted(sizes.items(), key=lambda item: int(item[0]))
         said = [f"{int(size):,}: {at['microseconds']:g} µs" for size, at in ordered]
         rows.append([name, ", ".join(said)])

@@ -1,4 +1,4 @@
-"""Makes the outputs of the course anew: ``python -m tests.generate.notebooks [NAME...]``.
+"""Makes the outputs of the course anew: ``python -m tests.generate.course [NAME...]``.
 
 Each notebook runs from top to bottom in a fresh kernel, one after the other, with the full
 settings; what it shows is written into its file, without what differs from run to run for no
@@ -192,7 +192,7 @@ async def try_fast(paths: Sequence[Path]) -> bool:
 
 def main() -> int:
     """Run the command; the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m tests.generate.notebooks", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.generate.course", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="such as 00_quickstart; or all")
     parser.add_argument("--fast", action="store_true", help="try them, and write nothing")
     wanted = parser.parse_args()

@@ -1,0 +1,283 @@
+"""The batch runner: prepares inputs, runs batches on executors and answers their requests."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+import traceback
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
+from typing import Any, Protocol
+
+from ..errors import LoaderFailed, StartError
+from ..models.base import Model, Prepared
+from ..models.bisection import Failure, run_with_bisection
+from ..queueing.jobs import Batch, Job
+from ..records import BatchRecord
+from ..workers.executors import Executor
+from ..workers.out_of_memory import MemoryLimit, free_memory, is_out_of_memory
+from .admission import Admission
+from .health import Health
+from .pre_post_thread import PrePostThread
+from .requests import Ending, Entry, OpenRequests
+from .status import Status
+
+logger = logging.getLogger("notebook_serve")
+
+
+class Tracer(Protocol):
+    """Makes spans of calls and batches. Its methods must not raise."""
+
+    def current(self) -> Any:
+        """Return the span of the caller that submits a request."""
+
+    def batch(self, model: str, record: BatchRecord, requests: Sequence[Any]) -> None:
+        """Make the span of a batch from the spans of its requests, on the answering thread."""
+
+    def call(self, name: str, model: str) -> AbstractContextManager[None]:
+        """Return the span of a call without HTTP, as a context manager."""
+
+    def lasting(self, name: str, model: str) -> AbstractContextManager[AbstractContextManager[Any]]:
+        """Return the span of a call that goes on between two steps of its caller."""
+
+
+class Unwanted(Exception):
+    """All requests that would share a run are answered already."""
+
+
+class BatchRunner:
+    """A model with its executors: one for each worker, which runs the batches of that worker.
+
+    A batch that runs for `overtime` times as long as its requests had time for it is ended, if its
+    executor can do that.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        model: Model | None,
+        executors: Sequence[Executor],
+        status: Status,
+        requests: OpenRequests,
+        admission: Admission,
+        health: Health,
+        overtime: float,
+    ) -> None:
+        self._name = name
+        self.model = model
+        self.executors = executors
+        self._status, self._requests = status, requests
+        self._admission, self._health = admission, health
+        self._overtime = overtime
+        self.tracer: Tracer | None = None
+        self.memory = MemoryLimit()
+        #: the thread that prepares and finishes; the engine makes one for each start
+        self.pre_post: PrePostThread
+        #: when the batch of each busy worker began
+        self.running: dict[int, float] = {}
+        #: the workers whose model is still to be made ready
+        self.loading: set[int] = set()
+        #: the executor of each batch with a time limit, by a key below zero, which no request has
+        self._limited: dict[int, Executor] = {}
+
+    # -- load -----------------------------------------------------------------------------
+
+    def load(self, number: int) -> bool:
+        """Make the model of a worker ready; if that fails, no worker starts and it is False."""
+        error: StartError | None = None
+        try:
+            model = self.executors[number].load()
+            if number == 0 and model is not None:
+                self.model = model
+        except LoaderFailed as cause:
+            error = cause
+        except BaseException as cause:
+            error = LoaderFailed(f"the loader raised {type(cause).__name__}: {cause}")
+            error.__cause__ = cause
+        with self._status.lock:
+            if error is not None:
+                self._health.note(error.__cause__ or error)
+            self.loading.discard(number)
+            if self._status.state == "loading" and (error is not None or not self.loading):
+                self._status.cause = error
+                self._status.become("ready" if error is None else "failed")
+        return error is None
+
+    # -- prepare --------------------------------------------------------------------------
+
+    @property
+    def prepares_apart(self) -> bool:
+        """Return True if inputs are prepared, and outputs finished, on a thread of their own."""
+        return self.model is not None and self.model.prepares
+
+    def prepare(self, entry: Entry) -> Job | None:
+        """Return the job of an entry; or None where it is answered, because its input is wrong."""
+        if entry.id not in self._requests or self.model is None:
+            return None
+        try:
+            prepared = self.model.prepare(entry.inputs, entry.parameters)
+            job = Job(entry.id, entry.arrived, prepared.length, entry.deadline, prepared.group)
+        except Exception as error:
+            ending = Ending.of_error(entry, error)
+            if self._status.state == "ready":
+                self._health.learn([ending], 0)
+            self._requests.close([ending])
+            return None
+        return job if self._requests.prepare(entry, prepared, job) else None
+
+    # -- run ------------------------------------------------------------------------------
+
+    def run(self, batch: Batch, number: int) -> BatchRecord | None:
+        """Run the open requests of a batch on a worker and answer them; None if all are closed."""
+        started = time.monotonic()
+        entries = self._requests.begin((job.id for job in batch.jobs), batch.id, started)
+        if not entries:
+            return None
+        items = [entry.prepared for entry in entries if entry.prepared is not None]
+        self.running[number] = started
+        if self._overtime < math.inf:
+            self._limit(-batch.id, self.executors[number], started, entries)
+        memory = self.memory.limit
+        outputs, retries = self._run_isolated(self.executors[number], entries, items)
+        record = BatchRecord(
+            id=batch.id,
+            reason=batch.reason,
+            lengths=tuple([item.length for item in items]),
+            started=started,
+            seconds=time.monotonic() - started,
+            waiting=batch.waiting,
+            retries=retries,
+            worker=number,
+            requests=tuple([entry.id for entry in entries]),
+        )
+        self._record(record)
+        # A lack of memory has a warning of its own.
+        if len(items) > 1 and self.memory.limit >= memory:
+            failures = sum([isinstance(output, Failure) for output in outputs])
+            self._health.batches.ran(len(items), retries, failures)
+        if self.memory.limit < math.inf and not retries:
+            self.memory.fitted(record.padded_tokens)
+        finish = partial(self._finish, record, entries, items, outputs)
+        if self.prepares_apart:
+            self.pre_post.put_urgent(finish)
+        else:
+            finish()
+        return record
+
+    def _record(self, record: BatchRecord) -> None:
+        with self._status.lock:
+            self.running.pop(record.worker, None)
+            self._limited.pop(-record.id, None)
+            self._requests.recorder.batch(record)
+            self._requests.estimate.learn(record)
+        if self._overtime < math.inf:
+            self._requests.deadlines.discard([-record.id])
+
+    def _run_isolated(
+        self, executor: Executor, entries: Sequence[Entry], items: Sequence[Prepared]
+    ) -> tuple[list[Any], int]:
+        """Return an output or a `Failure` for each item, and the number of extra runs."""
+        wanted = {id(item): entry.id for item, entry in zip(items, entries, strict=True)}
+        return run_with_bisection(
+            partial(self._run_wanted, executor, wanted), items, partial(self._run_failed, executor)
+        )
+
+    def _run_wanted(
+        self, executor: Executor, ids: Mapping[int, int], items: Sequence[Prepared]
+    ) -> list[Any]:
+        """Run `items`, unless all their requests are closed."""
+        requests = self._requests
+        for item in items:
+            if ids[id(item)] in requests:
+                return executor.run(items)
+        raise Unwanted("all their requests are closed")
+
+    def _run_failed(self, executor: Executor, error: Exception, items: Sequence[Prepared]) -> bool:
+        """Free memory if it ran out, and return True if the same items are to be run once more."""
+        if is_out_of_memory(error):
+            # The frames of the failed forward pass hold its tensors.
+            traceback.clear_frames(error.__traceback__)
+            free_memory()
+            if len(items) > 1:
+                self.memory.failed(len(items) * max(item.length for item in items))
+        elif len(items) > 1:
+            self._health.batches.failed(error)
+        return executor.again(error, items)
+
+    # -- finish ---------------------------------------------------------------------------
+
+    def _finish(
+        self,
+        record: BatchRecord,
+        entries: Sequence[Entry],
+        items: Sequence[Prepared],
+        outputs: Sequence[Any],
+    ) -> None:
+        """Turn the outputs of a batch into answers, and send them."""
+        endings = list(map(self._ending, entries, items, outputs))
+        # A process that is ended because the server stops tells nothing about its model.
+        if self._status.state == "ready":
+            answered = sum([ending.outcome == "ok" for ending in endings])
+            self._health.learn(endings, answered)
+            self._tell_breaker(endings, answered)
+        if self.tracer is not None:
+            self.tracer.batch(self._name, record, [entry.trace for entry in entries])
+        self._requests.close(endings)
+
+    def _ending(self, entry: Entry, item: Prepared, output: Any) -> Ending:
+        if isinstance(output, Failure):
+            if isinstance(output.error, Unwanted):
+                return Ending(entry, "cancelled")  # it is closed already
+            return Ending.of_error(entry, output.error)
+        assert self.model is not None
+        try:
+            return Ending(entry, "ok", self.model.finish(item, output))
+        except Exception as error:
+            return Ending.of_error(entry, error)
+
+    def _tell_breaker(self, endings: Sequence[Ending], answered: int) -> None:
+        failed = sum([ending.outcome == "failed" for ending in endings])
+        with self._status.lock:
+            changed = self._admission.breaker.ran(answered, failed, time.monotonic())
+        if changed:
+            logger.warning(
+                "%s: the circuit breaker is %s", self._name, self._admission.breaker.state
+            )
+
+    # -- time out -------------------------------------------------------------------------
+
+    def _limit(
+        self, key: int, executor: Executor, started: float, entries: Sequence[Entry]
+    ) -> None:
+        """Set a time limit for a batch by the latest deadline of its requests."""
+        latest = max(entry.deadline for entry in entries)
+        if latest < math.inf:
+            with self._status.lock:
+                self._limited[key] = executor
+            self._requests.deadlines.add(started + self._overtime * (latest - started), key)
+
+    def end_late(self, key: int) -> None:
+        """End the forward pass of a batch whose time limit has come."""
+        with self._status.lock:
+            executor = self._limited.pop(key, None)
+        # If it ends just now, its process is replaced for nothing.
+        if executor is not None:
+            executor.interrupt(f"a forward took {self._overtime:g} times as long as it had")
+
+    def expire(self, job_ids: Iterable[int]) -> None:
+        """Answer the jobs whose deadline came before they could run."""
+        for job_id in job_ids:
+            self._requests.expire(job_id)
+
+    def drop(self, job_ids: Iterable[int]) -> None:
+        """Reject the jobs that the policy dropped."""
+        with self._status.lock:
+            found = [self._requests.get(job_id) for job_id in job_ids]
+            wait = self._admission.retry_after(time.monotonic())
+        self._requests.close(
+            Ending(entry, "rejected", self._admission.dropped(entry, wait))
+            for entry in found
+            if entry is not None
+        )

@@ -1,0 +1,113 @@
+"""Admission: rejections of a full, late, closed or failing engine."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from notebook_serve import (
+    BatchRecord,
+    CircuitOpen,
+    InvalidInput,
+    ModelFailed,
+    Overloaded,
+    QueueFull,
+)
+from notebook_serve.engine.admission import retry_after
+from notebook_serve.engine.circuit_breaker import CircuitBreaker
+
+from ..helpers.blocking_model import Gate, eventually
+from ..helpers.engines import MakeEngine, ask
+
+
+def test_a_full_queue_refuses_and_says_when_to_come_back(engine: MakeEngine) -> None:
+    """Beyond max_queue_size a request is refused at once; a list is taken whole or not at all."""
+    gate = Gate()
+    one = engine(gate, max_queue_size=3)
+    running = ask(one, 0)
+    assert gate.begun.wait(30)
+    waiting = one.submit([1, 2], {})
+    with pytest.raises(QueueFull, match="2 requests wait, and the queue holds 3") as caught:
+        one.submit([3, 4], {})
+    assert caught.value.retry_after >= 1
+    last = ask(one, 5)
+    with pytest.raises(QueueFull):
+        one.check_open()
+    with pytest.raises(InvalidInput, match="send it in parts"):
+        one.submit([0] * 4, {})
+    gate.opened.set()
+
+    assert [future.result(30).value for future in [running, *waiting, last]] == [0, 1, 2, 5]
+    assert one.stats().outcomes["rejected"] == 3
+
+
+@pytest.mark.parametrize(
+    ("depth", "rate", "seconds"),
+    [(0, 0.0, 1), (10, 0.0, 1), (10, 100.0, 1), (100, 10.0, 10), (101, 10.0, 11), (1000, 1.0, 60)],
+)
+def test_retry_after_is_the_time_to_drain_the_queue(depth: int, rate: float, seconds: int) -> None:
+    """Whole seconds, at least one, at most a minute."""
+    assert retry_after(depth, rate) == seconds
+
+
+def test_time_with_nothing_to_do_does_not_lengthen_the_wait(engine: MakeEngine) -> None:
+    """Who is refused is told by what batches took, not by how few there were to run of late."""
+    gate = Gate()
+    one = engine(gate, max_queue_size=40)
+    for number in range(20):
+        record = BatchRecord(number, "idle", (1,), started=number * 60.0, seconds=0.09)
+        one._requests.estimate.learn(record)
+    running = ask(one, 0)
+    assert gate.begun.wait(30)
+    waiting = one.submit(list(range(40)), {})
+    with pytest.raises(QueueFull) as caught:
+        ask(one, "too many")
+    gate.opened.set()
+
+    assert caught.value.retry_after == 4
+    assert len([future.result(30) for future in [running, *waiting]]) == 41
+
+
+def test_a_model_that_only_fails_is_left_alone_for_a_while(engine: MakeEngine) -> None:
+    """After many failures in a row requests are refused, until a probe is answered."""
+    broken = [True]
+
+    def model(inputs: list[Any]) -> list[Any]:
+        if broken[0]:
+            raise RuntimeError("no weights")
+        return inputs
+
+    one = engine(model)
+    one._admission.breaker = CircuitBreaker(threshold=3, cool_off=0.05)
+    for _ in range(3):
+        with pytest.raises(ModelFailed):
+            ask(one, 1).result(30)
+    eventually(lambda: one.stats().breaker == "open", "the breaker opens")
+    with pytest.raises(CircuitOpen, match="failed 3 times in a row") as caught:
+        ask(one, 1)
+    assert caught.value.retry_after >= 1
+    broken[0] = False
+    eventually(lambda: one.closed() is None, "the cool-off is over")
+    assert ask(one, "probe").result(30).value == "probe"
+    eventually(lambda: one.stats().breaker == "closed", "the breaker closes")
+    assert ask(one, 2).result(30).value == 2
+
+
+def test_who_cannot_be_served_in_time_is_refused_at_once(engine: MakeEngine) -> None:
+    """With ten seconds of work in front, who has five is told so, and who has a minute waits."""
+    gate = Gate()
+    one = engine(gate, timeout=60.0)
+    for n in range(20):
+        one._requests.estimate.learn(BatchRecord(n, "full", (1,), 0.0, 1.0))  # each took a second
+    futures = [ask(one, 0)]
+    assert gate.begun.wait(30)
+    futures += one.submit(list(range(10)), {})
+    with pytest.raises(Overloaded, match=r"10 requests wait; .* takes about 11 s, and it has 5 s"):
+        ask(one, 1, timeout=5.0)
+    with pytest.raises(Overloaded):
+        one.check_open(timeout=5.0)
+    futures.append(ask(one, 1, timeout=59.0))
+    gate.opened.set()
+    for future in futures:
+        future.result(30)

@@ -1,0 +1,135 @@
+"""The batch runner: isolation of failures, and answers from outputs."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from notebook_serve import (
+    Greedy,
+    ModelFailed,
+    NoBatching,
+    WorkerDead,
+)
+from notebook_serve.models.base import Prepared
+from notebook_serve.models.functions.function_model import FunctionModel
+
+from ..helpers.blocking_model import eventually
+from ..helpers.engines import MakeEngine, ask, double
+
+
+def test_one_bad_input_costs_nobody_else_an_answer(engine: MakeEngine) -> None:
+    """In a batch of 16 with one offender, 15 are answered and one fails, with its own error."""
+
+    def model(inputs: list[Any]) -> list[Any]:
+        return [10 // value for value in inputs]
+
+    one = engine(model, policy=Greedy(16))
+    one.pause()
+    futures = [ask(one, value) for value in [1, 2, 0, *range(3, 16)]]
+    one.pause(False)
+
+    with pytest.raises(ModelFailed, match="ZeroDivisionError") as caught:
+        futures[2].result(30)
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
+    right = [future.result(30).value for at, future in enumerate(futures) if at != 2]
+    assert right == [10 // value for value in range(1, 16)]
+    assert one.batches()[0].retries == 8
+    assert one.stats().outcomes == {
+        "ok": 15, "rejected": 0, "invalid": 0, "failed": 1, "expired": 0, "cancelled": 0
+    }  # fmt: skip
+
+
+def test_batches_say_which_requests_shared_them(engine: MakeEngine) -> None:
+    """The ids are those of the request records, in the order of the lengths."""
+    one = engine(double, policy=Greedy(4))
+    one.pause()
+    futures = one.submit(list(range(10)), {})
+    one.pause(False)
+    for future in futures:
+        future.result(30)
+    shared = {record.id: record.batch_id for record in one.records()}
+
+    assert [batch.requests for batch in one.batches()] == [(1, 2, 3, 4), (5, 6, 7, 8), (9, 10)]
+    assert all(shared[mate] == batch.id for batch in one.batches() for mate in batch.requests)
+
+
+class AtDesk(FunctionModel):
+    """A function whose answers are finished at the desk, by `finishing`."""
+
+    def __init__(self, function: Callable[..., Any], finishing: Callable[[Any], Any]) -> None:
+        super().__init__(function)
+        self.prepares = True
+        self._finishing = finishing
+
+    def finish(self, item: Prepared, output: Any) -> Any:
+        """What `finishing` makes of it."""
+        return self._finishing(output)
+
+
+def test_the_next_batch_does_not_wait_for_the_answers_to_the_last(engine: MakeEngine) -> None:
+    """What remains to be done with outputs is done off the worker's thread."""
+    second_ran, ran = threading.Event(), list[int]()
+
+    def model(inputs: list[int]) -> list[int]:
+        ran.extend(inputs)
+        if 2 in inputs:
+            second_ran.set()
+        return inputs
+
+    def finishing(output: int) -> int:
+        # The first answer is not made before the second batch has run: else this times out.
+        assert output != 1 or second_ran.wait(30)
+        return output
+
+    one = engine(AtDesk(model, finishing), policy=NoBatching())
+    one.pause()
+    futures = one.submit([1, 2], {})
+    eventually(lambda: len(one.queue()) == 2, "both wait")
+    one.pause(False)
+    assert [future.result(30).value for future in futures] == [1, 2]
+    assert ran == [1, 2]
+
+
+def test_what_was_computed_before_the_worker_died_is_still_answered(engine: MakeEngine) -> None:
+    died = threading.Event()
+
+    def model(inputs: list[int]) -> list[int]:
+        if 2 in inputs:
+            raise SystemExit("enough")
+        return inputs
+
+    def finishing(output: int) -> int:
+        assert died.wait(30)
+        return output
+
+    one = engine(AtDesk(model, finishing), policy=NoBatching())
+    one.pause()
+    first, second = one.submit([1, 2], {})
+    eventually(lambda: len(one.queue()) == 2, "both wait")
+    one.pause(False)
+    eventually(lambda: one.state == "dead", "the worker is dead")
+    died.set()
+    assert first.result(30).value == 1
+    with pytest.raises(WorkerDead, match="SystemExit: enough"):
+        second.result(30)
+
+
+def test_when_the_desk_dies_everybody_is_answered_and_start_recovers(engine: MakeEngine) -> None:
+    deadly = [True]
+
+    def finishing(output: int) -> int:
+        if deadly[0]:
+            raise SystemExit("enough")
+        return output
+
+    one = engine(AtDesk(double, finishing))
+    with pytest.raises(WorkerDead, match="SystemExit: enough"):
+        ask(one, 1).result(30)
+    assert one.state == "dead"
+    deadly[0] = False
+    one.start()
+    assert ask(one, 1).result(30).value == 2
