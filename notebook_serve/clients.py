@@ -1,4 +1,4 @@
-"""Clients that are ready to ask a server: its address, its token, and patience enough."""
+"""HTTP clients for a server, with its address, its token and a timeout that suits it."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: what is sent where no token is asked for, so that no other token of the user's is sent instead
+#: token for a server without one; otherwise the client would send the user's Hugging Face token
 NO_TOKEN = "none"  # noqa: S105
-#: seconds that a client waits longer than the server, whose own words come first then
+#: seconds that a client waits longer than the server, so that the server's 504 arrives first
 GRACE = 5.0
 
 
-def _made(kind: Callable[..., T], options: dict[str, Any]) -> T:
-    """Return ``kind(**options)``; raise `WrongCall` for an option that `kind` does not have."""
+def _create(kind: Callable[..., T], options: dict[str, Any]) -> T:
+    """Return ``kind(**options)``; raise `WrongCall` for an unknown option."""
     parameters = inspect.signature(kind).parameters
     for name, value in options.items():
         if name not in parameters:
@@ -33,7 +33,7 @@ def _made(kind: Callable[..., T], options: dict[str, Any]) -> T:
 
 
 class Clients:
-    """Makes clients for the server at `url`, which gives up after `timeout` seconds."""
+    """Factory of clients for the server at `url`; its requests time out after `timeout`."""
 
     def __init__(self, url: str, token: str | None, timeout: float) -> None:
         self._url = url
@@ -41,28 +41,28 @@ class Clients:
         self._timeout = None if timeout == math.inf else timeout + GRACE
 
     def hub(self, name: str, options: dict[str, Any]) -> InferenceClient:
-        """A client of huggingface_hub's for the model of this name."""
+        """Return a client of huggingface_hub for the model `name`."""
         from huggingface_hub import InferenceClient
 
-        return _made(InferenceClient, {**self._for_hub(name), **options})
+        return _create(InferenceClient, {**self._for_hub(name), **options})
 
     def async_hub(self, name: str, options: dict[str, Any]) -> AsyncInferenceClient:
-        """The same, to be awaited."""
+        """Return an asynchronous client of huggingface_hub for the model `name`."""
         from huggingface_hub import AsyncInferenceClient
 
-        return _made(AsyncInferenceClient, {**self._for_hub(name), **options})
+        return _create(AsyncInferenceClient, {**self._for_hub(name), **options})
 
     def httpx(self, options: dict[str, Any]) -> Client:
-        """A client of httpx's; paths are the server's."""
+        """Return a client of httpx; its paths are relative to the server's address."""
         import httpx
 
-        return _made(httpx.Client, self._for_httpx(options))
+        return _create(httpx.Client, self._for_httpx(options))
 
     def async_httpx(self, options: dict[str, Any]) -> AsyncClient:
-        """The same, to be awaited."""
+        """Return an asynchronous client of httpx, with the same paths."""
         import httpx
 
-        return _made(httpx.AsyncClient, self._for_httpx(options))
+        return _create(httpx.AsyncClient, self._for_httpx(options))
 
     def _for_hub(self, name: str) -> dict[str, Any]:
         return {
@@ -75,14 +75,14 @@ class Clients:
     def _for_httpx(self, options: dict[str, Any]) -> dict[str, Any]:
         from httpx import Headers
 
-        # As bytes: as text a header is ASCII, and a token need not be.
+        # As bytes, because httpx encodes a text as ASCII, and a token may have other letters.
         login = f"Bearer {self._token}".encode()
         headers = Headers({} if self._token is None else {b"Authorization": login})
         headers.update(options.get("headers"))
         return {
             "base_url": self._url,
             "timeout": self._timeout,
-            # A proxy of the environment's does not lead to this machine.
+            # A proxy from the environment cannot reach this machine.
             "trust_env": False,
             **options,
             "headers": headers,

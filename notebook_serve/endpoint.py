@@ -1,4 +1,4 @@
-"""One model of a server: asking it, looking at its queue, steering it."""
+"""`Endpoint`: one model of a server, called without HTTP, inspected and controlled."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mappi
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import AbstractContextManager
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from .display import Table, duration
 from .engine.engine import Engine
@@ -19,6 +19,7 @@ from .errors import InvalidInput, NotReady, OptionError
 from .extras import require
 from .models.base import Model, ServedModel
 from .models.parameters import STOP, Parameters
+from .options import HTTP_OPTIONS, MODEL_OPTIONS
 from .queueing.cost_model import CostModel
 from .queueing.policies import Policy, PolicyLike, label
 from .queueing.policy_kinds import as_policy
@@ -31,7 +32,7 @@ from .simulation.report import Report
 from .simulation.simulator import simulate
 from .validation.checks import check_seconds
 from .validation.fixed_attributes import FixedAttributes
-from .validation.option_hints import check_further
+from .validation.option_hints import check_forwarded
 from .validation.tracebacks import entry_point
 
 if TYPE_CHECKING:
@@ -39,43 +40,51 @@ if TYPE_CHECKING:
 
     from .dashboard.widget import Dashboard
 
-#: seconds after which who waits in `predict` looks up, to see an interrupt
-LOOK_UP = 0.5
-#: of `stream`, besides what the pipeline takes
+#: seconds between two looks for an interrupt while a thread waits
+INTERRUPT_POLL = 0.5
+#: parameters of `stream` in addition to those of the pipeline
 STREAMING = Parameters("stream", {"stop": STOP})
 
 
 class Endpoint(FixedAttributes):
-    """A model with a queue, a worker and a policy of its own, at ``/models/{name}`` of a server.
+    """A model with its own queue, workers and policy, at ``/models/{name}`` of a server.
 
-    ``server.add(name, model)`` makes one and ``server[name]`` gives it.
+    ``server.add(name, model)`` makes one and ``server[name]`` returns it. A `Server` is the
+    endpoint of its first model as well.
     """
 
-    def __init__(self, engine: Engine, engines: EngineRegistry, base: Callable[[], str]) -> None:
+    _calls: ClassVar[Mapping[str, str]] = {
+        **dict.fromkeys(("name", "model", "loader", *MODEL_OPTIONS), "server.add(..."),
+        **dict.fromkeys(HTTP_OPTIONS, "serve(..."),
+    }
+
+    def __init__(
+        self, engine: Engine, engines: EngineRegistry, server_url: Callable[[], str]
+    ) -> None:
         self._engine = engine
         self._engines = engines
-        self._base = base
+        self._server_url = server_url
 
     @property
     def name(self) -> str:
-        """What it is called among the models of its server."""
+        """Name of the model; the first model has the name of the server."""
         return self._engine.name
 
     @property
     def url(self) -> str:
-        """Where it answers, such as ``http://127.0.0.1:8000/models/default``."""
-        # A server's own name need not fit into a path.
+        """Address of the model, such as ``http://127.0.0.1:8000/models/default``."""
+        # The name of a server may be one that a path of a model cannot have.
         first = self._engine is self._engines.first
-        return f"{self._base()}/models/{FIRST if first else self.name}"
+        return f"{self._server_url()}/models/{FIRST if first else self.name}"
 
     @property
     def state(self) -> str:
-        """``new, loading, ready, failing, paused, stopping, stopped, failed`` or ``dead``."""
+        """One of ``new, loading, ready, failing, paused, stopping, stopped, failed, dead``."""
         return self._engine.state
 
     @property
     def model(self) -> ServedModel:
-        """What is served: its task, whether it is batched and why, what it accepts.
+        """Description of the model: its task, if it runs in batches and why, its parameters.
 
         Raises `NotReady` before it is loaded.
         """
@@ -87,24 +96,24 @@ class Endpoint(FixedAttributes):
     def wait_ready(self, timeout: float | None = None, progress: bool | None = None) -> None:
         """Wait until the model is loaded, at most `timeout` seconds.
 
-        `progress` shows a bar, which needs tqdm; by itself, where a person sees it and the wait is
-        longer than a second. Raises `LoaderFailed`, with what the loader raised as its cause, or
-        `NotReady`.
+        `progress` shows a bar, which needs tqdm; None shows one in a terminal or notebook if the
+        wait takes longer than a second. Raises `NotReady` after `timeout`, and `LoaderFailed` with
+        the exception of the loader as its cause.
         """
         check_seconds("timeout", timeout, zero=True, endless=True, none=True)
         self._engine.wait_ready(timeout, progress)
 
-    # -- asking -------------------------------------------------------------------------
+    # -- calls without HTTP -------------------------------------------------------------
 
     @entry_point
     def predict(self, inputs: Any, *, timeout: float | None = None, **parameters: Any) -> Any:
-        """Ask through the same queue, without HTTP; returns what ``pipe(inputs)`` would.
+        """Run the model on `inputs` through the same queue as HTTP, and return the answer.
 
-        A list is as many entries of the queue, as over HTTP, and gives a list of what ``pipe(x)``
-        returns for each ``x``. `timeout` (seconds) can shorten the server's. Raises a `ServeError`.
+        The answer is that of ``pipe(inputs)``. A list makes one request of each item, as over
+        HTTP, and returns the list of their answers. `timeout` (seconds) can shorten the server's.
+        Raises a `ServeError`.
         """
-        if self._engine.on_own_thread():
-            raise OptionError("the model must not wait for its own queue: that would never end")
+        self._check_thread("predict")
         with self._span():
             futures, many = self._submit(inputs, parameters, timeout)
             try:
@@ -119,7 +128,7 @@ class Endpoint(FixedAttributes):
     async def apredict(
         self, inputs: Any, *, timeout: float | None = None, **parameters: Any
     ) -> Any:
-        """The same as `predict`, to be awaited; a cancelled one leaves the queue."""
+        """Return the same as `predict`, for ``await``; if it is cancelled, so is the request."""
         with self._span():
             futures, many = self._submit(inputs, parameters, timeout)
             try:
@@ -138,8 +147,8 @@ class Endpoint(FixedAttributes):
         self._check_served()
         self._engine.check_open("predict", timeout)
         model = self._engine.model
-        assert model is not None  # it was open
-        _check_timeout_is_meant(model, parameters)
+        assert model is not None  # or `check_open` would have raised
+        _check_spelling(model, parameters)
         parts = model.split(inputs, parameters)
         wanted = [inputs] if parts is None else parts
         futures = self._engine.submit(wanted, parameters, timeout=timeout, client="predict")
@@ -154,27 +163,27 @@ class Endpoint(FixedAttributes):
         timeout: float | None = None,
         **parameters: Any,
     ) -> Generator[str, None, None]:
-        """Yield the text that the model writes to a prompt, piece by piece, as it is written.
+        """Yield the generated text piece by piece, while the model generates it.
 
-        ``for text in server.stream("Once", max_new_tokens=50): print(text, end="")``. The pieces
-        joined are the text that `predict` returns with ``return_full_text=False``. The prompt is a
+        ``for text in server.stream("Once", max_new_tokens=50): print(text, end="")``. The joined
+        pieces are the text that `predict` returns with ``return_full_text=False``. The prompt is a
         text, or a chat: a list of messages, each a dict with ``role`` and ``content``.
 
-        The request enters the queue when the first piece is asked for, and runs alone. A ``break``,
-        an interrupt of the cell, or `close` withdraws it: the model stops at the next token.
+        The request enters the queue when the first piece is read, and runs in a batch of its own.
+        A ``break``, an interrupt of the cell, or `close` cancels it: the model stops at the next
+        token.
 
         Args:
             inputs: One prompt.
-            stop: Texts to stop at, at most 16. They are not part of what is yielded.
+            stop: At most 16 texts to stop at; they are not yielded.
             timeout: Seconds for the whole text; can shorten the server's.
             parameters: Those of the pipeline, such as ``max_new_tokens`` and ``temperature``.
 
         Raises:
-            OptionError: The model is no pipeline for text generation, or an option makes no sense.
-            ServeError: As `predict` does. What goes wrong in the middle is raised in the middle.
+            OptionError: The model is no pipeline for text generation, or an option is invalid.
+            ServeError: As `predict` does; also between two pieces.
         """
-        if self._engine.on_own_thread():
-            raise OptionError("the model must not wait for its own queue: that would never end")
+        self._check_thread("stream")
         stops = self._check_stream(inputs, stop, timeout, parameters)
         return self._read(BlockingStream(stops), inputs, parameters, timeout)
 
@@ -197,10 +206,10 @@ class Endpoint(FixedAttributes):
         timeout: float | None = None,
         **parameters: Any,
     ) -> AsyncGenerator[str, None]:
-        """The same as `stream`, for ``async for``; other tasks of the loop go on meanwhile.
+        """Yield the same as `stream`, for ``async for``; other tasks of the loop keep running.
 
-        ``async for text in server.astream("Once"): print(text, end="")``. To cancel the task that
-        reads it withdraws the request.
+        ``async for text in server.astream("Once"): print(text, end="")``. If the task that reads it
+        is cancelled, so is the request.
         """
         stops = self._check_stream(inputs, stop, timeout, parameters)
         return self._aread(stops, inputs, parameters, timeout)
@@ -224,35 +233,40 @@ class Endpoint(FixedAttributes):
         timeout: float | None,
         parameters: Mapping[str, Any],
     ) -> list[str]:
-        """Return the texts to stop at; raises what is wrong with a call of `stream`."""
+        """Return the texts to stop at; raise `OptionError` or `InvalidInput` for a wrong call."""
         check_seconds("timeout", timeout, none=True)
         self._check_served()
         self._engine.check_open("stream", timeout)
         model = self._engine.model
-        assert model is not None  # it was open
+        assert model is not None  # or `check_open` would have raised
         check_writes(model, OptionError)
         stops: Any = list(stop) if isinstance(stop, tuple) else stop
         STREAMING.check({"stop": stops} if stops else {})
         if model.split(inputs, parameters) is not None:
-            raise InvalidInput("one prompt can be streamed at a time, not a list of them")
+            raise InvalidInput("`stream` takes one prompt, not a list of prompts")
         for name in ("return_full_text", "return_tensors"):
             if parameters.get(name):
                 raise InvalidInput(f"{name} is for `predict`; a stream has only the new text")
         return [stops] if isinstance(stops, str) else stops
 
+    def _check_thread(self, caller: str) -> None:
+        """Raise `OptionError` on a thread of the model, which would wait for itself."""
+        if self._engine.on_own_thread():
+            raise OptionError(f"{caller}() was called from inside the model; this would deadlock")
+
     def _check_served(self) -> None:
-        """Raise `OptionError` if the server has this model no more."""
+        """Raise `OptionError` if the server no longer has this model."""
         if self._engine not in self._engines.values():
             raise OptionError(
-                f"the server has no model {self.name!r} any more: it was removed or replaced; "
-                f"server.models lists those that it has"
+                f"the server no longer has model {self.name!r}: it was removed or replaced; "
+                f"server.models lists the present ones"
             )
 
     @contextlib.contextmanager
     def _writing(
         self, writing: Writing, prompt: Any, parameters: Mapping[str, Any], timeout: float | None
     ) -> Iterator[None]:
-        """Submit `writing`; at the end of the context, however that comes, it is withdrawn."""
+        """Submit `writing`, and cancel it at the end of the context."""
         tracing, none = self._engines.tracing, contextlib.nullcontext()
         name = f"stream {self.name}"
         span = contextlib.nullcontext(none) if tracing is None else tracing.lasting(name, self.name)
@@ -267,74 +281,75 @@ class Endpoint(FixedAttributes):
             return contextlib.nullcontext()
         return tracing.call(f"predict {self.name}", self.name)
 
-    # -- looking and steering -----------------------------------------------------------
+    # -- state and control --------------------------------------------------------------
 
     @property
     def policy(self) -> Policy:
-        """The policy in effect; set another, and it decides from the next batch on."""
+        """Policy in effect; another one can be set and decides from the next batch on."""
         return self._engine.policy
 
     @policy.setter
     @entry_point
     def policy(self, policy: PolicyLike) -> None:
         self._check_served()
-        self._engine.policy = checked_policy(policy)
+        self._engine.policy = as_policy(policy)
 
     def pause(self) -> None:
-        """Let the queue fill without running it; the batch that runs ends as usual."""
+        """Stop dispatching batches; requests still enter the queue, and a running batch ends."""
         self._engine.pause(True)
 
     def resume(self) -> None:
-        """Go on after `pause`."""
+        """Dispatch batches again, after `pause`."""
         self._engine.pause(False)
 
     def stats(self) -> Stats:
-        """Statistics as of now: a table in a cell, a frozen object in code.
+        """Return the present statistics: a table in a cell, a frozen object in code.
 
         Each figure names its span of time: now, the last 10 s, or since the start.
         """
         return self._engine.stats()
 
     def records(self) -> Requests:
-        """What became of each of the newest requests, oldest first."""
+        """Return the records of the newest requests that ended, oldest first."""
         return Requests(self._engine.records())
 
     def batches(self) -> Batches:
-        """The newest batches that ran, oldest first."""
+        """Return the records of the newest batches, oldest first."""
         return Batches(self._engine.batches())
 
     def errors(self) -> Errors:
-        """The newest errors since the start, newest first: a list, and a table in a cell.
+        """Return the newest errors since the start, newest first: a list, a table in a cell.
 
-        Has the failures of the model and of the policy, not inputs that were rejected.
+        They are failures of the model and the policy; rejected inputs are not among them.
         """
         return Errors(self._engine.errors())
 
     def policy_changes(self) -> list[PolicyChange]:
-        """The policies that took effect since the start, the oldest first."""
+        """Return the policies that took effect since the start, oldest first."""
         return self._engine.policy_changes()
 
     def queue(self) -> Queue:
-        """What waits now, oldest first."""
+        """Return the requests in the queue, oldest first."""
         return self._engine.queue()
 
     @entry_point
     def dashboard(self) -> Dashboard:
-        """What happens just now, live in a cell, with controls; ``GET /`` is the same as a page.
+        """Return a live dashboard for a cell, with controls; ``GET /`` serves it as a page.
 
-        It comes through the kernel's own channel, so it works where the browser cannot reach the
-        server, and moves while a cell runs. Raises `MissingExtra` without the extra ``notebook``.
+        Its data come through the kernel's connection, so it works if the browser cannot reach the
+        server, and updates while a cell runs. It shows one model at a time, this one first. Raises
+        `MissingExtra` without the extra ``notebook``.
         """
         require("anywidget", "notebook")
         from .dashboard.widget import Dashboard
 
         return Dashboard(self._engines, self.name)
 
-    # -- reckoning ----------------------------------------------------------------------
+    # -- simulation ---------------------------------------------------------------------
 
     @property
     def limits(self) -> dict[str, Any]:
-        """Whom it refuses and when it gives up, as options of `simulate`."""
+        """Queue limit, timeout, early rejection and number of workers, as options of `simulate`."""
         engine = self._engine
         return {
             "max_queue_size": engine.max_queue_size,
@@ -345,11 +360,11 @@ class Endpoint(FixedAttributes):
 
     @entry_point
     def fit_cost(self) -> CostModel:
-        """Fit a cost model to the newest batches; it says its own error and warnings.
+        """Fit a cost model to the newest batches; it reports its error and warnings.
 
-        The time between batches and for each request is measured too. What is reckoned with the
-        model carries its warnings: `what_if`, `compare`, `capacity`, `plan`, and every figure.
-        Raises `OptionError` before any batch ran.
+        The overhead between batches and per request is measured too. Results that use the model
+        carry its warnings: `what_if`, `compare`, `capacity`, `plan`, and every plot. Raises
+        `OptionError` if no batch has run.
         """
         batches = [batch for batch in self.batches() if not batch.retries]
         return with_overheads(CostModel.fit(batches), self.records(), batches)
@@ -358,20 +373,19 @@ class Endpoint(FixedAttributes):
     def what_if(
         self, policy: PolicyLike, *, cost: CostModel | None = None, **options: Any
     ) -> Report:
-        """The requests just served (the newest 10,000), simulated under another policy.
+        """Simulate the newest requests (up to 10,000) under another policy.
 
-        They arrive when they did and are as long as they were, and batches take what `cost` says,
-        which is `fit_cost` unless given. With the policy in effect it shows how far to trust that.
-        `options` are those of `simulate`, such as ``replicas=2``; workers, queue limit, time-out
-        and refusals are this model's unless given. The report's notes say what makes `cost`
-        doubtful, and which policies served the requests, if there were several. Raises
-        `OptionError` before anything was served.
+        Arrival times and lengths are the recorded ones. Batches take the time that `cost` predicts,
+        by default that of `fit_cost`. To see how far to trust the result, simulate the policy that
+        is in effect. `options` are those of `simulate`, such as ``replicas=2``; `limits` has the
+        defaults. The notes of the report have the warnings of `cost`, and the policies that served
+        the requests if there were several. Raises `OptionError` if no request was served.
         """
-        check_further(Endpoint.what_if, simulate, options, RECORDED)
+        check_forwarded(Endpoint.what_if, simulate, options, RECORDED)
         known = self.fit_cost() if cost is None else cost
         settings = {**self.limits, **options}
         changes = self.policy_changes()
-        return replay(self.records(), checked_policy(policy), known, changes=changes, **settings)
+        return replay(self.records(), as_policy(policy), known, changes=changes, **settings)
 
     # -- display ------------------------------------------------------------------------
 
@@ -383,7 +397,7 @@ class Endpoint(FixedAttributes):
 
 
 class Endpoints(Mapping[str, Endpoint]):
-    """The models of a server by their names: a mapping in code, a table in a cell."""
+    """Models of a server by name: a mapping in code, a table in a cell."""
 
     def __init__(self, endpoints: Mapping[str, Endpoint]) -> None:
         self._endpoints = dict(endpoints)
@@ -408,7 +422,7 @@ HEADS = ("name", "state", "model", "policy", "waiting now", "answered", "latency
 
 
 def endpoints_table(endpoints: Sequence[Endpoint]) -> Table:
-    """Each model and how it fares."""
+    """Return a table with the state and figures of each model."""
 
     def row(endpoint: Endpoint) -> tuple[object, ...]:
         stats = endpoint.stats()
@@ -425,14 +439,8 @@ def endpoints_table(endpoints: Sequence[Endpoint]) -> Table:
     return Table.of(f"answers and their latency {SINCE}", HEADS, endpoints, row)
 
 
-def checked_policy(policy: PolicyLike) -> Policy:
-    """Return the policy, of which its class or its text will do. Raises `OptionError`."""
-    chosen: Policy = as_policy(policy)
-    return chosen
-
-
-def _check_timeout_is_meant(model: Model, parameters: Mapping[str, Any]) -> None:
-    """Refuse a misspelt ``timeout``, which is not among what the model says it takes."""
+def _check_spelling(model: Model, parameters: Mapping[str, Any]) -> None:
+    """Raise `InvalidInput` for a misspelt ``timeout`` that is no parameter of the model."""
     known: Parameters | None = getattr(model, "_parameters", None)
     for name in parameters:
         if known is None or name in known.allowed:
@@ -442,8 +450,8 @@ def _check_timeout_is_meant(model: Model, parameters: Mapping[str, Any]) -> None
 
 
 def _wait(future: Future[Answer]) -> Answer:
-    # Python does not see an interrupt that comes just before a wait begins until the wait ends.
+    # If an interrupt comes just before a wait begins, Python raises it only after the wait.
     while not future.done():
         with contextlib.suppress(FutureTimeout):
-            return future.result(LOOK_UP)
+            return future.result(INTERRUPT_POLL)
     return future.result()

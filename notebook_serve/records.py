@@ -1,7 +1,7 @@
-"""Records of what happened: requests, batches, policy changes and errors. All frozen.
+"""Frozen records of requests, batches, policy changes and errors.
 
-All times are seconds on one monotonic clock (``time.monotonic`` in a server, virtual in a
-simulation), so they compare with each other and mean nothing by themselves.
+All times are seconds on one monotonic clock: ``time.monotonic`` in a server, virtual in a
+simulation. Only their differences have a meaning.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-#: how a request ended: answered; refused at the door; refused for its input; failed in the model;
-#: out of time; or given up by its client
+#: how a request ended: answered, rejected at admission, invalid input, failed in the model, timed
+#: out, or cancelled by its client
 Outcome = Literal["ok", "rejected", "invalid", "failed", "expired", "cancelled"]
 
 OUTCOMES: tuple[Outcome, ...] = ("ok", "rejected", "invalid", "failed", "expired", "cancelled")
@@ -18,7 +18,7 @@ OUTCOMES: tuple[Outcome, ...] = ("ok", "rejected", "invalid", "failed", "expired
 
 @dataclass(frozen=True, slots=True)
 class RequestRecord:
-    """What became of one request. Every request leaves exactly one."""
+    """The outcome of one request. Each request leaves exactly one record."""
 
     id: int
     arrived: float
@@ -30,17 +30,17 @@ class RequestRecord:
     batch_size: int = 0
     length: int = 1
     group: str = ""
-    #: who asked: an address, or ``predict`` for calls without HTTP
+    #: the address of the client, or ``predict`` for calls without HTTP
     client: str = ""
 
     @property
     def queue_time(self) -> float:
-        """Seconds from arrival until its batch started (or until it left without running)."""
+        """Seconds from arrival until its batch started, or until it left the queue without one."""
         return (self.finished if self.started is None else self.started) - self.arrived
 
     @property
     def inference_time(self) -> float:
-        """Seconds its batch ran until the answer was there; 0 if it never ran."""
+        """Seconds from the start of its batch until its answer; 0 if it never ran."""
         return 0.0 if self.started is None else self.finished - self.started
 
     @property
@@ -49,8 +49,8 @@ class RequestRecord:
         return self.finished - self.arrived
 
     def __repr__(self) -> str:
-        # Clock times mean nothing by themselves, so the repr has the three durations.
-        return _described(
+        # Clock times have no meaning of their own, so the repr has the three durations.
+        return _describe(
             self,
             id=self.id,
             outcome=self.outcome,
@@ -67,42 +67,42 @@ class RequestRecord:
 
 @dataclass(frozen=True, slots=True)
 class BatchRecord:
-    """One batch that ran, and why it was what it was."""
+    """One batch that ran, with the reason for its release."""
 
     id: int
     reason: str
     #: the length of each request in it, in the order they ran
     lengths: tuple[int, ...]
     started: float
-    #: how long it ran
+    #: duration of the batch
     seconds: float
-    #: how many requests were left waiting when it was released
+    #: number of requests left in the queue when it was released
     waiting: int = 0
-    #: extra forwards, needed to find who made the batch fail
+    #: additional forward passes, made to find the request that caused a failure
     retries: int = 0
     #: the number of the worker that ran it
     worker: int = 0
-    #: the ids of the requests that shared it, in the order of `lengths`; empty if not recorded
+    #: the ids of its requests, in the order of `lengths`; empty if not recorded
     requests: tuple[int, ...] = ()
 
     @property
     def size(self) -> int:
-        """How many requests shared the batch."""
+        """Number of requests in the batch."""
         return len(self.lengths)
 
     @property
     def padded_tokens(self) -> int:
-        """What the model had to compute: every request padded to the longest."""
+        """Tokens that the model computed: every request padded to the longest."""
         return len(self.lengths) * max(self.lengths, default=0)
 
     @property
     def padding(self) -> float:
-        """The share of ``padded_tokens`` that was padding, from 0 to 1."""
+        """Share of ``padded_tokens`` that was padding, from 0 to 1."""
         padded = self.padded_tokens
         return 1 - sum(self.lengths) / padded if padded else 0.0
 
     def __repr__(self) -> str:
-        return _described(
+        return _describe(
             self,
             id=self.id,
             reason=self.reason,
@@ -119,50 +119,52 @@ class BatchRecord:
 
 @dataclass(frozen=True, slots=True)
 class PolicyChange:
-    """A policy that took effect: the first one at the start, then each that replaced another."""
+    """A policy that took effect: the first at the start, then each replacement."""
 
     #: seconds on the monotonic clock, as in records
     at: float
     #: the policy's ``repr``
     policy: str
-    #: why it took effect: ``start``, ``set`` (by the owner) or ``fault`` (the one before failed)
+    #: why it took effect: ``start``, ``set`` (by the user) or ``fault`` (the previous one failed)
     reason: str = "set"
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorRecord:
-    """An error of the model, or of the server around it; equal neighbours are counted together.
+    """An error of the model or the server; consecutive equal errors are one record.
 
-    A rejected input is no error of the server, and neither is a request that timed out.
+    Invalid inputs and requests that timed out are not errors.
     """
 
     #: the class of the exception
     type: str
-    #: what the exception says, cut to `failures.MOST_MESSAGE` characters
+    #: the message of the exception, cut to `failures.MOST_MESSAGE` characters
     message: str
-    #: when it last happened, on the monotonic clock, as in records
+    #: the latest occurrence, on the monotonic clock, as in records
     at: float
     #: the same moment in seconds since 1970
     when: float
-    #: how often it happened before another error did; there may have been answers in between
+    #: number of occurrences without another error between them; answers may lie between
     times: int = 1
-    #: the id of the newest request that failed; empty where no request was concerned
+    #: the id of the newest request that failed; empty if no request was affected
     request: str = ""
     #: the name of the model
     model: str = ""
 
 
-#: numbers of a tuple that a record's repr shows
+#: the repr of a record shows at most so many numbers of a tuple
 MOST_NUMBERS = 16
 
 
-def _described(record: object, **values: object) -> str:
-    """Return the repr of a record: its class and `values`, without those that are empty."""
-    shown = (f"{name}={_short(value)}" for name, value in values.items() if value not in ("", ()))
-    return f"{type(record).__name__}({', '.join(shown)})"
+def _describe(record: object, **values: object) -> str:
+    """Return the repr of a record: its class and `values`, without empty ones."""
+    texts = (
+        f"{name}={_abbreviate(value)}" for name, value in values.items() if value not in ("", ())
+    )
+    return f"{type(record).__name__}({', '.join(texts)})"
 
 
-def _short(value: object) -> str:
+def _abbreviate(value: object) -> str:
     """Return the repr of a value: floats with four digits, long tuples cut."""
     if isinstance(value, float):
         return f"{value:.4g}"

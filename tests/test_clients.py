@@ -15,7 +15,7 @@ Make = Callable[..., Server]
 
 
 def test_paths_are_the_servers(make: Make) -> None:
-    """A client of httpx's, whole or to be awaited, asks by path and shows the token."""
+    """A client of httpx, synchronous or not, uses relative paths and sends the token."""
     server = make(lambda inputs: inputs, token="s3cret")
     with server.httpx() as client:
         assert client.post("/", content="x").json() == "x"
@@ -29,7 +29,7 @@ def test_paths_are_the_servers(make: Make) -> None:
 
 
 def test_options_are_the_clients_own(make: Make) -> None:
-    """What is given goes before what the server would say, headers whatever their case."""
+    """An explicit option wins over the server's value; headers match in any case."""
     server = make(lambda inputs: inputs, token="s3cret")
     with server.httpx(headers={"authorization": "Bearer wrong", "x-request-id": "a-1"}) as client:
         response = client.post("/", content="x")
@@ -43,15 +43,15 @@ def test_options_are_the_clients_own(make: Make) -> None:
 
 @pytest.mark.parametrize(("timeout", "patience"), [(2.0, 2.0 + GRACE), (math.inf, None)])
 def test_a_client_waits_longer_than_the_server(timeout: float, patience: float | None) -> None:
-    """So that the server's own words come first; without end where the server has none."""
+    """The server's 504 arrives first; without a timeout of the server, the client has none."""
     clients = Clients("http://127.0.0.1:1", None, timeout)
     assert clients.hub("default", {}).timeout == patience
     with clients.httpx({}) as client:
         assert client.timeout == httpx.Timeout(patience)
 
 
-def test_no_proxy_is_asked_for_this_machine(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the environment says of proxies is for elsewhere."""
+def test_no_proxy_is_used_for_this_machine(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Proxies of the environment are ignored."""
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     monkeypatch.delenv("NO_PROXY", raising=False)
     with make(lambda inputs: inputs).httpx() as client:
@@ -59,6 +59,6 @@ def test_no_proxy_is_asked_for_this_machine(make: Make, monkeypatch: pytest.Monk
 
 
 def test_there_is_no_client_before_there_is_an_address(make: Make) -> None:
-    """As with the address itself."""
+    """The error is that of `url`."""
     with pytest.raises(OptionError, match=r"call start\(\)"):
         make(lambda inputs: inputs, start=False).client()

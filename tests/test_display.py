@@ -325,7 +325,7 @@ def test_a_card_keeps_the_token_to_itself(make: Any) -> None:
     shown = repr(server) + "".join(server._repr_mimebundle_().values())
 
     assert "s3cret" not in shown
-    assert "needed" in shown
+    assert "required; in a browser open" in shown
 
 
 def test_a_card_says_when_it_was_made(make: Any) -> None:
@@ -409,7 +409,7 @@ def everything() -> Iterator[Any]:
         yield from (server.policy, server.records(), server.batches(), server.fit_cost())
         yield from (server.records()[0], server.batches()[0], server.policy_changes()[0])
         server.pause()
-        server._first._submit(["<script>"] * 1000, {}, None)
+        server._submit(["<script>"] * 1000, {}, None)
         eventually(lambda: len(server.queue()) == 1000, "all are prepared")
         yield server.queue()
         server.resume()

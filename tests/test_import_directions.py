@@ -26,9 +26,10 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "engine": ("workers", "models", "queueing"),
     "dashboard": ("engine", "queueing"),
     "http": ("dashboard", "engine", "models", "queueing"),
-    "endpoint": ("http", "dashboard", "engine", "workers", "models", "simulation", "queueing"),
+    "options": ("http", "workers", "models", "queueing"),
+    "endpoint": ("options", "http", "dashboard", "engine", "models", "simulation", "queueing"),
     "server": (
-        *("endpoint", "http", "dashboard", "engine"),
+        *("endpoint", "options", "http", "dashboard", "engine"),
         *("workers", "models", "simulation", "queueing"),
     ),
     "lab": ("server", "endpoint", "engine", "models", "simulation", "queueing", "traffic"),

@@ -104,7 +104,7 @@ def plans(wanted: bool | None) -> object:
 WORK = [
     (compares, ["simulating", "3/4 runs", "Greedy(max_batch_size=8) at 20/s"]),
     (recommends, ["finding limits", "1/2 policies", "Greedy(max_batch_size=8)"]),
-    (searches, ["searching the capacity", "00:0", "Greedy(max_batch_size=8) at "]),
+    (searches, ["searching for the capacity", "00:0", "Greedy(max_batch_size=8) at "]),
     (plans, ["planning", "00:0", " x Greedy(max_batch_size=8)"]),
 ]
 each = pytest.mark.parametrize(("work", "words"), WORK)

@@ -48,7 +48,7 @@ def echo(inputs: list[Any]) -> list[Any]:
 
 
 def test_serve_returns_when_it_answers(make: Make) -> None:
-    """The first request right after serve() is answered, over HTTP and without."""
+    """A request sent right after serve() is answered, over HTTP and without."""
     server = make(echo)
     assert httpx.post(server.url, content="x").json() == "x"
     assert server.predict("x") == "x"
@@ -59,7 +59,7 @@ def test_serve_returns_when_it_answers(make: Make) -> None:
 def test_running_the_cell_twice_leaves_one_server(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A new server takes over the name and the port of the old one, which is stopped."""
+    """A new server takes the name and the port of the old one, which is stopped."""
     with socket.create_server(("127.0.0.1", 0)) as found:
         monkeypatch.setattr(
             "notebook_serve.http.transport.sockets.USUAL_PORT", found.getsockname()[1]
@@ -90,7 +90,7 @@ def test_a_take_over_answers_what_the_old_server_had_accepted(make: Make) -> Non
 
 
 def test_two_names_are_two_servers(make: Make) -> None:
-    """Servers side by side are told apart by their names, and stop_all stops both."""
+    """Servers of different names run side by side, and stop_all stops both."""
     one = make(echo, name="one")
     two = make(lambda xs: [x * 2 for x in xs], name="two")
     assert servers() == [one, two]
@@ -101,7 +101,7 @@ def test_two_names_are_two_servers(make: Make) -> None:
 
 
 def test_port_none_takes_8000_or_any_free_one(make: Make) -> None:
-    """Where 8000 is taken another port is found, and nobody is disturbed."""
+    """If 8000 is taken, any free port is used."""
     one = make(echo, port=None, name="one")
     two = make(echo, port=None, name="two")
     assert one.url != two.url
@@ -110,7 +110,7 @@ def test_port_none_takes_8000_or_any_free_one(make: Make) -> None:
 
 
 def test_a_taken_port_raises_in_the_cell() -> None:
-    """A port that was asked for and is in use is a typed error, and nothing is left running."""
+    """If the requested port is in use, `PortTaken` is raised and nothing is left running."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(PortTaken, match=f"port {port} on 127.0.0.1 is in use"):
@@ -123,25 +123,23 @@ def test_a_taken_port_raises_in_the_cell() -> None:
     [
         ({}, "give a model, or a loader"),
         ({"model": echo, "loader": lambda: echo}, "not both"),
-        ({"loader": 3}, "loader is a callable"),
+        ({"loader": 3}, "loader must be a callable"),
         ({"model": 3}, "neither a transformers pipeline nor a callable"),
-        ({"model": echo, "policy": object}, "a policy is an object with decide"),
-        ({"model": echo, "policy": 3}, "a policy is an object with decide"),
-        ({"model": echo, "max_queue_size": 0}, "max_queue_size is a whole number"),
-        ({"model": echo, "max_queue_size": True}, "max_queue_size is a whole number"),
-        ({"model": echo, "max_body_size": 0.5}, "max_body_size is a whole number"),
-        ({"model": echo, "timeout": 0}, "timeout is a positive number"),
-        ({"model": echo, "timeout": "long"}, "timeout is a positive number"),
-        ({"model": echo, "port": 70000}, "port is a whole number"),
-        ({"model": echo, "token": ""}, "token is a string"),
-        ({"model": echo, "host": "0.0.0.0"}, "can be reached by others"),
-        ({"model": echo, "host": "no such host"}, "is no host"),
+        ({"model": echo, "policy": object}, "a policy must be an object with decide"),
+        ({"model": echo, "policy": 3}, "a policy must be an object with decide"),
+        ({"model": echo, "max_queue_size": 0}, "max_queue_size must be a whole number"),
+        ({"model": echo, "max_queue_size": True}, "max_queue_size must be a whole number"),
+        ({"model": echo, "max_body_size": 0.5}, "max_body_size must be a whole number"),
+        ({"model": echo, "timeout": 0}, "timeout must be a positive number"),
+        ({"model": echo, "timeout": "long"}, "timeout must be a positive number"),
+        ({"model": echo, "port": 70000}, "port must be a whole number"),
+        ({"model": echo, "token": ""}, "token must be a string"),
+        ({"model": echo, "host": "0.0.0.0"}, "other machines can reach"),
+        ({"model": echo, "host": "no such host"}, "cannot be resolved"),
     ],
 )
-def test_options_that_make_no_sense_raise_in_the_cell(
-    options: dict[str, Any], message: str
-) -> None:
-    """Each is refused by name before anything starts, as a ValueError too."""
+def test_invalid_options_raise_in_the_cell(options: dict[str, Any], message: str) -> None:
+    """The error names the option, is a ValueError too, and nothing starts."""
     with pytest.raises(OptionError, match=message) as caught:
         serve(**options)
     assert isinstance(caught.value, ValueError)
@@ -149,7 +147,7 @@ def test_options_that_make_no_sense_raise_in_the_cell(
 
 
 def test_a_host_that_others_reach_needs_a_token_and_hides_errors(make: Make) -> None:
-    """With a token it may listen everywhere; what exceptions say is hidden unless asked for."""
+    """With a token it may listen on all addresses; messages of exceptions are hidden by default."""
     server = make(lambda xs: [1 // 0], host="0.0.0.0", token="t")
     response = httpx.post(server.url, content="x", headers={"authorization": "Bearer t"})
     assert response.status_code == 500
@@ -158,7 +156,7 @@ def test_a_host_that_others_reach_needs_a_token_and_hides_errors(make: Make) -> 
 
 
 def test_start_and_stop_do_nothing_the_second_time_and_work_again(make: Make) -> None:
-    """start() after stop() answers again; both are idempotent."""
+    """start() after stop() serves again; both are idempotent."""
     server = make(echo, start=False)
     assert server.state == "new"
     with pytest.raises(OptionError, match="call start"):
@@ -212,7 +210,7 @@ def test_twenty_rounds_some_under_load_leave_nothing_behind() -> None:
 
 
 async def stopped_under_load(server: Server) -> int:
-    """Send 40 requests and stop in the middle; how many had an answer, right or refused."""
+    """Send 40 requests, stop in between, and return the number of answers and rejections."""
     async with httpx.AsyncClient(timeout=60) as client:
         asking = [asyncio.ensure_future(post(client, server.url, n)) for n in range(40)]
         done, _ = await asyncio.wait(asking, return_when=asyncio.FIRST_COMPLETED)
@@ -225,12 +223,12 @@ async def post(client: httpx.AsyncClient, url: str, n: int) -> bool:
     try:
         response = await client.post(url, content=str(n))
     except httpx.ConnectError:
-        return True  # it came when nobody listened any more
+        return True  # it came after the port was closed
     return (response.status_code, response.json()) == (200, str(n)) or response.status_code == 503
 
 
 def test_stop_under_load_answers_all_that_was_accepted(make: Make) -> None:
-    """With drain, whoever was accepted gets the answer; a late comer is told to come back."""
+    """With drain, accepted requests are answered, and a later one is rejected with 503."""
     gate = Gate()
     server = make(gate, policy=NoBatching())
     with ThreadPoolExecutor(31) as pool:
@@ -252,7 +250,7 @@ def test_stop_under_load_answers_all_that_was_accepted(make: Make) -> None:
 
 
 def test_predict_and_apredict_go_through_the_same_queue(make: Make) -> None:
-    """Without HTTP too: a list is many entries, records name who asked, errors are typed."""
+    """A list makes many requests, records name the client `predict`, errors are typed."""
 
     def times(inputs: list[int], *, factor: int = 2) -> list[int]:
         return [value * factor for value in inputs]
@@ -274,7 +272,7 @@ def test_predict_and_apredict_go_through_the_same_queue(make: Make) -> None:
 
 
 def test_a_cancelled_apredict_leaves_the_queue(make: Make) -> None:
-    """Cancelling the task takes its request out, so it is never computed."""
+    """Cancelling the task removes its request from the queue, so it is never computed."""
     gate = Gate()
     server = make(gate)
 
@@ -292,17 +290,17 @@ def test_a_cancelled_apredict_leaves_the_queue(make: Make) -> None:
     assert gate.calls == [["first"]]
 
 
-def test_a_model_that_asks_its_own_server_is_told_so(make: Make) -> None:
-    """predict() on the worker's thread would wait for itself; it raises instead."""
+def test_a_model_that_calls_its_own_server_raises(make: Make) -> None:
+    """predict() on the worker's thread would deadlock; it raises instead."""
     made: list[Server] = []
     server = make(lambda xs: [made[0].predict(x) for x in xs])
     made.append(server)
-    with pytest.raises(Exception, match="wait for its own queue"):
+    with pytest.raises(Exception, match="inside the model; this would deadlock"):
         server.predict(1)
 
 
 def test_wait_ready_raises_what_the_loader_raised(make: Make) -> None:
-    """The cell reads the loader's own error; start() after a mend loads again."""
+    """The cell shows the loader's own error; start() after a fix loads again."""
     broken = [True]
 
     def loader() -> Any:
@@ -321,7 +319,7 @@ def test_wait_ready_raises_what_the_loader_raised(make: Make) -> None:
 
 
 def test_many_clients_at_once_over_http(make: Make) -> None:
-    """64 connections at once, each answer to its own question."""
+    """Over 64 connections at once, each request receives its own answer."""
     server = make(lambda xs: [x[::-1] for x in xs], policy=Window(8, 0.001))
 
     async def main() -> list[str]:
@@ -338,7 +336,7 @@ def test_many_clients_at_once_over_http(make: Make) -> None:
 
 
 def test_displays_read_well_and_escape(make: Make) -> None:
-    """The card and the plain form name state, address and policy; names are escaped in HTML."""
+    """The card and the repr have state, address and policy; names are escaped in HTML."""
     server = make(echo, name="<i>x<i>", policy=Greedy(3))
     assert repr(server) == f"<Server '<i>x<i>': ready at {server.url}, Greedy(max_batch_size=3)>"
     card = server._repr_html_()
@@ -351,8 +349,8 @@ def test_displays_read_well_and_escape(make: Make) -> None:
     assert server.url not in server._repr_html_()
 
 
-def test_the_policy_can_be_swapped_but_not_for_nonsense(make: Make) -> None:
-    """What is no policy is refused where it is set, and the old one stays."""
+def test_the_policy_can_be_replaced_by_another_policy_only(make: Make) -> None:
+    """An invalid policy raises where it is set, and the old one stays."""
     server = make(echo)
     server.policy = Greedy(2)
     with pytest.raises(OptionError):
@@ -362,7 +360,7 @@ def test_the_policy_can_be_swapped_but_not_for_nonsense(make: Make) -> None:
 
 
 def test_the_interpreter_ends_quietly_with_a_server_running() -> None:
-    """A script that forgets to stop its server ends at once, without a word."""
+    """A script that never stops its server exits at once, without output."""
     code = (
         "import notebook_serve as ns\n"
         "server = ns.serve(lambda xs: xs, port=0); print(server.predict(1))\n"
@@ -371,7 +369,7 @@ def test_the_interpreter_ends_quietly_with_a_server_running() -> None:
 
 
 def run_python(code: str) -> str:
-    """What a fresh interpreter prints; fails if it says anything on its error stream."""
+    """Return the output of a fresh interpreter; fail if it writes to its error stream."""
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=100
     )
@@ -380,7 +378,7 @@ def run_python(code: str) -> str:
 
 
 def test_five_lines_under_uvicorn(tmp_path: Path) -> None:
-    """`uvicorn server:app` with a five-line server.py answers, and ends when told to."""
+    """`uvicorn server:app` with a five-line server.py serves, and exits on SIGTERM."""
     (tmp_path / "server.py").write_text(
         "from notebook_serve import serve\n\n"
         "def shout(texts):\n    return [text.upper() for text in texts]\n\n"

@@ -39,7 +39,7 @@ seeds = st.integers(0, 10**6)
 limits = st.integers(1, 50)
 wholes = st.integers(1, 600)
 
-#: without an end
+#: endless traffic
 endless: st.SearchStrategy[Any] = st.one_of(
     st.builds(Constant, rates),
     st.builds(Poisson, rates, seeds),
@@ -74,7 +74,7 @@ lengths: st.SearchStrategy[Any] = st.one_of(
 
 
 def with_end(arrivals: Any, n: int) -> Any:
-    """The same traffic, but of `n` arrivals."""
+    """Return the same traffic, limited to `n` arrivals."""
     return type(arrivals)(**{**vars(arrivals), "n": n})
 
 
@@ -87,7 +87,7 @@ def first(values: Iterable[Any], n: int) -> list[Any]:
 
 @given(endless)
 def test_arrival_times_never_fall(arrivals: Traffic) -> None:
-    """They are finite floats from 0 up, in order."""
+    """Arrivals are finite floats of at least 0, in order."""
     times = first(arrivals, 100)
 
     assert len(times) == 100
@@ -97,7 +97,7 @@ def test_arrival_times_never_fall(arrivals: Traffic) -> None:
 
 @given(endless)
 def test_each_iteration_starts_anew(arrivals: Traffic) -> None:
-    """Iterators share nothing: two that take turns give what each gives alone."""
+    """Iterators are independent: alternating between two does not change either."""
     alone = first(arrivals, 30)
     turns = first(zip(arrivals, arrivals, strict=False), 30)
 
@@ -106,7 +106,7 @@ def test_each_iteration_starts_anew(arrivals: Traffic) -> None:
 
 @given(endless, limits)
 def test_n_ends_the_traffic(arrivals: Any, n: int) -> None:
-    """With n, they are the first n of the same traffic without an end."""
+    """With n, the arrivals are the first n of the same endless traffic."""
     ended = with_end(arrivals, n)
 
     assert list(ended) == ended.times() == first(arrivals, n)
@@ -114,7 +114,7 @@ def test_n_ends_the_traffic(arrivals: Any, n: int) -> None:
 
 @given(endless, limits, st.floats(0.0, 2.0))
 def test_a_duration_ends_the_traffic(arrivals: Any, n: int, share: float) -> None:
-    """All arrivals before the duration are there, and none at it or after it."""
+    """All arrivals before the duration are returned, and none at it or after it."""
     times = first(arrivals, n + 1)
     duration = times[-1] * share
     before = [at for at in times if at < duration]
@@ -126,14 +126,14 @@ def test_a_duration_ends_the_traffic(arrivals: Any, n: int, share: float) -> Non
 
 @given(endless)
 def test_without_an_end_there_must_be_a_duration(arrivals: Traffic) -> None:
-    """Rather than fill the memory, the error says what to give."""
-    with pytest.raises(OptionError, match=r"has no end: give it n, or times a duration"):
+    """Endless traffic raises an error that says what to pass."""
+    with pytest.raises(OptionError, match=r"is endless; set n=, or pass a duration"):
         arrivals.times()
 
 
 @given(st.one_of(endless, endless.map(lambda arrivals: with_end(arrivals, 5)), traces, lengths))
 def test_reprs_paste_back(value: Any) -> None:
-    """A repr makes an equal value, of an equal hash."""
+    """The repr makes an equal value, with an equal hash."""
     again = eval(repr(value), vars(traffic))
 
     assert again == value
@@ -142,12 +142,12 @@ def test_reprs_paste_back(value: Any) -> None:
 
 @given(rates, seeds)
 def test_another_seed_is_other_traffic(rate: float, seed: int) -> None:
-    """No two arrivals of two seeds coincide."""
+    """Two seeds have no arrivals in common."""
     assert not set(first(Poisson(rate, seed), 20)) & set(first(Poisson(rate, seed + 1), 20))
 
 
 def test_constant_does_not_drift() -> None:
-    """The millionth arrival is where it belongs, not where a million roundings took it."""
+    """The millionth arrival is exact, without an accumulated rounding error."""
     assert Constant(10.0, n=10**6 + 1).times()[-1] == 1e5
 
 
@@ -170,7 +170,7 @@ def test_constant_does_not_drift() -> None:
     ids=repr,
 )
 def test_the_mean_rate_is_the_rate(arrivals: Traffic, dispersion: float) -> None:
-    """Over 2000 seconds, the count is within four standard deviations of the rate's."""
+    """Over 2000 seconds, the count is within four standard deviations of the rate."""
     expected = arrivals.rate * 2000.0
     count = len(arrivals.times(2000.0))
 
@@ -179,7 +179,7 @@ def test_the_mean_rate_is_the_rate(arrivals: Traffic, dispersion: float) -> None
 
 
 def test_poisson_gaps_are_exponential() -> None:
-    """Their distribution is within the Kolmogorov-Smirnov bound (a chance of 1 in 1000)."""
+    """Gaps are within the Kolmogorov-Smirnov bound of the exponential (a chance of 1 in 1000)."""
     times = [0.0, *Poisson(50.0, seed=4, n=20_000)]
     gaps = sorted(b - a for a, b in itertools.pairwise(times))
     apart = max(
@@ -191,7 +191,7 @@ def test_poisson_gaps_are_exponential() -> None:
 
 
 def test_bursty_is_as_bursty_as_it_says() -> None:
-    """Counts per second vary as those of an interrupted Poisson process, not as Poisson's do."""
+    """Counts per second vary like those of an interrupted Poisson process."""
     a, b, seconds = 4.0, 4.0 / 3.0, 5000
     counts = np.bincount(np.array(Bursty(50.0, 200.0, seed=5).times(seconds), int))
     lasting = 1.0 - (1.0 - math.exp(-(a + b))) / (a + b)
@@ -211,7 +211,7 @@ def test_bursty_begins_as_it_goes_on() -> None:
 
 
 def test_bursty_without_silence_is_poisson() -> None:
-    """At a peak of the rate itself, no gap is longer than chance makes it."""
+    """If the peak is the rate, no gap is longer than chance allows."""
     times = Bursty(50.0, 50.0, seed=1).times(1000.0)
     gaps = [b - a for a, b in itertools.pairwise(times)]
 
@@ -219,7 +219,7 @@ def test_bursty_without_silence_is_poisson() -> None:
 
 
 def test_a_ramp_swings_from_low_to_high() -> None:
-    """Each tenth of the period has as many arrivals as the rate over it says."""
+    """Each tenth of the period has the arrivals of its rate."""
     ramp = Ramp(10.0, 90.0, period=20.0, seed=6)
     counts, _ = np.histogram(np.array(ramp.times(4000.0)) % 20.0, bins=10, range=(0.0, 20.0))
     middles = [ramp.rate_at(2.0 * k + 1.0) for k in range(10)]
@@ -232,7 +232,7 @@ def test_a_ramp_swings_from_low_to_high() -> None:
 
 
 def test_the_same_seed_gives_the_same_traffic_everywhere() -> None:
-    """Numbers written down once; no version of Python may give others."""
+    """Golden numbers; no version of Python may give others."""
     assert Poisson(50.0, 3, 3).times() == pytest.approx(
         [0.01191942560804114, 0.04041187678019453, 0.08873089392128841], rel=1e-12
     )
@@ -252,7 +252,7 @@ def test_the_same_seed_gives_the_same_traffic_everywhere() -> None:
 
 @given(traces)
 def test_a_trace_gives_its_times(trace: Trace) -> None:
-    """Iterated or listed, whole or up to a duration."""
+    """A trace can be iterated or listed, in full or up to a duration."""
     assert list(trace) == trace.times() == list(trace.arrivals)
     assert trace.times(1000.0) == [at for at in trace.arrivals if at < 1000.0]
 
@@ -262,13 +262,13 @@ def test_a_trace_gives_its_times(trace: Trace) -> None:
     [([0, 1, 2, 3], 1.0), ([5.0, 5.5], 2.0), ([0.0, 0.0, 0.0, 1.5], 2.0)],
 )
 def test_the_rate_of_a_trace(times: list[float], rate: float) -> None:
-    """Arrivals per second from the first to the last."""
+    """The rate is arrivals per second from the first to the last."""
     assert Trace(times).rate == rate
 
 
 @pytest.mark.parametrize("times", [[], [3.0], [3.0, 3.0]])
 def test_a_trace_without_a_span_has_no_rate(times: list[float]) -> None:
-    """It is NaN, not an error: a report may still be made of it."""
+    """The rate is NaN, not an error, so that a report can be made."""
     assert math.isnan(Trace(times).rate)
 
 
@@ -276,7 +276,7 @@ def test_a_trace_without_a_span_has_no_rate(times: list[float]) -> None:
     "times", [(0, 1, 2), np.array([0, 1, 2]), np.array([0, 1, 2], np.float32), range(3)], ids=repr
 )
 def test_a_trace_of_any_sequence(times: Any) -> None:
-    """The times are kept as plain floats, whatever they came as."""
+    """The times become plain floats, of any type of number."""
     trace = Trace(times)
 
     assert trace == Trace([0.0, 1.0, 2.0])
@@ -293,19 +293,19 @@ def test_a_trace_of_any_sequence(times: Any) -> None:
         ([0.0, "1"], r"times\[1\] is '1'"),
         ([0.0, True], r"times\[1\] is True"),
         ([0.0, None], r"times\[1\] is None"),
-        (5, r"times are a sequence of numbers, not 5"),
+        (5, r"times must be a sequence of numbers, got 5"),
         ("12", r"times\[0\] is '1'"),
     ],
 )
 def test_times_that_are_none(times: Any, message: str) -> None:
-    """What is wrong with which is said."""
+    """The error has the index and the value."""
     with pytest.raises(OptionError, match=message):
         Trace(times)
 
 
 @given(traces, st.floats(0.1, 10.0))
 def test_a_scaled_trace_has_the_same_pattern(trace: Trace, factor: float) -> None:
-    """Every time is divided by the factor, so that the rate is multiplied by it."""
+    """Every time is divided by the factor, so the rate is multiplied by it."""
     scaled = trace.scaled(factor)
 
     assert list(scaled) == [at / factor for at in trace]
@@ -315,7 +315,7 @@ def test_a_scaled_trace_has_the_same_pattern(trace: Trace, factor: float) -> Non
 @given(traces)
 @settings(max_examples=20)
 def test_a_trace_is_saved_exactly(tmp_path_factory: pytest.TempPathFactory, trace: Trace) -> None:
-    """What is loaded is what was saved, and the file is a plain list."""
+    """A loaded trace equals the saved one, and the file is a plain list."""
     path = tmp_path_factory.mktemp("trace") / "trace.json"
     trace.save(path)
 
@@ -325,7 +325,7 @@ def test_a_trace_is_saved_exactly(tmp_path_factory: pytest.TempPathFactory, trac
 
 @pytest.mark.parametrize("text", ["5", "[1, 0]", '{"times": [1]}', "[NaN]", "{"])
 def test_a_file_that_holds_no_trace(tmp_path: Path, text: str) -> None:
-    """It is refused as a value, not taken for some trace."""
+    """The content of another file is rejected as a value."""
     path = tmp_path / "trace.json"
     path.write_text(text, "utf-8")
 
@@ -338,7 +338,7 @@ def record(arrived: float) -> RequestRecord:
 
 
 def test_a_trace_from_records() -> None:
-    """The first arrival is at 0, though records come in the order in which they finished."""
+    """The first arrival is at 0, although records are in the order of their end."""
     assert Trace.from_records(map(record, [12.5, 10.0, 11.0])) == Trace([0.0, 1.0, 2.5])
     assert Trace.from_records([]) == Trace([])
 
@@ -348,7 +348,7 @@ def test_a_trace_from_records() -> None:
 
 @given(lengths, limits)
 def test_lengths_are_whole_numbers_from_1_up(drawn: Lengths, n: int) -> None:
-    """As many as were asked for, the same each time, also when iterators take turns."""
+    """The sample has the given size, is the same each time, and iterators are independent."""
     sample = drawn.sample(n)
 
     assert len(sample) == n
@@ -358,7 +358,7 @@ def test_lengths_are_whole_numbers_from_1_up(drawn: Lengths, n: int) -> None:
 
 
 def test_uniform_has_every_length() -> None:
-    """Both bounds included, each about as often."""
+    """Both bounds are included, with equal frequencies."""
     counts = np.bincount(Uniform(3, 7, seed=1).sample(50_000))
 
     assert len(counts) == 8
@@ -376,7 +376,7 @@ def test_log_normal_has_its_median_and_its_spread() -> None:
 
 
 def test_log_normal_is_clipped() -> None:
-    """What would be beyond a bound is at it, however far beyond."""
+    """Lengths beyond a bound are clipped to it."""
     sample = LogNormal(20, 500.0, low=4, high=64, seed=1).sample(1000)
 
     assert min(sample) == 4
@@ -385,12 +385,12 @@ def test_log_normal_is_clipped() -> None:
 
 
 def test_log_normal_without_spread_is_its_median() -> None:
-    """Rounded to a whole number."""
+    """Lengths are rounded to whole numbers."""
     assert LogNormal(19.6, 0.0).sample(3) == [20, 20, 20]
 
 
 def test_empirical_draws_what_was_seen() -> None:
-    """Each as often as it is in the data."""
+    """Each length is as frequent as in the data."""
     sample = Empirical([5, 5, 5, 9], seed=1).sample(10_000)
 
     assert set(sample) == {5, 9}
@@ -398,7 +398,7 @@ def test_empirical_draws_what_was_seen() -> None:
 
 
 def test_lengths_do_not_follow_the_arrivals_of_the_same_seed() -> None:
-    """Long inputs come after long gaps no more often than chance has it."""
+    """Long inputs follow long gaps no more often than by chance."""
     times = [0.0, *Poisson(50.0, seed=0, n=10_000)]
     gaps = np.diff(times)
     correlation = np.corrcoef(gaps, Uniform(1, 1000, seed=0).sample(10_000))[0, 1]
@@ -412,54 +412,54 @@ def test_lengths_do_not_follow_the_arrivals_of_the_same_seed() -> None:
 @pytest.mark.parametrize(
     ("code", "message"),
     [
-        ("Constant(0)", "rate is a number of arrivals per second above 0, not 0"),
-        ("Constant(-1.5)", "rate is .* not -1.5"),
-        ("Poisson(math.nan)", "rate is .* not nan"),
-        ("Poisson(math.inf)", "rate is .* not inf"),
-        ("Poisson(10**400)", "rate is a number"),
-        ("Poisson('5')", "rate is .* not '5'"),
-        ("Poisson(True)", "rate is .* not True"),
-        ("Poisson(5, seed=1.5)", "seed is a whole number from 0 up, not 1.5"),
-        ("Poisson(5, seed=-1)", "seed is .* not -1"),
-        ("Poisson(5, seed=None)", "seed is .* not None"),
-        ("Poisson(5, n=0)", "n is a whole number from 1 up, or None for no end, not 0"),
-        ("Constant(5, n=2.5)", "n is .* not 2.5"),
-        ("Bursty(5, 4)", r"peak is a number from rate \(5\) up, not 4"),
-        ("Bursty(5, math.inf)", "peak is .* not inf"),
-        ("Bursty(5, 9, period=0)", "period is a number of seconds from 1e-06 up, not 0"),
-        ("Ramp(-1, 5)", "low is a number of arrivals per second from 0 up, not -1"),
-        ("Ramp(0, 0)", "high is a number of arrivals per second above 0, not 0"),
-        ("Ramp(5, 4)", r"high is a number from low \(5\) up, not 4"),
-        ("Ramp(4, 5, period=-1)", "period is .* not -1"),
-        ("Trace([0, 1]).scaled(0)", "factor is a number above 0, not 0"),
-        ("Constant(5).times(-1)", "duration is a number of seconds from 0 up, not -1"),
-        ("Constant(5).times(math.inf)", "duration is .* not inf"),
-        ("Fixed(0)", "length is a whole number from 1 up, not 0"),
-        ("Fixed(1.5)", "length is .* not 1.5"),
-        ("Fixed(3).sample(-1)", "n is a whole number from 0 up, not -1"),
-        ("Uniform(0, 5)", "low is a whole number from 1 up, not 0"),
-        ("Uniform(5, 4)", r"high is a whole number from low \(5\) up, not 4"),
-        ("LogNormal(0, 1)", r"median is a number from low \(1\) to high \(512\), not 0"),
-        ("LogNormal(1000, 1)", r"median is .* to high \(512\), not 1000"),
-        ("LogNormal(20, -1)", "sigma is a number from 0 up, not -1"),
-        ("LogNormal(20, 1, seed=-1)", "seed is .* not -1"),
+        ("Constant(0)", "rate must be a positive number of arrivals per second, got 0"),
+        ("Constant(-1.5)", "rate must be .* got -1.5"),
+        ("Poisson(math.nan)", "rate must be .* got nan"),
+        ("Poisson(math.inf)", "rate must be .* got inf"),
+        ("Poisson(10**400)", "rate must be a positive number"),
+        ("Poisson('5')", "rate must be .* got '5'"),
+        ("Poisson(True)", "rate must be .* got True"),
+        ("Poisson(5, seed=1.5)", "seed must be a whole number >= 0, got 1.5"),
+        ("Poisson(5, seed=-1)", "seed must be .* got -1"),
+        ("Poisson(5, seed=None)", "seed must be .* got None"),
+        ("Poisson(5, n=0)", "n must be a whole number >= 1, or None for endless traffic, got 0"),
+        ("Constant(5, n=2.5)", "n must be .* got 2.5"),
+        ("Bursty(5, 4)", r"peak must be a number >= rate \(5\), got 4"),
+        ("Bursty(5, math.inf)", "peak must be .* got inf"),
+        ("Bursty(5, 9, period=0)", "period must be a number of seconds >= 1e-06, got 0"),
+        ("Ramp(-1, 5)", "low must be a number of arrivals per second >= 0, got -1"),
+        ("Ramp(0, 0)", "high must be a positive number of arrivals per second, got 0"),
+        ("Ramp(5, 4)", r"high must be a number >= low \(5\), got 4"),
+        ("Ramp(4, 5, period=-1)", "period must be .* got -1"),
+        ("Trace([0, 1]).scaled(0)", "factor must be a positive number, got 0"),
+        ("Constant(5).times(-1)", "duration must be a number of seconds >= 0, got -1"),
+        ("Constant(5).times(math.inf)", "duration must be .* got inf"),
+        ("Fixed(0)", "length must be a whole number >= 1, got 0"),
+        ("Fixed(1.5)", "length must be .* got 1.5"),
+        ("Fixed(3).sample(-1)", "n must be a whole number >= 0, got -1"),
+        ("Uniform(0, 5)", "low must be a whole number >= 1, got 0"),
+        ("Uniform(5, 4)", r"high must be a whole number >= low \(5\), got 4"),
+        ("LogNormal(0, 1)", r"median must be a number from low \(1\) to high \(512\), got 0"),
+        ("LogNormal(1000, 1)", r"median must be .* to high \(512\), got 1000"),
+        ("LogNormal(20, -1)", "sigma must be a number >= 0, got -1"),
+        ("LogNormal(20, 1, seed=-1)", "seed must be .* got -1"),
         ("Empirical([])", "data must have at least one length"),
-        ("Empirical([4, 0])", r"data\[1\] is a whole number from 1 up, not 0"),
-        ("Cycle([1.5])", r"data\[0\] is .* not 1.5"),
-        ("Cycle('12')", r"data\[0\] is .* not '1'"),
-        ("Cycle(5)", "data are a sequence of numbers, not 5"),
-        ("texts(4, -1)", "n is .* not -1"),
-        ("texts(4, 1, seed=-1)", "seed is .* not -1"),
+        ("Empirical([4, 0])", r"data\[1\] must be a whole number >= 1, got 0"),
+        ("Cycle([1.5])", r"data\[0\] must be .* got 1.5"),
+        ("Cycle('12')", r"data\[0\] must be .* got '1'"),
+        ("Cycle(5)", "data must be a sequence of numbers, got 5"),
+        ("texts(4, -1)", "n must be .* got -1"),
+        ("texts(4, 1, seed=-1)", "seed must be .* got -1"),
     ],
 )
 def test_options_that_make_no_sense(code: str, message: str) -> None:
-    """They are refused where they are given, with the field, its bounds and the value."""
+    """Wrong options raise at once, with the field, its bounds and the value."""
     with pytest.raises(OptionError, match=message):
         eval(code, vars(traffic))
 
 
 def test_options_of_numpy_become_plain() -> None:
-    """So that the repr pastes back without numpy."""
+    """Numbers of numpy become plain ones, so that the repr pastes back without numpy."""
     made: list[Any] = [
         Poisson(np.float64(5.0), np.int64(3), np.int32(7)),
         Constant(np.float32(0.5)),
@@ -488,25 +488,25 @@ def test_options_of_numpy_become_plain() -> None:
     ],
 )
 def test_as_traffic(value: object, meant: Traffic) -> None:
-    """Traffic stays what it is, and times become a trace."""
+    """Traffic is unchanged, and times become a trace."""
     assert as_traffic(value) == meant
 
 
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (50, r"write Poisson\(50\) or Constant\(50\)"),
-        (2.5, r"write Poisson\(2.5\) or Constant\(2.5\)"),
-        (None, "traffic is such as .* not None"),
-        (Poisson, "traffic is such as .* not <class"),
-        (Ramp, "traffic is such as .* not <class"),
-        (iter([1.0]), "traffic is such as .* not <list_iterator"),
+        (50, r"write Poisson\(50\) for random or Constant\(50\)"),
+        (2.5, r"write Poisson\(2.5\) for random or Constant\(2.5\)"),
+        (None, "traffic must be a Traffic .* got None"),
+        (Poisson, "traffic must be a Traffic .* got <class"),
+        (Ramp, "traffic must be a Traffic .* got <class"),
+        (iter([1.0]), "traffic must be a Traffic .* got <list_iterator"),
         ("50", r"times\[0\] is '5'"),
-        (LogNormal(20, 1.0), "traffic is such as"),
+        (LogNormal(20, 1.0), "traffic must be a Traffic"),
     ],
 )
-def test_what_is_no_traffic(value: object, message: str) -> None:
-    """A number least of all: it does not say whether arrivals are even or random."""
+def test_other_values_are_not_traffic(value: object, message: str) -> None:
+    """A number is rejected: it does not say whether arrivals are even or random."""
     with pytest.raises(OptionError, match=message):
         as_traffic(value)
 
@@ -522,29 +522,29 @@ def test_what_is_no_traffic(value: object, message: str) -> None:
     ],
 )
 def test_as_lengths(value: object, meant: Lengths) -> None:
-    """A distribution stays what it is, a number is for all, and a sequence goes round."""
+    """A distribution is unchanged, a number is for all, and a sequence repeats."""
     assert as_lengths(value) == meant
 
 
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (1.5, "lengths are whole numbers from 1 up, not 1.5"),
-        (True, "lengths are .* not True"),
+        (1.5, "lengths must be whole numbers >= 1, got 1.5"),
+        (True, "lengths must be .* got True"),
         ([], "at least one"),
-        (None, "lengths are such as .* not None"),
-        (LogNormal, "lengths are such as .* not <class"),
-        (Poisson(5.0), "lengths are such as"),
+        (None, "lengths must be such as .* got None"),
+        (LogNormal, "lengths must be such as .* got <class"),
+        (Poisson(5.0), "lengths must be such as"),
     ],
 )
-def test_what_are_no_lengths(value: object, message: str) -> None:
-    """What is wrong is said where it is given."""
+def test_other_values_are_not_lengths(value: object, message: str) -> None:
+    """Wrong lengths raise at once."""
     with pytest.raises(OptionError, match=message):
         as_lengths(value)
 
 
 def test_own_traffic_and_lengths_are_taken() -> None:
-    """Anything with the methods will do; there is nothing to inherit from."""
+    """Any object with the methods is accepted, without inheritance."""
 
     class Own:
         rate = 1.0
@@ -569,7 +569,7 @@ def test_own_traffic_and_lengths_are_taken() -> None:
 
 @given(lengths, st.integers(0, 10), seeds)
 def test_texts_have_as_many_words_as_the_lengths_say(drawn: Lengths, n: int, seed: int) -> None:
-    """All of the built-in words, the same for the same seed."""
+    """All words are built in, and the same for the same seed."""
     made = texts(drawn, n, seed)
 
     assert [len(text.split()) for text in made] == drawn.sample(n)
@@ -579,7 +579,7 @@ def test_texts_have_as_many_words_as_the_lengths_say(drawn: Lengths, n: int, see
 
 @given(lengths, st.integers(1, 10), seeds)
 def test_one_word_of_each_text_is_the_one_held(drawn: Lengths, n: int, seed: int) -> None:
-    """Exactly one, in a text that is no longer for it."""
+    """Exactly one word is replaced, so the text has the same length."""
     made = [text.split() for text in texts(drawn, n, seed, holding="[MASK]")]
 
     assert [words.count("[MASK]") for words in made] == [1] * n
@@ -587,7 +587,7 @@ def test_one_word_of_each_text_is_the_one_held(drawn: Lengths, n: int, seed: int
 
 
 def test_the_held_word_is_anywhere() -> None:
-    """First, last and between, each in about its share of the texts."""
+    """The place is first, last and between, each in its share of the texts."""
     made = texts(4, 4000, seed=1, holding="[MASK]")
     places = np.bincount([text.split().index("[MASK]") for text in made])
 
@@ -596,6 +596,6 @@ def test_the_held_word_is_anywhere() -> None:
 
 
 def test_texts_take_a_number_or_a_sequence() -> None:
-    """As `as_lengths` reads them."""
+    """Lengths are converted by `as_lengths`."""
     assert [len(text.split()) for text in texts([1, 3], 4)] == [1, 3, 1, 3]
     assert [len(text.split()) for text in texts(2, 2)] == [2, 2]

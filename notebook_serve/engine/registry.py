@@ -8,7 +8,7 @@ from collections.abc import ItemsView, Iterator, ValuesView
 from typing import Any
 
 from ..errors import NoSuchModel
-from ..queueing.merged_stats import state_of, together
+from ..queueing.merged_stats import merge_stats, state_of
 from ..queueing.policies import label
 from ..queueing.record_log import Errors
 from ..queueing.stats import Stats
@@ -138,7 +138,7 @@ class EngineRegistry:
             return self.first.stats()
         recorders = {name: engine.recorded() for name, engine in table.items()}
         each = {name: engine.stats(recorders[name]) for name, engine in table.items()}
-        return together(each, list(recorders.values()))
+        return merge_stats(each, list(recorders.values()))
 
     def errors(self) -> Errors:
         """Return the newest errors of all models, newest first."""

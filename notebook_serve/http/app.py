@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
@@ -28,6 +28,7 @@ from .huggingface_api import InferenceApi
 from .model_call import ENGINE, CallFactory
 from .openai_api import OpenAIApi
 from .openapi import openapi_document
+from .options import HttpOptions
 from .request import parse_inputs, read_headers, reject_unknown
 from .responses import (
     answer_headers,
@@ -44,22 +45,6 @@ if TYPE_CHECKING:
     from .telemetry.prometheus import Exposition
 
 logger = logging.getLogger("notebook_serve")
-
-
-@dataclass(frozen=True)
-class HttpOptions:
-    """What the HTTP side needs to know."""
-
-    #: most bytes of a body
-    max_body_size: int = 10_000_000
-    #: what a client must show, or None to let everybody in
-    token: str | None = None
-    #: whether clients read what exceptions say
-    expose_errors: bool = True
-    #: names that the server goes by, besides those of loopback
-    hosts: tuple[str, ...] = ()
-    #: pages that may post to it, besides its own
-    origins: tuple[str, ...] = ()
 
 
 def create_app(engines: EngineRegistry, options: HttpOptions) -> Starlette:
@@ -103,14 +88,13 @@ def create_app(engines: EngineRegistry, options: HttpOptions) -> Starlette:
         lifespan=lifespan,
     )
     app.add_middleware(TracingMiddleware, engines=engines)
-    app.add_middleware(
-        AuthMiddleware, token=options.token, hosts=options.hosts, origins=options.origins
-    )
-    if options.origins:
+    origins = options.allow_origins
+    app.add_middleware(AuthMiddleware, token=options.token, hosts=options.hosts, origins=origins)
+    if origins:
         # Outside of authorization, because a browser's preflight request has no token.
         app.add_middleware(
             CORSMiddleware,
-            allow_origins=options.origins,
+            allow_origins=origins,
             allow_methods=["GET", "POST"],
             allow_headers=["*"],
             expose_headers=["Server-Timing", "X-Batch-Size", "X-Request-ID", "Retry-After"],
@@ -180,7 +164,9 @@ class Handlers:
     def _failing(self) -> dict[str, Any]:
         """Return the error of each failing model, by the model's name."""
         errors = [engine.failing for engine in self._engines.values()]
-        public = {error.model: asdict(error.told(self._public_error)) for error in errors if error}
+        public = {
+            error.model: asdict(error.redact(self._public_error)) for error in errors if error
+        }
         return {"failing": public} if public else {}
 
     async def stats(self, request: Request) -> Response:
@@ -188,7 +174,7 @@ class Handlers:
         engine = chosen(request, self._engines)
         # Sorting thousands of records would block the event loop.
         stats = await asyncio.to_thread(self._engines.stats if engine is None else engine.stats)
-        return json_response(stats.told(self._public_error).to_dict())
+        return json_response(stats.redact(self._public_error).to_dict())
 
     async def metrics(self, request: Request) -> Response:
         """Return the metrics of all models for Prometheus."""

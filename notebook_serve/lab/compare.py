@@ -24,7 +24,7 @@ from ..simulation.plots import comparison
 from ..simulation.report import Report
 from ..simulation.simulator import as_seconds, simulate
 from ..traffic import Cycle, Empirical, Lengths, Poisson, as_lengths
-from ..validation.option_hints import check_further
+from ..validation.option_hints import check_forwarded
 from ..validation.tracebacks import entry_point
 from .load_test import load_test
 from .pivot import pivot
@@ -204,7 +204,7 @@ def compare(
     `OptionError` without a cost or a server that has served enough to fit one.
     """
     chosen: tuple[Policy, ...] = as_policies(policies)
-    check_further(compare, simulate, options, COMPARED)
+    check_forwarded(compare, simulate, options, COMPARED)
     if cost is not None:
         check_cost(cost)
     if server is not None and not hasattr(server, "fit_cost"):

@@ -27,8 +27,9 @@ from ..records import BatchRecord, Outcome, PolicyChange, RequestRecord
 from ..server import Server
 from ..simulation.report import Report
 from ..simulation.simulator import RETRY
-from ..traffic import TINY, ClosedLoop, Traffic, bounded
+from ..traffic import ClosedLoop, Traffic, bounded
 from ..validation.checks import check_flags, shown
+from ..validation.numbers import TINY
 from ..validation.tracebacks import entry_point
 from .run_sync import run_sync
 from .targets import CLIENT, QueueTarget, Reply, Target, UrlTarget

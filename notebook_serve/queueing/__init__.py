@@ -1,4 +1,5 @@
 """The queue: jobs, policies, the scheduler, the cost model, and the statistics of waiting.
 
-It may import only the files at the top that every room may import. It has no thread and no clock.
+It imports only the modules that every room may import. It has no thread and no clock. See
+README.md in this folder.
 """

@@ -1,4 +1,4 @@
-"""Counts of values by how large they are: cheap to add to, and complete however long it runs."""
+"""Histograms: counts of all values by size, in constant memory."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ SECONDS = (
 #: upper bounds for shares, from 0 to 1
 SHARES = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
-#: upper bounds for the sizes of batches: from 1 to 1024
+#: upper bounds for batch sizes, from 1 to 1024
 SIZES = tuple(float(2**n) for n in range(11))
 
 
 class Histogram:
-    """How many values were at most as large as each of `bounds`, and their sum.
+    """Counts of values between `bounds`, and the sum of the values.
 
     Not thread-safe: its owner holds a lock.
     """
@@ -28,28 +28,28 @@ class Histogram:
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
         self.bounds = bounds
-        #: how many were in each interval; the last is above all bounds
+        #: values in each interval; the last interval is above all bounds
         self.counts = [0] * (len(bounds) + 1)
         self.sum = 0.0
 
     def add(self, value: float, times: int = 1) -> None:
-        """Count a value, which may have come several times."""
+        """Count a value, `times` times."""
         self.counts[bisect_left(self.bounds, value)] += times
         self.sum += value * times
 
     def copy(self) -> Histogram:
-        """A snapshot."""
-        made = Histogram(self.bounds)
-        made.counts, made.sum = self.counts.copy(), self.sum
-        return made
+        """Return an independent copy."""
+        copied = Histogram(self.bounds)
+        copied.counts, copied.sum = self.counts.copy(), self.sum
+        return copied
 
     @property
     def total(self) -> int:
-        """How many values there were."""
+        """Number of values."""
         return sum(self.counts)
 
     def cumulative(self) -> Iterator[tuple[float, int]]:
-        """Each bound, and how many values were at most that; infinity is the last."""
+        """Return each bound with the number of values up to it; the last bound is infinity."""
         return zip((*self.bounds, float("inf")), accumulate(self.counts), strict=True)
 
     def __repr__(self) -> str:

@@ -1,7 +1,7 @@
-"""Jobs, decisions and batches: what a policy sees and what it returns. All frozen.
+"""Frozen jobs, decisions and batches: the input and output of a policy.
 
-All times are seconds on one monotonic clock (``time.monotonic`` in a server, virtual in a
-simulation), so they compare with each other and mean nothing by themselves.
+All times are seconds on one monotonic clock: ``time.monotonic`` in a server, virtual in a
+simulation. Only their differences have a meaning.
 """
 
 from __future__ import annotations
@@ -15,41 +15,40 @@ from ..errors import OptionError
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Job:
-    """What a policy may see of one waiting request.
+    """The attributes of a waiting request that a policy may read.
 
     Two jobs are equal only if they are the same object: a job stands for one request.
     """
 
-    #: unique within a server, rising in the order of arrival
+    #: unique within a server, increasing in the order of arrival
     id: int
     #: when the request was accepted
     arrived: float
-    #: how long the input is: tokens for text, 1 where length means nothing
+    #: length of the input: tokens for text, 1 for inputs that have no length
     length: int = 1
-    #: when the answer is no longer wanted
+    #: when the request times out
     deadline: float = math.inf
     #: only jobs of one group (same parameters, same kind of input) may share a batch
     group: str = ""
-    #: higher is more urgent; the policies that ship do not look at it
+    #: higher is more urgent; the built-in policies ignore it
     priority: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What a policy wants: jobs to run now, or the time to be asked again, and why."""
+    """The answer of a policy: jobs to run now, or the time of its next call."""
 
     #: the jobs to run as one batch, all of one group; empty to wait
     take: tuple[Job, ...] = ()
-    #: with nothing to take: the *absolute* time to ask again if nothing arrives before
+    #: if `take` is empty: the *absolute* time of the next call, unless a job arrives earlier
     wake_at: float = math.inf
     #: why the batch is released now: ``full``, ``deadline``, ``idle``, ``budget``, ``group``, ...
     reason: str = ""
-    #: the jobs to refuse rather than run, because too much waits; where nothing else is decided,
-    #: the policy is asked again at once
+    #: the jobs to drop because of overload; if `take` is empty, the policy is called again at once
     drop: tuple[Job, ...] = ()
 
     def __post_init__(self) -> None:
-        # One is made for each batch: tuples, the rule, are let through at once.
+        # A decision is made for each batch, so the usual case, two tuples, must be cheap.
         if type(self.take) is not tuple or type(self.drop) is not tuple:
             _check_jobs(self)
 
@@ -65,10 +64,10 @@ def _check_jobs(decision: Decision) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Jobs that the scheduler has released to be run together."""
+    """Jobs that the scheduler has released to run together."""
 
     id: int
     jobs: tuple[Job, ...]
     reason: str
-    #: how many jobs were left waiting
+    #: number of jobs left in the queue
     waiting: int

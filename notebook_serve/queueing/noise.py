@@ -1,4 +1,4 @@
-"""How batches vary around what they cost: how much, and how long a slow spell lasts."""
+"""Noise of batch durations: random variation around the cost model, with correlation in time."""
 
 from __future__ import annotations
 
@@ -7,31 +7,31 @@ import random
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Real
 
-from ..errors import OptionError
+from ..validation.numbers import as_number
 
-#: fewer batches than this say nothing of spells
+#: the number of batches needed to estimate an autocorrelation
 FEW = 50
-#: how many batches apart those are that are compared with each other
+#: pairs of batches that are this many batches apart are compared
 LAGS = (1, 2, 3, 5, 8, 13, 21, 34, 55, 89)
-#: the correlation times among which the best is looked for: steps of a fifth root of ten
+#: candidate correlation times in seconds, in steps of a fifth root of ten
 TIMES = tuple(10 ** (power / 5) for power in range(-10, 6))
-#: the most that makes sense
+#: the largest value of each field
 LIMITS = {"spread": 100.0, "autocorrelation": 1.0, "correlation_time": 1e9}
 
 
 @dataclass(frozen=True)
 class Noise:
-    """Batches take what a cost model says times a random factor, log-normal with mean 1.
+    """A random factor of batch durations: log-normal, with mean 1.
 
-    `spread` is its coefficient of variation. Of the variance of its logarithm, the share
-    `autocorrelation` belongs to the machine's spells: it is slow for a while, and then faster, and
-    two batches that start `t` seconds apart share ``exp(-t / correlation_time)`` of it. The rest is
-    each batch's own. All workers of a simulation share the spells, as they would one machine.
+    `spread` is its coefficient of variation. The variance of its logarithm has two parts. The share
+    `autocorrelation` is common to batches that run close in time, because a machine is slow for a
+    while and then faster: batches that start `t` seconds apart have ``exp(-t / correlation_time)``
+    of it in common. The rest is independent. All workers of a simulation share the common part, as
+    they would on one machine.
 
-    Spells matter for what waits: a queue that a slow second has filled is still there in the next,
-    where as much noise from batch to batch would have evened out.
+    Correlation lengthens queues: a queue that grew in a slow second is still there in the next one,
+    while independent noise averages out.
     """
 
     spread: float = 0.0
@@ -41,54 +41,54 @@ class Noise:
 
     def __post_init__(self) -> None:
         for name, most in LIMITS.items():
-            value = getattr(self, name)
-            number = isinstance(value, Real) and not isinstance(value, bool)
-            if not number or not 0 <= value <= most:
-                raise OptionError(f"{name} of noise is a number from 0 to {most:g}, not {value!r}")
+            kind = f"a number from 0 to {most:g}"
+            value = as_number(f"{name} of noise", getattr(self, name), kind, most=most)
+            object.__setattr__(self, name, value)
 
     def __bool__(self) -> bool:
         return self.spread > 0
 
 
 class Factors:
-    """The factor of each batch in turn, as a function of when it starts.
+    """A generator of random factors, one for each batch, given its start time.
 
-    The spells are an Ornstein-Uhlenbeck process (Uhlenbeck and Ornstein, "On the Theory of the
-    Brownian Motion", Physical Review 36, 1930), known exactly at the times that are asked for,
-    which must not go back.
+    The common part is an Ornstein-Uhlenbeck process (Uhlenbeck and Ornstein, "On the Theory of the
+    Brownian Motion", Physical Review 36, 1930), sampled exactly. Start times must not decrease.
     """
 
     def __init__(self, noise: Noise, draw: random.Random) -> None:
         variance = math.log1p(noise.spread**2)
         self._mean = -variance / 2
-        self._slow = math.sqrt(noise.autocorrelation * variance)
-        self._own = math.sqrt((1 - noise.autocorrelation) * variance)
+        self._common_deviation = math.sqrt(noise.autocorrelation * variance)
+        self._own_deviation = math.sqrt((1 - noise.autocorrelation) * variance)
         self._rate = 1 / noise.correlation_time if noise.correlation_time else math.inf
         self._draw = draw
-        self._at, self._spell = -math.inf, 0.0
+        self._at, self._common = -math.inf, 0.0
 
     def __call__(self, now: float) -> float:
-        """The factor of a batch that starts at `now`."""
+        """Return the factor of a batch that starts at `now`."""
         mean = self._mean
-        if self._slow:
-            mean += self._slow * self._spell_at(now)
-        return self._draw.lognormvariate(mean, self._own)
+        if self._common_deviation:
+            mean += self._common_deviation * self._advance(now)
+        return self._draw.lognormvariate(mean, self._own_deviation)
 
-    def _spell_at(self, now: float) -> float:
+    def _advance(self, now: float) -> float:
+        """Return the common part at `now`, as a standard normal number."""
         if now > self._at:
             kept = math.exp(-(now - self._at) * self._rate)
-            self._spell = kept * self._spell + math.sqrt(1 - kept * kept) * self._draw.gauss(0, 1)
+            fresh = math.sqrt(1 - kept * kept) * self._draw.gauss(0, 1)
+            self._common = kept * self._common + fresh
             self._at = now
-        return self._spell
+        return self._common
 
 
-def spells(times: Sequence[float], logs: Sequence[float]) -> tuple[float, float]:
-    """The autocorrelation and the correlation time of what is left of batches' seconds.
+def fit_autocorrelation(times: Sequence[float], logs: Sequence[float]) -> tuple[float, float]:
+    """Return the autocorrelation and the correlation time of residuals.
 
-    `logs` are the logarithms of what batches took over what they were expected to take, of batches
-    that started at `times`, in order. What the products of two of them are on average, at ten
-    distances, is fitted by an exponential: least squares over its height, and the best of a grid of
-    times from 10 ms to 10 s. Zeros where there are too few, or nothing is common to them.
+    `logs` are logarithms of observed over expected durations, of batches that started at `times`,
+    in order. The mean products of pairs, at ten lags, are fitted by an exponential decay: least
+    squares for its height, and a grid search from 10 ms to 10 s for its time. Returns zeros if
+    there are fewer than `FEW` batches, or no correlation.
     """
     count = len(logs)
     if count < FEW:
@@ -98,7 +98,7 @@ def spells(times: Sequence[float], logs: Sequence[float]) -> tuple[float, float]
     variance = math.fsum(value * value for value in rest) / count
     if variance < 1e-12:
         return 0.0, 0.0
-    #: sums of products by their distance in time, in steps of a fifth; with how many there are
+    #: by distance in time, in steps of a fifth root of ten: sums of distances, products and pairs
     sums: defaultdict[int, list[float]] = defaultdict(lambda: [0.0, 0.0, 0.0])
     for lag in LAGS:
         for i in range(count - lag):

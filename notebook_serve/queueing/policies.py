@@ -1,14 +1,13 @@
-"""Policies: which of the waiting jobs to run next, and when.
+"""Policies: the choice of the waiting jobs to run next, and when.
 
-A policy is a pure function of ``(waiting, now)``: it sees no lock, no future and no clock, so the
-same object runs in a live server and in a simulation. Those here are frozen values whose ``repr``
-pastes back; any object with a fitting ``decide`` works the same.
+A policy is a pure function of ``(waiting, now)``. It has no lock, no future and no clock, so the
+same object runs in a live server and in a simulation. The policies here are frozen values, and
+their ``repr`` pastes back. Any object with a ``decide`` method of the same signature works too.
 """
 
 from __future__ import annotations
 
 import math
-import operator
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,8 +15,8 @@ from itertools import islice, takewhile
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 from ..display import described, safe_repr
-from ..errors import OptionError
 from ..records import BatchRecord
+from ..validation.numbers import normalize_number, normalize_whole_number
 from .jobs import Decision, Job
 from .policy_kinds import as_policy, built_in
 from .waiting_line import by_length, mates
@@ -25,46 +24,46 @@ from .waiting_line import by_length, mates
 
 @runtime_checkable
 class Policy(Protocol):
-    """Decides which jobs run next.
+    """An object that chooses the jobs to run next.
 
-    A policy may also have ``observe(batch: BatchRecord) -> None``, called after every batch that
-    ran, to learn from it.
+    A policy may also have ``observe(batch: BatchRecord) -> None``, which is called after every
+    batch so that the policy can learn from it.
     """
 
     def decide(self, waiting: Sequence[Job], now: float) -> Decision:
         """Choose from `waiting` (never empty, oldest first) at time `now` (seconds).
 
-        Called whenever the worker is free and something changed. Either take jobs of one group,
-        or name the absolute time to be asked again; ``wake_at=math.inf`` with nothing taken would
-        wait for ever and is refused.
+        Called when a worker is free and the queue has changed. Either take jobs of one group, or
+        return the absolute time of the next call as ``wake_at``. Taking nothing with
+        ``wake_at=math.inf`` would wait forever, and breaks the contract.
         """
 
 
-#: what may be given where a policy is wanted: one, its class, or its text, such as ``"Greedy(8)"``
+#: accepted wherever a policy is: an object, its class, or its text, such as ``"Greedy(8)"``
 PolicyLike: TypeAlias = Policy | type[Policy] | str
 
 
 def label(policy: Policy) -> str:
-    """What a policy is called in a table or a figure: its repr, but never an address.
+    """Return the name of a policy in tables and plots: its repr, without memory addresses.
 
-    A policy whose repr fails is called by its class.
+    If the repr raises, the name is that of the class.
     """
     return safe_repr(policy)
 
 
 def in_a_cell(policy: Policy, *more: str, **options: Any) -> dict[str, str]:
-    """What a cell shows of a policy: its repr, what it does in one sentence, and `more`."""
-    said = (type(policy).__doc__ or "").strip().partition("\n")[0]
-    return described(label(policy), said, *more)
+    """Return the display of a policy in a cell: its repr, its summary line and `more`."""
+    summary = (type(policy).__doc__ or "").strip().partition("\n")[0]
+    return described(label(policy), summary, *more)
 
 
 @built_in
 @dataclass(frozen=True)
 class NoBatching:
-    """One request at a time, in the order of arrival."""
+    """Run one request at a time, in the order of arrival."""
 
     def decide(self, waiting: Sequence[Job], now: float) -> Decision:
-        """Take the oldest."""
+        """Take the oldest job."""
         return Decision((waiting[0],), reason="full")
 
     _repr_mimebundle_ = in_a_cell
@@ -73,18 +72,19 @@ class NoBatching:
 @built_in
 @dataclass(frozen=True)
 class ResettingWindow:
-    """The familiar tutorial's loop, kept for its faults: no limit, and a wait that restarts.
+    """Wait for a pause of `max_wait` seconds, then run the whole queue: a warning example.
 
-    Requests that keep coming less than `max_wait` seconds apart are never answered.
+    Many tutorials batch like this. It has no size limit, and each arrival restarts the wait: while
+    requests arrive less than `max_wait` seconds apart, none of them runs.
     """
 
     max_wait: float = 0.001
 
     def __post_init__(self) -> None:
-        _check_number(self, "max_wait", math.inf, "a number of seconds from 0 up")
+        normalize_number(self, "max_wait", "a number of seconds >= 0")
 
     def decide(self, waiting: Sequence[Job], now: float) -> Decision:
-        """Take everything once nothing has arrived for `max_wait` seconds."""
+        """Take all jobs of the oldest's group after `max_wait` seconds without an arrival."""
         quiet_at = waiting[-1].arrived + self.max_wait
         if now < quiet_at:
             return Decision(wake_at=quiet_at)
@@ -96,20 +96,20 @@ class ResettingWindow:
 @built_in
 @dataclass(frozen=True)
 class Window:
-    """Wait for a full batch, but at most `max_wait` seconds from the oldest's arrival.
+    """Wait for a full batch, but at most `max_wait` seconds after the oldest job's arrival.
 
-    That is *one* deadline, which no later arrival moves.
+    Later arrivals do not move that deadline.
     """
 
     max_batch_size: int = 16
     max_wait: float = 0.005
 
     def __post_init__(self) -> None:
-        _check_size(self, "max_batch_size")
-        _check_number(self, "max_wait", math.inf, "a number of seconds from 0 up")
+        normalize_whole_number(self, "max_batch_size")
+        normalize_number(self, "max_wait", "a number of seconds >= 0")
 
     def decide(self, waiting: Sequence[Job], now: float) -> Decision:
-        """Take the oldest and its mates when they fill a batch or the oldest has waited enough."""
+        """Take the oldest jobs of a group if they fill a batch or the deadline has passed."""
         take = mates(waiting, limit=self.max_batch_size)
         if len(take) == self.max_batch_size:
             return Decision(tuple(take), reason="full")
@@ -124,15 +124,15 @@ class Window:
 @built_in
 @dataclass(frozen=True)
 class Greedy:
-    """Take what is there, up to `max_batch_size`, and never wait."""
+    """Run the waiting requests at once, up to `max_batch_size`, and never wait for more."""
 
     max_batch_size: int = 16
 
     def __post_init__(self) -> None:
-        _check_size(self, "max_batch_size")
+        normalize_whole_number(self, "max_batch_size")
 
     def decide(self, waiting: Sequence[Job], now: float) -> Decision:
-        """Take the oldest and its oldest mates."""
+        """Take the oldest jobs of the group of the oldest."""
         take = mates(waiting, limit=self.max_batch_size)
         return Decision(tuple(take), reason=why_released(len(take), self.max_batch_size, waiting))
 
@@ -142,12 +142,11 @@ class Greedy:
 @built_in
 @dataclass(frozen=True)
 class LengthAware:
-    """Take the oldest and the requests nearest to it in length, so that little is padding.
+    """Batch the oldest request with those nearest to it in length, to keep padding low.
 
-    Never waits, and never starves anybody: each batch is built around the oldest request. It grows
-    towards the nearest lengths, to at most `max_batch_size` requests, while the share of padding
-    stays within `max_padding` (0 to 1) and the padded tokens (requests times the longest) within
-    `max_tokens`.
+    Never waits, and starves no request: each batch is built around the oldest. It grows towards the
+    nearest lengths, to at most `max_batch_size` requests, while the share of padding stays within
+    `max_padding` (0 to 1) and the padded tokens (requests times the longest) within `max_tokens`.
     """
 
     max_batch_size: int = 16
@@ -155,13 +154,13 @@ class LengthAware:
     max_tokens: int | None = None
 
     def __post_init__(self) -> None:
-        _check_size(self, "max_batch_size")
-        _check_number(self, "max_padding", 1.0, "a share from 0 to 1")
+        normalize_whole_number(self, "max_batch_size")
+        normalize_number(self, "max_padding", "a share from 0 to 1", most=1.0)
         if self.max_tokens is not None:
-            _check_size(self, "max_tokens")
+            normalize_whole_number(self, "max_tokens")
 
     def decide(self, waiting: Sequence[Job], now: float) -> Decision:
-        """Take the oldest, then alternate towards shorter and longer mates, the nearer first."""
+        """Take the oldest job, then those of its group nearest in length, shorter or longer."""
         oldest = waiting[0]
         ranked, at = by_length(waiting, oldest)
         low, high, total = at, at + 1, oldest.length
@@ -197,22 +196,22 @@ class LengthAware:
 @built_in
 @dataclass
 class CoDel:
-    """Another policy, and under lasting overload a refusal of what has waited too long.
+    """Wrap another policy; under sustained overload, drop requests that waited over `target`.
 
-    A queue that is short again now and then does its work; one whose oldest request has waited
-    more than `target` seconds for a whole `interval` only makes everybody late. Until it is short
-    again, what has waited longer than `target` is refused, the oldest first, but never so much
-    that less than a full batch of `policy` is left.
+    A queue that absorbs bursts becomes short again now and then. If the oldest request has waited
+    more than `target` seconds for a whole `interval`, the queue only adds delay. Until it is short
+    again, requests that have waited longer than `target` are dropped, oldest first. A full batch
+    of `policy` always remains.
 
-    Choose `target` well below the time that clients have, and above what a batch takes; without
-    either, a server that refuses by predicted wait (``refuse_late=True``) needs no such policy.
+    Choose `target` well below the time-out of clients, and above the duration of a batch. If no
+    such value exists, prefer ``refuse_late=True``, which rejects requests by their predicted wait.
 
-    Controlled delay is from Nichols and Jacobson, "Controlling Queue Delay" (ACM Queue, 2012); the
-    form that suits servers, a short time-out while the queue is never empty, from Maurer, "Fail at
+    Controlled delay is from Nichols and Jacobson, "Controlling Queue Delay" (ACM Queue, 2012). The
+    variant for servers, a short time-out while the queue is never empty, is from Maurer, "Fail at
     Scale" (ACM Queue, 2015).
     """
 
-    if TYPE_CHECKING:  # a class or a text is made into a policy
+    if TYPE_CHECKING:  # a class or a text is converted to a policy
 
         def __init__(
             self, policy: PolicyLike = ..., target: float = ..., interval: float = ...
@@ -221,19 +220,19 @@ class CoDel:
     policy: Policy = field(default_factory=LengthAware)
     target: float = 0.25
     interval: float = 1.0
-    #: since when every decision found the oldest waiting for too long
+    #: since when the oldest job was over `target` in every decision
     _late_since: float | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         self.policy = as_policy(self.policy)
-        _check_number(self, "target", math.inf, "a number of seconds from 0 up")
-        _check_number(self, "interval", math.inf, "a number of seconds from 0 up")
+        normalize_number(self, "target", "a number of seconds >= 0")
+        normalize_number(self, "interval", "a number of seconds >= 0")
 
     def decide(self, waiting: Sequence[Job], now: float) -> Decision:
-        """Refuse what is late, if too much has been for too long, or ask the other policy."""
+        """Drop late jobs if the queue was late for a whole interval; else ask the other policy."""
         if now < waiting[0].arrived + self.target:
             self._late_since = None
-        elif self._late_since is None or now < self._late_since:  # another clock: a simulation's
+        elif self._late_since is None or now < self._late_since:  # on the clock of a simulation
             self._late_since = now
         elif now >= self._late_since + self.interval:
             surplus = len(waiting) - getattr(self.policy, "max_batch_size", 1)
@@ -260,7 +259,7 @@ class CoDel:
 def _oldest_first(
     ranked: Sequence[tuple[int, int, Job]], low: int, high: int
 ) -> Sequence[tuple[int, int, Job]]:
-    """``ranked[low:high]``, but of the shortest in it those that came first."""
+    """Return ``ranked[low:high]``, but choose the oldest among jobs of the shortest length."""
     shortest = ranked[low][0]
     above = bisect_left(ranked, (shortest + 1,), low, high)
     first = bisect_left(ranked, (shortest,), 0, low)
@@ -268,30 +267,9 @@ def _oldest_first(
 
 
 def why_released(taken: int, limit: int, waiting: Sequence[Job], mates: int | None = None) -> str:
-    """Why a policy that never waits stopped where it did."""
+    """Return the reason for the size of a batch, for a policy that never waits."""
     if taken == limit:
         return "full"
     if mates is not None and taken < mates:
         return "budget"
     return "group" if taken < len(waiting) else "idle"
-
-
-def _check_size(policy: object, name: str) -> None:
-    value = getattr(policy, name)
-    try:
-        size = 0 if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        size = 0
-    if size < 1:
-        raise OptionError(f"{name} is a whole number from 1 up, not {value!r}")
-    object.__setattr__(policy, name, size)
-
-
-def _check_number(policy: object, name: str, most: float, what: str) -> None:
-    """Hold a field to a number from 0 to `most`, kept as a plain one, whose repr is plain."""
-    value = getattr(policy, name)
-    fits = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not fits or not 0 <= value <= most or value == math.inf:
-        raise OptionError(f"{name} is {what}, not {value!r}")
-    if isinstance(value, float):
-        object.__setattr__(policy, name, float(value))

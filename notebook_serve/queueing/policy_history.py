@@ -1,4 +1,4 @@
-"""The policies of a run: which was in effect when, and that in words."""
+"""The policies of a run: when each was in effect, and a description of them."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from dataclasses import replace
 from ..display import duration
 from ..records import PolicyChange
 
-#: more changes than this are counted, not listed
+#: if there are more changes than this, those in the middle are only counted
 MOST_LISTED = 5
 
 
 def policies_between(
     changes: Iterable[PolicyChange], start: float, end: float
 ) -> tuple[str, tuple[PolicyChange, ...]]:
-    """The policy in effect at `start`, and the changes from then to `end`, timed from `start`.
+    """Return the policy in effect at `start`, and the changes up to `end`, timed from `start`.
 
-    A policy that replaced one with the same ``repr`` is no change. The first is empty if `changes`
-    do not reach back to `start`.
+    Replacing a policy by one with the same ``repr`` is not a change. The policy is empty if
+    `changes` do not reach back to `start`.
     """
     first, during = "", list[PolicyChange]()
     for change in changes:
@@ -32,14 +32,14 @@ def policies_between(
 
 
 def policy_at(first: str, changes: Sequence[PolicyChange], at: float) -> str:
-    """The policy in effect at a time, if `first` was before all `changes`."""
+    """Return the policy in effect at time `at`, where `first` was in effect before `changes`."""
     place = bisect_right([change.at for change in changes], at)
     return changes[place - 1].policy if place else first
 
 
 def policies_in_words(first: str, changes: Sequence[PolicyChange]) -> str:
-    """All of them in order: ``NoBatching() until 2.10 s, then Greedy(8)``."""
-    names = [first or "unknown", *map(_named, changes)]
+    """Describe the policies in order: ``NoBatching() until 2.10 s, then Greedy(8)``."""
+    names = [first or "unknown", *map(_describe, changes)]
     parts = [
         f"{name} until {duration(change.at)}" for name, change in zip(names, changes, strict=False)
     ]
@@ -48,9 +48,6 @@ def policies_in_words(first: str, changes: Sequence[PolicyChange]) -> str:
     return ", then ".join([*parts, names[-1]])
 
 
-def _named(change: PolicyChange) -> str:
-    return (
-        f"{change.policy} (the policy before failed)"
-        if change.reason == "fault"
-        else (change.policy)
-    )
+def _describe(change: PolicyChange) -> str:
+    failed = " (the previous policy failed)" if change.reason == "fault" else ""
+    return f"{change.policy}{failed}"

@@ -1,4 +1,4 @@
-"""The policies that ship, by name: how they are chosen, and what their options are."""
+"""The built-in policies by name: their options, and their text form."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from typing import Any, TypeVar
 
 from ..display import safe_repr
 from ..errors import FrozenPolicy, OptionError, UnknownAttribute, WrongCall
-from ..validation.option_hints import POLICY, instead, nearest
+from ..validation.option_hints import POLICY, suggest, suggest_spelling
 
 T = TypeVar("T")
 
-#: filled where the policies are defined
+#: the built-in policies by name; `built_in` adds each where it is defined
 KINDS: dict[str, Any] = {}
 
 
 def built_in(kind: type[T]) -> type[T]:
-    """Let the policy `kind`, a dataclass, be chosen by its name, and explain wrong options."""
+    """Register the policy `kind`, a dataclass, by its name, and explain wrong options."""
     KINDS[kind.__name__] = kind
-    made, changed = _made(kind), _changed(kind)
-    kind.__init__, kind.__setattr__ = made, changed  # type: ignore[method-assign]
+    init, set_attribute = _wrap_init(kind), _wrap_setattr(kind)
+    kind.__init__, kind.__setattr__ = init, set_attribute  # type: ignore[method-assign]
     return kind
 
 
 def options_of(kind: Any) -> list[str]:
-    """Return the names of the options of a policy that ships."""
+    """Return the names of the options of a built-in policy."""
     return [field.name for field in fields(kind) if field.init]
 
 
-def _made(kind: Any) -> Callable[..., None]:
+def _wrap_init(kind: Any) -> Callable[..., None]:
     make, known = kind.__init__, options_of(kind)
 
     @functools.wraps(make)
@@ -49,7 +49,7 @@ def _made(kind: Any) -> Callable[..., None]:
     return init
 
 
-def _changed(kind: Any) -> Callable[[Any, str, Any], None]:
+def _wrap_setattr(kind: Any) -> Callable[[Any, str, Any], None]:
     change, known = kind.__setattr__, options_of(kind)
 
     def set_attribute(self: Any, name: str, value: Any) -> None:
@@ -59,7 +59,7 @@ def _changed(kind: Any) -> Callable[[Any, str, Any], None]:
         elif name in known:
             another = replace(self, **{name: value})
             raise FrozenPolicy(
-                f"a policy cannot be changed; set another one: server.policy = {another!r}"
+                f"a policy cannot be changed; set a new one: server.policy = {another!r}"
             )
         else:
             raise UnknownAttribute(unknown_option(kind, name, value))
@@ -68,10 +68,12 @@ def _changed(kind: Any) -> Callable[[Any, str, Any], None]:
 
 
 def unknown_option(kind: Any, name: str, value: Any) -> str:
-    """Return the sentence for an option that the policy `kind` does not have."""
+    """Return the error message for an option that the policy `kind` does not have."""
     known = options_of(kind)
-    # Of other policies one may have it, by this name or by another.
-    written = instead({**{own: f"{own}={{value}}" for own in _all()}, **POLICY}, name, value)
+    # Another policy may have the option, by this name or another.
+    written = suggest(
+        {**{own: f"{own}={{value}}" for own in _all_options()}, **POLICY}, name, value
+    )
     right = written.partition("=")[0]
     if right in known:
         hint = f"write {kind.__name__}({written})"
@@ -80,21 +82,21 @@ def unknown_option(kind: Any, name: str, value: Any) -> str:
         hint = f"{' and '.join(others)} have it, such as {others[-1]}({written})"
         hint = hint.replace(" have it", " has it") if len(others) == 1 else hint
     else:
-        hint = nearest(name, known)
+        hint = suggest_spelling(name, known)
     return f"{kind.__name__} has no option `{name}`; {hint}"
 
 
-def _all() -> set[str]:
+def _all_options() -> set[str]:
     return {name for kind in KINDS.values() for name in options_of(kind)}
 
 
 def _too_many(kind: Any, given: int) -> str:
     known = ", ".join(options_of(kind))
     takes = f"its options are {known}" if known else "it has no options"
-    return f"{kind.__name__} was given too many arguments, {given}; {takes}"
+    return f"{kind.__name__} got too many arguments, {given}; {takes}"
 
 
-# -- from whatever stands for one -------------------------------------------------------------
+# -- conversion -----------------------------------------------------------------------------
 
 
 def as_policy(given: Any) -> Any:
@@ -115,13 +117,13 @@ def as_policy(given: Any) -> Any:
     if not isinstance(given, type) and callable(getattr(given, "decide", None)):
         return given
     raise OptionError(
-        "a policy is an object with decide(waiting, now), "
-        f"not {safe_repr(given)}; write one such as Greedy(max_batch_size=8)"
+        "a policy must be an object with decide(waiting, now), "
+        f"got {safe_repr(given)}; write one such as Greedy(max_batch_size=8)"
     )
 
 
 def as_policies(given: Any) -> tuple[Any, ...]:
-    """Return the policies of a list, each as `as_policy` reads it."""
+    """Return the policies of a list, each converted by `as_policy`."""
     one = isinstance(given, (str, type)) or callable(getattr(given, "decide", None))
     if one or not isinstance(given, Iterable):
         raise OptionError(
@@ -137,7 +139,7 @@ def _instance(kind: Any) -> Any:
     except (TypeError, ValueError):
         wanted = ", ".join(_required(kind)) or "..."
         raise OptionError(
-            f"{kind.__name__} is a class that needs arguments; write {kind.__name__}({wanted})"
+            f"{kind.__name__} is a class and needs arguments; write {kind.__name__}({wanted})"
         ) from None
     return kind()
 
@@ -161,23 +163,25 @@ def parse_policy(text: str) -> Any:
     Only literals are read, nothing is evaluated. Raises `OptionError` for anything else.
     """
     if not isinstance(text, str):
-        raise OptionError(f"a policy's text is such as 'Greedy(8)', got {safe_repr(text)}")
+        raise OptionError(
+            f"the text of a policy must be a string such as 'Greedy(8)', got {safe_repr(text)}"
+        )
     try:
         return _policy_of(ast.parse(text.strip(), mode="eval").body)
     except OptionError:
         raise
     except (KeyError, MemoryError, RecursionError, SyntaxError, TypeError, ValueError) as error:
-        raise _no_policy(text) from error
+        raise _unknown_policy(text) from error
 
 
-def _no_policy(text: str) -> OptionError:
-    """Return the error for a text that is no policy."""
+def _unknown_policy(text: str) -> OptionError:
+    """Return the error for a text that is not a policy."""
     name = text.strip().partition("(")[0]
-    hint = "" if name in KINDS else nearest(name, KINDS)
+    hint = "" if name in KINDS else suggest_spelling(name, KINDS)
     near = f"{hint} Or " if hint.startswith("did") else ""
     known = ", ".join(sorted(KINDS))
     return OptionError(
-        f"{text!r} is no policy; {near}give one of {known}, with its numbers: Window(8, 0.01)"
+        f"{text!r} is not a policy; {near}write one of {known}, with its numbers: Window(8, 0.01)"
     )
 
 
@@ -189,10 +193,10 @@ def _policy_of(node: ast.expr) -> Any:
     arguments = [_option_of(argument) for argument in call.args]
     named = {str(item.arg): _option_of(item.value) for item in call.keywords}
     if len(named) < len(call.keywords):
-        raise OptionError(f"{ast.unparse(node)!r} gives an option twice; leave one out")
+        raise OptionError(f"{ast.unparse(node)!r} repeats an option; leave one out")
     return kind(*arguments, **named)
 
 
 def _option_of(node: ast.expr) -> Any:
-    """A literal, or a policy around which another stands."""
+    """Return the value of a literal, or of a nested policy such as the one of `CoDel`."""
     return _policy_of(node) if isinstance(node, (ast.Call, ast.Name)) else ast.literal_eval(node)

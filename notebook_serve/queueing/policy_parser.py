@@ -1,4 +1,4 @@
-"""Policies from text: what a command line says, or a `repr`."""
+"""Policies from text: from a command line, or from a `repr`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .policies import Policy
 
 __all__ = ["BUILT_IN", "learning", "parse_policy", "policies"]
 
-#: the policies that ship, by name; those modules have filled it
+#: the built-in policies by name; importing `policies` and `learned_policies` registers them
 BUILT_IN: dict[str, type[Policy]] = policy_kinds.KINDS
 
 

@@ -1,4 +1,4 @@
-"""Many records, kept as plain columns and rows: a million of them need not be a million objects."""
+"""Logs of records, stored as columns: a million records need not be a million objects."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: runs of ids that a table names of the requests in a batch
+#: runs of request ids that a table lists for a batch
 MOST_RUNS = 4
 
 
 def _fields(*names: str) -> dict[str, Callable[[Any], Any]]:
-    """Return how to read each field of a record, by its name."""
+    """Return a getter for each field of a record, by its name."""
     return {name: attrgetter(name) for name in names}
 
 
 @dataclass(eq=False)
 class RequestLog(Sequence[RequestRecord]):
-    """Reads as a sequence of `RequestRecord`; its columns are lists of one length.
+    """A sequence of `RequestRecord`, stored as columns of equal length.
 
-    Whoever writes it fills the columns; a record is made when one is looked at.
+    Writers append to the columns. A record is created when it is read.
     """
 
     id: list[int] = field(default_factory=list)
@@ -48,7 +48,7 @@ class RequestLog(Sequence[RequestRecord]):
 
     @classmethod
     def of(cls, records: Iterable[RequestRecord]) -> RequestLog:
-        """The same records as columns; a log as it is."""
+        """Return `records` as a log; a log is returned unchanged."""
         if isinstance(records, cls):
             return records
         rows = list(records)
@@ -56,7 +56,7 @@ class RequestLog(Sequence[RequestRecord]):
 
     @classmethod
     def columns(cls) -> tuple[str, ...]:
-        """The names of the columns, in the order of a record's fields."""
+        """Return the names of the columns, in the order of a record's fields."""
         return tuple(cls.__dataclass_fields__)
 
     def __len__(self) -> int:
@@ -74,7 +74,7 @@ class RequestLog(Sequence[RequestRecord]):
         return map(RequestRecord, *(getattr(self, name) for name in self.columns()))
 
     def to_frame(self) -> DataFrame:
-        """One row for each request; see `Requests.to_frame`."""
+        """Return one row for each request; see `Requests.to_frame`."""
         return requests_frame(self)
 
     def __repr__(self) -> str:
@@ -85,7 +85,10 @@ class RequestLog(Sequence[RequestRecord]):
 
 
 class BatchLog(Sequence[BatchRecord]):
-    """Reads as a sequence of `BatchRecord`, numbered from 0; each is made when it is looked at."""
+    """A sequence of `BatchRecord`, numbered from 0 and stored as columns.
+
+    A record is created when it is read.
+    """
 
     def __init__(self) -> None:
         self.reason: list[str] = []
@@ -122,11 +125,11 @@ class BatchLog(Sequence[BatchRecord]):
 
     @property
     def columns(self) -> tuple[list[Any], ...]:
-        """What is kept of the batches, in the order of `add`."""
+        """The columns, in the order of the arguments of `add`."""
         return self.reason, self.lengths, self.started, self.seconds, self.waiting
 
     def to_frame(self) -> DataFrame:
-        """One row for each batch; see `Batches.to_frame`."""
+        """Return one row for each batch; see `Batches.to_frame`."""
         return batches_frame(self)
 
     def __repr__(self) -> str:
@@ -136,14 +139,14 @@ class BatchLog(Sequence[BatchRecord]):
         return batches_table(self).bundle()
 
 
-S = TypeVar("S", bound="Shown[Any]")
+S = TypeVar("S", bound="TableList[Any]")
 
 
-class Shown(list[T]):
-    """A list that reads as a table, and so does each part of it."""
+class TableList(list[T]):
+    """A list that a cell shows as a table, and each slice of it too."""
 
     def table(self) -> Table:
-        """Return what a cell shows."""
+        """Return the table that a cell shows."""
         raise NotImplementedError
 
     @overload
@@ -161,48 +164,48 @@ class Shown(list[T]):
         return self.table().markup()
 
 
-class Requests(Shown[RequestRecord]):
-    """The records of requests, oldest first: a list, and a table in a cell."""
+class Requests(TableList[RequestRecord]):
+    """Request records, oldest first: a list, and a table in a cell."""
 
     def table(self) -> Table:
-        """Return what a cell shows: a row for each request."""
+        """Return a table with one row for each request."""
         return requests_table(self)
 
     def to_frame(self) -> DataFrame:
-        """One row for each request: its record, and its three times in seconds.
+        """Return one row for each request: its record, and its three durations in seconds.
 
         Requests with the same ``batch_id`` shared a batch. Raises `MissingExtra` without pandas.
         """
         return requests_frame(self)
 
 
-class Batches(Shown[BatchRecord]):
-    """The records of batches, oldest first: a list, and a table in a cell."""
+class Batches(TableList[BatchRecord]):
+    """Batch records, oldest first: a list, and a table in a cell."""
 
     def table(self) -> Table:
-        """Return what a cell shows: a row for each batch."""
+        """Return a table with one row for each batch."""
         return batches_table(self)
 
     def to_frame(self) -> DataFrame:
-        """One row for each batch: its record, its size and its padding (a share from 0 to 1).
+        """Return one row for each batch: its record, size and padding (a share from 0 to 1).
 
-        ``requests`` has the ids of the requests in it. Raises `MissingExtra` without pandas.
+        ``requests`` has the ids of its requests. Raises `MissingExtra` without pandas.
         """
         return batches_frame(self)
 
 
-class Errors(Shown[ErrorRecord]):
-    """The newest errors of a server or a model, newest first: a list, and a table in a cell.
+class Errors(TableList[ErrorRecord]):
+    """The latest errors of a server or a model, newest first: a list, and a table in a cell.
 
-    Equal errors in a row are one record, which counts them. A message is cut to 500 characters.
+    Consecutive equal errors are one record with a count. Messages are cut to 500 characters.
     """
 
     def table(self) -> Table:
-        """Return what a cell shows: a row for each error."""
+        """Return a table with one row for each error."""
         return errors_table(self)
 
     def to_frame(self) -> DataFrame:
-        """One row for each error. Raises `MissingExtra` without pandas."""
+        """Return one row for each error. Raises `MissingExtra` without pandas."""
         frame = _frame(self, ERROR_COLUMNS)
         pandas = require("pandas", "notebook")
         return frame.assign(when=pandas.to_datetime(frame["when"], unit="s", utc=True))
@@ -222,7 +225,7 @@ ERROR_HEADS = ("when", "model", "type", "message", "times", "request")
 
 
 def requests_table(records: Sequence[RequestRecord]) -> Table:
-    """What became of each request; arrivals count from the first one's."""
+    """Return a table of requests; arrival times are relative to the first request."""
     first = records[0].arrived if records else 0.0
     mates = _mates(records)
 
@@ -239,14 +242,14 @@ def requests_table(records: Sequence[RequestRecord]) -> Table:
             record.length,
             record.group or "default",
             record.client,
-            _listed([mate for mate in mates.get(record.batch_id, ()) if mate != record.id]),
+            _ids_in_words([mate for mate in mates.get(record.batch_id, ()) if mate != record.id]),
         )
 
-    return Table.of(_counted(len(records), "request"), REQUEST_HEADS, records, row)
+    return Table.of(_count_in_words(len(records), "request"), REQUEST_HEADS, records, row)
 
 
 def _mates(records: Sequence[RequestRecord]) -> Mapping[int | None, list[int]]:
-    """Return the ids of the requests in each batch of which a table shows a request."""
+    """Return the request ids of each batch that the shown rows of a table refer to."""
     ends = [*records[: MOST_ROWS // 2], *records[-MOST_ROWS:]]
     shown = {record.batch_id for record in ends if record.batch_size > 1}
     mates: defaultdict[int | None, list[int]] = defaultdict(list)
@@ -257,14 +260,14 @@ def _mates(records: Sequence[RequestRecord]) -> Mapping[int | None, list[int]]:
 
 
 def _batch_ids(records: Sequence[RequestRecord]) -> Iterable[tuple[int | None, int]]:
-    """Return the batch and the id of each request; of a log without making its records."""
+    """Return the batch id and the id of each request, without creating the records of a log."""
     if isinstance(records, RequestLog):
         return zip(records.batch_id, records.id, strict=True)
     return map(attrgetter("batch_id", "id"), records)
 
 
-def _listed(numbers: Sequence[int]) -> str:
-    """Return some ids as text: ``3, 5–9``, the first few of many, a dash for none."""
+def _ids_in_words(numbers: Sequence[int]) -> str:
+    """Return ids as text: ``3, 5–9``; only the first few runs of many, a dash for none."""
     ordered = enumerate(sorted(numbers))
     runs = [[n for _, n in run] for _, run in groupby(ordered, lambda pair: pair[1] - pair[0])]
     spans = [f"{run[0]}–{run[-1]}" if run[1:] else str(run[0]) for run in runs]
@@ -273,12 +276,12 @@ def _listed(numbers: Sequence[int]) -> str:
     return ", ".join(spans[:MOST_RUNS]) + more or "–"
 
 
-def _counted(count: int, thing: str, plural: str = "s") -> str:
+def _count_in_words(count: int, thing: str, plural: str = "s") -> str:
     return f"{count} {thing}{plural if count != 1 else ''}"
 
 
 def batches_table(batches: Sequence[BatchRecord]) -> Table:
-    """Each batch that ran; starts count from the first one's."""
+    """Return a table of batches; start times are relative to the first batch."""
     first = batches[0].started if batches else 0.0
 
     def row(batch: BatchRecord) -> tuple[Any, ...]:
@@ -292,14 +295,14 @@ def batches_table(batches: Sequence[BatchRecord]) -> Table:
             percent(batch.padding),
             batch.waiting,
             batch.worker,
-            _listed(batch.requests),
+            _ids_in_words(batch.requests),
         )
 
-    return Table.of(_counted(len(batches), "batch", "es"), BATCH_HEADS, batches, row)
+    return Table.of(_count_in_words(len(batches), "batch", "es"), BATCH_HEADS, batches, row)
 
 
 def errors_table(errors: Sequence[ErrorRecord]) -> Table:
-    """Each error, and when it last happened in local time."""
+    """Return a table of errors; times are the latest occurrence, in local time."""
 
     def row(error: ErrorRecord) -> tuple[Any, ...]:
         when = datetime.fromtimestamp(error.when, timezone.utc).astimezone()
@@ -312,7 +315,7 @@ def errors_table(errors: Sequence[ErrorRecord]) -> Table:
             error.request or "–",
         )
 
-    return Table.of(_counted(len(errors), "error"), ERROR_HEADS, errors, row)
+    return Table.of(_count_in_words(len(errors), "error"), ERROR_HEADS, errors, row)
 
 
 # -- as data frames -----------------------------------------------------------------------
@@ -326,21 +329,21 @@ BATCH_COLUMNS = {
 
 
 def _frame(items: Iterable[Any], columns: Mapping[str, Callable[[Any], Any]]) -> DataFrame:
-    """A data frame with a row for each of `items`."""
+    """Return a data frame with one row for each of `items`."""
     pandas = require("pandas", "notebook")
     rows = list(items)
     return pandas.DataFrame({name: list(map(read, rows)) for name, read in columns.items()})
 
 
 def batches_frame(batches: Iterable[BatchRecord]) -> DataFrame:
-    """One row for each batch: its record, its size and its padding."""
+    """Return one row for each batch: its record, its size and its padding."""
     return _frame(batches, BATCH_COLUMNS)
 
 
 def requests_frame(records: Iterable[RequestRecord]) -> DataFrame:
-    """One row for each request: its record, and its three times in seconds.
+    """Return one row for each request: its record, and its three durations in seconds.
 
-    A time that is not known is missing. Raises `MissingExtra` without pandas.
+    Unknown durations are missing values. Raises `MissingExtra` without pandas.
     """
     pandas = require("pandas", "notebook")
     log = RequestLog.of(records)

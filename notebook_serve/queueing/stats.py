@@ -1,4 +1,4 @@
-"""What the records say: frozen statistics, as an object, as JSON and as a table."""
+"""Statistics of records: frozen snapshots, as objects, as JSON and as tables."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: how many of the newest records are kept
+#: the number of newest records that are kept
 KEEP_REQUESTS = 10_000
 KEEP_BATCHES = 5_000
-#: characters of an error's message in a sentence; `errors` has more of it
-MOST_TOLD = 200
-#: seconds over which `throughput` and `utilisation` are taken
+#: characters of an error message in a table; `errors` shows more of it
+MOST_MESSAGE = 200
+#: seconds over which `throughput` and `utilisation` are computed
 WINDOW = 10.0
-#: the spans of time that figures are over, in words
+#: the time spans of figures, in words
 NOW, LAST, SINCE = "now", f"last {WINDOW:g} s", "since the start"
 
 
 @dataclass(frozen=True, slots=True)
 class Distribution:
-    """How some seconds are distributed; not-a-number where there is nothing to say."""
+    """Percentiles and mean of durations in seconds; not-a-number if there are none."""
 
     p50: float = math.nan
     p90: float = math.nan
@@ -44,7 +44,7 @@ class Distribution:
 
     @classmethod
     def of(cls, values: Iterable[float]) -> Distribution:
-        """Percentiles by linear interpolation between the values."""
+        """Compute the percentiles, by linear interpolation between the values."""
         data = sorted(values)
         if not data:
             return cls()
@@ -54,23 +54,23 @@ class Distribution:
 
 @dataclass(frozen=True, slots=True)
 class WorkerStats:
-    """One of a server's workers at one moment."""
+    """Statistics of one worker at one moment."""
 
     number: int
     #: ``thread`` or ``process``
     kind: str
-    #: where its model is, if that was asked for
+    #: the device of its model, if one was chosen
     device: str
-    #: the number of its process in the system; None for a thread, and between two processes
+    #: the id of its process; None for a thread, and between two processes
     pid: int | None
-    #: how many batches it ran, and requests in them
+    #: number of batches that it ran, and of requests in them
     batches: int
     requests: int
     #: the share of the last `WINDOW` seconds in which it ran a batch, from 0 to 1
     utilisation: float
-    #: how often its process was started anew, by what the one before ended of
+    #: restarts of its process, by the reason why the previous process ended
     restarts: Mapping[str, int]
-    #: seconds that it ran batches since the start
+    #: seconds in which it ran batches since the start
     busy: float = 0.0
 
     def __str__(self) -> str:
@@ -89,30 +89,30 @@ class LastError:
     model: str
     #: the class of the exception
     type: str
-    #: what it says, cut where it is long
+    #: the message, cut if it is long
     message: str
-    #: seconds since it last happened
+    #: seconds since the latest occurrence
     ago: float
-    #: how many equal errors came one after another; of a failing model, the failures in a row
+    #: number of consecutive equal errors; for a failing model, of consecutive failures
     times: int
-    #: the id of the newest request that failed; empty where no request was concerned
+    #: the id of the newest request that failed; empty if no request was affected
     request: str = ""
-    #: what happens next, while the model is failing
+    #: while the model is failing: what happens next
     next: str = ""
 
     @classmethod
     def of(cls, error: ErrorRecord, now: float) -> LastError:
-        """Return what is told of an error at time `now`."""
+        """Return the summary of an error record at time `now`."""
         ago = round(max(0.0, now - error.at), 3)
         return cls(error.model, error.type, error.message, ago, error.times, error.request)
 
-    def told(self, said: Callable[[str], str]) -> LastError:
-        """Return the same for a client, which reads of the message what `said` makes of it."""
-        return replace(self, message=said(self.message))
+    def redact(self, rewrite: Callable[[str], str]) -> LastError:
+        """Return a copy for clients: `rewrite` maps its message to the one that clients see."""
+        return replace(self, message=rewrite(self.message))
 
     def __str__(self) -> str:
-        cut = "…" if len(self.message) > MOST_TOLD else ""
-        what = f"{self.type}: {self.message[:MOST_TOLD]}{cut}" if self.message else self.type
+        cut = "…" if len(self.message) > MOST_MESSAGE else ""
+        what = f"{self.type}: {self.message[:MOST_MESSAGE]}{cut}" if self.message else self.type
         which = f", request {self.request}" if self.request else ""
         times = f"{self.times} times, last " if self.times > 1 else ""
         if self.next:
@@ -123,19 +123,18 @@ class LastError:
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """A server at one moment. Times are seconds, rates per second.
+    """Statistics of a server at one moment. Times are in seconds, rates per second.
 
-    Each figure is over one of these spans, and the table names it:
+    Each figure covers one of these time spans, which the table names:
 
     - *now*: `state`, `queue_depth`, `breaker`, `memory_ceiling`, `failing`, `warnings`
     - *the last* `WINDOW` *seconds*: `throughput`, `utilisation`
     - *since the start*: `outcomes`, `queue_peak`, `batch_sizes`, `reasons`, `mean_batch_size`,
-      `padding`, `restarts`, and those that begin with ``active``
+      `padding`, `restarts`, and the names that begin with ``active``
     - *the newest* `KEEP_REQUESTS` *requests*: `latency`, `queue_time`, `inference_time`
 
     A server is *active* while at least one request waits or runs. `active_throughput` and
-    `active_utilisation` leave out the time without requests, so they still say after a load test
-    how fast it was.
+    `active_utilisation` exclude idle time, so they still describe a load test after its end.
     """
 
     #: ``new, loading, ready, failing, paused, stopping, stopped, failed`` or ``dead``
@@ -143,7 +142,7 @@ class Stats:
     model: str
     policy: str
     uptime: float
-    #: how many requests ended in each way
+    #: number of requests by outcome
     outcomes: Mapping[str, int]
     #: answers per second over the last `WINDOW` seconds
     throughput: float
@@ -152,11 +151,11 @@ class Stats:
     inference_time: Distribution
     #: requests accepted that have not started to run
     queue_depth: int
-    #: the most that ever waited
+    #: the maximum of `queue_depth`
     queue_peak: int
-    #: how many batches had each size
+    #: number of batches by size
     batch_sizes: Mapping[int, int]
-    #: how many batches were released for each reason
+    #: number of batches by the reason of their release
     reasons: Mapping[str, int]
     mean_batch_size: float
     #: the share of all computed tokens that was padding, from 0 to 1
@@ -164,32 +163,32 @@ class Stats:
     #: the share of the last `WINDOW` seconds in which a worker ran a batch, from 0 to 1; the mean
     #: of all workers
     utilisation: float
-    #: each worker by itself
+    #: the statistics of each worker
     workers: tuple[WorkerStats, ...] = ()
-    #: how often a process was started anew, by what the one before ended of
+    #: restarts of processes, by the reason why the previous process ended
     restarts: Mapping[str, int] = field(default_factory=dict)
-    #: ``closed`` when all is well; ``open`` or ``probing`` after many failures in a row
+    #: ``closed`` normally; ``open`` or ``probing`` after many consecutive failures
     breaker: str = "closed"
-    #: the most padded tokens that a batch may have, once one has run out of memory
+    #: the largest number of padded tokens of a batch, after a batch has run out of memory
     memory_ceiling: int | None = None
-    #: why the server failed or died, or what the policy did wrong; empty when all is well
+    #: why the server failed or died, or how the policy broke its contract; else empty
     error: str = ""
-    #: the same of each model by its name, where the server has several; see `together`
+    #: the statistics of each model by its name, if the server has several; see `merge_stats`
     models: Mapping[str, Stats] = field(default_factory=dict)
-    #: how many requests may wait; None where each model has its own limit
+    #: the most requests that may wait; None if each model has its own limit
     queue_limit: int | None = None
-    #: seconds since the start in which at least one request waited or ran; not-a-number where
-    #: each model has its own
+    #: seconds since the start in which at least one request waited or ran; not-a-number if each
+    #: model has its own
     active: float = math.nan
-    #: answers per second of the time that was `active`
+    #: answers per second of active time
     active_throughput: float = math.nan
-    #: the share of the time that was `active` in which a worker ran a batch, from 0 to 1
+    #: the share of active time in which a worker ran a batch, from 0 to 1
     active_utilisation: float = math.nan
     #: the newest error while the model is failing: its newest requests all failed
     failing: LastError | None = None
-    #: the newest error since the start, whether or not requests were answered since
+    #: the newest error since the start, even if requests were answered after it
     last_error: LastError | None = None
-    #: sentences about what slows it down
+    #: sentences about causes of slowness
     warnings: tuple[str, ...] = ()
 
     @property
@@ -198,26 +197,26 @@ class Stats:
         each = [stats.failing for stats in self.models.values()] or [self.failing]
         return tuple(error for error in each if error is not None)
 
-    def told(self, said: Callable[[str], str]) -> Stats:
-        """Return the same for a client, which reads of errors what `said` makes of them."""
+    def redact(self, rewrite: Callable[[str], str]) -> Stats:
+        """Return a copy for clients: `rewrite` maps each message to the one that clients see."""
         return replace(
             self,
-            error=said(self.error),
-            failing=self.failing and self.failing.told(said),
-            last_error=self.last_error and self.last_error.told(said),
-            models={name: stats.told(said) for name, stats in self.models.items()},
+            error=rewrite(self.error),
+            failing=self.failing and self.failing.redact(rewrite),
+            last_error=self.last_error and self.last_error.redact(rewrite),
+            models={name: stats.redact(rewrite) for name, stats in self.models.items()},
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """The same as plain JSON values: what ``GET /stats`` answers."""
+        """Return the statistics as plain JSON values, as ``GET /stats`` answers them."""
         values = asdict(replace(self, models={}))
         values["batch_sizes"] = {str(size): n for size, n in self.batch_sizes.items()}
         values["models"] = {name: stats.to_dict() for name, stats in self.models.items()}
         values["workers"], values["warnings"] = list(values["workers"]), list(self.warnings)
-        return {key: _no_nan(value) for key, value in values.items()}
+        return {key: _nan_to_none(value) for key, value in values.items()}
 
     def _rows(self) -> list[Row]:
-        """Each figure: its name, the span of time that it is over, and its value."""
+        """Return the rows of the table."""
         return [
             ("state", NOW, self.state),
             *self._troubles(),
@@ -238,7 +237,7 @@ class Stats:
         ]
 
     def _troubles(self) -> Iterator[Row]:
-        """The rows of what is wrong, where something is."""
+        """Yield the rows of errors and warnings."""
         for error in self.all_failing:
             which = f": {error.model}" if self.models else ""
             yield f"failing{which}", NOW, str(error)
@@ -251,7 +250,7 @@ class Stats:
             yield f"warning {number}" if len(self.warnings) > 1 else "warning", NOW, sentence
 
     def _unusual(self) -> Iterator[Row]:
-        """The rows that most servers do not have."""
+        """Yield the rows that most servers do not need."""
         if len(self.workers) > 1 or any(worker.kind != "thread" for worker in self.workers):
             for worker in self.workers:
                 yield f"worker {worker.number}", SINCE, str(worker)
@@ -267,13 +266,13 @@ class Stats:
         if not self.models:
             return Table("", ("", "", ""), rows)
         each = [{name: value for name, _, value in one._rows()} for one in self.models.values()]
-        # Of the aggregate, these two only repeat what stands beside them.
+        # The aggregate model and policy only repeat the columns beside them.
         left_out = ("model", "policy")
         table = [
             (name, span, *(row.get(name) for row in each), None if name in left_out else value)
             for name, span, value in rows
         ]
-        return Table("", ("", "over", *self.models, "together"), table)
+        return Table("", ("", "over", *self.models, "all models"), table)
 
     def __repr__(self) -> str:
         return str(self._table())
@@ -282,13 +281,13 @@ class Stats:
         return self._table()._repr_html_()
 
 
-#: a figure's name, the span of time that it is over, and its value
+#: the name of a figure, its time span, and its value
 Row = tuple[str, str, object]
 TIMES = ("latency", "queue_time", "inference_time")
 
 
 def queue_rows(stats: Stats) -> list[Row]:
-    """The queue: how many wait, the most that may, and the most that ever did."""
+    """Return the rows of the queue: its depth, limit and peak."""
     limit = "" if stats.queue_limit is None else f" · limit {stats.queue_limit}"
     return [
         ("queue", NOW, f"{stats.queue_depth} waiting{limit}"),
@@ -297,7 +296,7 @@ def queue_rows(stats: Stats) -> list[Row]:
 
 
 def rate_rows(stats: Stats) -> list[Row]:
-    """The throughput: lately, and while there were requests."""
+    """Return the rows of the throughput: recent, and over active time."""
     return [
         ("throughput", LAST, per_second(stats.throughput)),
         ("throughput while active", SINCE, _active_in_words(stats)),
@@ -305,20 +304,20 @@ def rate_rows(stats: Stats) -> list[Row]:
 
 
 def _active_in_words(stats: Stats) -> str:
-    """Return the throughput while active, and the seconds that it is over."""
+    """Return the throughput over active time, and that time."""
     if math.isnan(stats.active_throughput):
         return "see each model" if stats.models else "–"
     return f"{per_second(stats.active_throughput)} in {duration(stats.active)} with requests"
 
 
 def span_of_times(stats: Stats) -> str:
-    """Return the span that the distributions of times are over."""
+    """Return the time span of the distributions."""
     every = sum(stats.outcomes.values()) <= KEEP_REQUESTS
     return SINCE if every else f"newest {KEEP_REQUESTS:,} requests"
 
 
 def _newest(records: deque[T], count: int) -> list[T]:
-    """The last `count` of them, oldest first."""
+    """Return the last `count` records, oldest first."""
     return list(islice(reversed(records), count))[::-1]
 
 
@@ -327,23 +326,23 @@ def _percentiles(times: Distribution) -> str:
 
 
 def counts_in_words(counts: Mapping[Any, int]) -> str:
-    """Return the counts that are not 0: ``ok: 41, failed: 3``, or a dash."""
+    """Return the counts above 0 as text: ``ok: 41, failed: 3``, or a dash."""
     return ", ".join(f"{key}: {n}" for key, n in counts.items() if n) or "–"
 
 
-def _no_nan(value: Any) -> Any:
+def _nan_to_none(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _no_nan(item) for key, item in value.items()}
+        return {key: _nan_to_none(item) for key, item in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """What waits at one moment, oldest first: a sequence of jobs, and a table in a cell."""
+    """A snapshot of the queue, oldest job first: a sequence of jobs, and a table in a cell."""
 
     jobs: tuple[Job, ...]
     now: float
-    #: accepted requests that are still being prepared (tokenised)
+    #: accepted requests that are still in preprocessing, such as tokenisation
     preparing: int = 0
 
     def __len__(self) -> int:
@@ -361,7 +360,7 @@ class Queue:
         return found if isinstance(found, Job) else Queue(found, self.now)
 
     def to_frame(self) -> DataFrame:
-        """One row for each job: how long it waits, and how long it still may, in seconds.
+        """Return one row for each job, with its waiting time and remaining time in seconds.
 
         Raises `MissingExtra` without pandas.
         """
@@ -376,9 +375,9 @@ class Queue:
 
     def _table(self) -> Table:
         title = f"{len(self.jobs)} waiting" + (
-            f", {self.preparing} being prepared" if self.preparing else ""
+            f", {self.preparing} in preprocessing" if self.preparing else ""
         )
-        heads = ("id", "waits since", "length", "parameters", "time left")
+        heads = ("id", "waiting for", "length", "parameters", "time left")
         return Table.of(title, heads, self.jobs, self._row)
 
     def _row(self, job: Job) -> tuple[Any, ...]:
@@ -399,7 +398,7 @@ class Queue:
 
 @dataclass(frozen=True, slots=True)
 class Unfinished:
-    """A request that has no record yet: it waits, or it runs."""
+    """A request that waits or runs, and so has no record yet."""
 
     id: int
     arrived: float
@@ -412,16 +411,16 @@ class Unfinished:
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """What was recorded since somebody last looked, and who is not through."""
+    """Records since the previous look, and the requests that have not ended."""
 
     requests: list[RequestRecord]
     batches: list[BatchRecord]
     #: of all requests since the start
     outcomes: Mapping[str, int]
-    #: how many requests and batches had been recorded by now, and since when; to be shown at the
-    #: next look
+    #: numbers of requests and batches recorded so far, and the start of the recorder; pass this at
+    #: the next look
     seen: tuple[int, int, float]
-    #: whether the records began anew, and these are all
+    #: True if the recorder was replaced, and these are all of its records
     anew: bool
     #: oldest first
     unfinished: list[Unfinished]
@@ -433,7 +432,7 @@ def _times() -> Histogram:
 
 @dataclass
 class Recorder:
-    """Keeps the newest records and the counts of all. Not thread-safe: its owner holds a lock."""
+    """The newest records, and counts of all. Not thread-safe: its owner holds a lock."""
 
     born: float
     requests: deque[RequestRecord] = field(default_factory=lambda: deque(maxlen=KEEP_REQUESTS))
@@ -441,33 +440,33 @@ class Recorder:
     outcomes: Counter[str] = field(default_factory=Counter)
     batch_sizes: Counter[int] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
-    #: by the number of the worker
+    #: batches and requests by worker number
     worker_batches: Counter[int] = field(default_factory=Counter)
     worker_requests: Counter[int] = field(default_factory=Counter)
-    #: seconds that batches ran on each worker
+    #: seconds in which batches ran, by worker number
     worker_seconds: dict[int, float] = field(default_factory=dict)
     tokens: int = 0
     padded_tokens: int = 0
-    #: seconds that batches ran
+    #: seconds in which batches ran
     busy: float = 0.0
     #: requests accepted that have not started to run
     depth: int = 0
     peak: int = 0
     #: requests accepted that have not ended
     open: int = 0
-    #: seconds in which some request was open, up to the moment when the last one ended
+    #: seconds of active time, up to the end of the last open request
     was_active: float = 0.0
-    #: since when some request is open
+    #: start of the current active time
     active_since: float = 0.0
-    #: seconds that the requests took that were answered
+    #: durations of answered requests, in seconds
     queue_times: Histogram = field(default_factory=_times)
     inference_times: Histogram = field(default_factory=_times)
     latencies: Histogram = field(default_factory=_times)
-    #: of each batch, the share that was padding
+    #: the share of padding of each batch
     paddings: Histogram = field(default_factory=lambda: Histogram(SHARES))
 
     def copy(self) -> Recorder:
-        """A snapshot to compute from, so that the lock need not be held meanwhile."""
+        """Return a copy to compute from, so that the lock is held only for the copy."""
         return replace(
             self,
             requests=self.requests.copy(),
@@ -485,7 +484,7 @@ class Recorder:
         )
 
     def since(self, seen: tuple[int, int, float], unfinished: list[Unfinished]) -> News:
-        """What was recorded since a look that had `seen` so much: the newest, as far as kept."""
+        """Return the records since the look that returned `seen`, as far as they are kept."""
         now = self.outcomes.total(), self.batch_sizes.total(), self.born
         anew = seen[2] != self.born
         requests, batches = (0, 0) if anew else seen[:2]
@@ -499,7 +498,7 @@ class Recorder:
         )
 
     def enqueued(self, count: int, now: float) -> None:
-        """Count `count` requests that were accepted at time `now`."""
+        """Add `count` requests that were accepted at time `now`."""
         if not self.open:
             self.active_since = now
         self.open += count
@@ -507,17 +506,17 @@ class Recorder:
         self.peak = max(self.peak, self.depth)
 
     def closed(self, count: int, now: float) -> None:
-        """Count `count` accepted requests that ended at time `now`."""
+        """Remove `count` accepted requests that ended at time `now`."""
         self.open -= count
         if count and not self.open:
             self.was_active += now - self.active_since
 
     def active(self, now: float) -> float:
-        """Seconds up to `now` in which at least one request waited or ran."""
+        """Return the seconds up to `now` in which at least one request waited or ran."""
         return self.was_active + (now - self.active_since if self.open else 0.0)
 
     def request(self, record: RequestRecord) -> None:
-        """A request ended."""
+        """Record a request that ended."""
         self.requests.append(record)
         self.outcomes[record.outcome] += 1
         if record.outcome == "ok":
@@ -526,7 +525,7 @@ class Recorder:
             self.latencies.add(record.latency)
 
     def batch(self, record: BatchRecord) -> None:
-        """A batch ran."""
+        """Record a batch that ran."""
         self.batches.append(record)
         self.batch_sizes[record.size] += 1
         self.reasons[record.reason] += 1
@@ -541,7 +540,7 @@ class Recorder:
 
     @property
     def sizes(self) -> Histogram:
-        """How large batches were."""
+        """Histogram of batch sizes."""
         histogram = Histogram(SIZES)
         for size, times in self.batch_sizes.items():
             histogram.add(size, times)
@@ -549,33 +548,33 @@ class Recorder:
 
     @property
     def mean_batch_size(self) -> float:
-        """How many requests a batch had; not-a-number before any ran."""
+        """Mean number of requests in a batch; not-a-number before the first batch."""
         batches = self.batch_sizes.total()
         ran = sum(size * count for size, count in self.batch_sizes.items())
         return ran / batches if batches else math.nan
 
     @property
     def padding(self) -> float:
-        """The share of all computed tokens that was padding; not-a-number before any were."""
+        """Share of computed tokens that was padding; not-a-number before the first batch."""
         return 1 - self.tokens / self.padded_tokens if self.padded_tokens else math.nan
 
     def drain_rate(self, now: float) -> float:
-        """Requests that ran, whatever came of it, per second over the last `WINDOW` seconds."""
+        """Return the requests per second that ran in the last `WINDOW` seconds."""
         return self._rate(now, lambda record: record.started is not None)
 
     def _rate(self, now: float, counts: Callable[[RequestRecord], bool]) -> float:
         since = max(self.born, now - WINDOW)
         newest = list(takewhile(lambda record: record.finished >= since, reversed(self.requests)))
         if len(newest) == self.requests.maxlen:
-            # More ended within the window than are kept: take the time that they cover.
+            # More requests ended in the window than are kept: use the time that those kept cover.
             since = newest[-1].finished
         return sum(map(counts, newest)) / (now - since) if now > since else 0.0
 
     def utilisation(self, now: float, running_since: float | None, worker: int = 0) -> float:
-        """The share of the last `WINDOW` seconds in which a worker ran a batch."""
+        """Return the share of the last `WINDOW` seconds in which a worker ran a batch."""
         since = max(self.born, now - WINDOW)
         if len(self.batches) == self.batches.maxlen:
-            # More may have run within the window than are kept: take the time that they cover.
+            # More batches may have run in the window than are kept: use the time that those cover.
             since = max(since, self.batches[0].started)
         busy = 0.0 if running_since is None else now - max(running_since, since)
         for record in reversed(self.batches):
@@ -593,11 +592,11 @@ class Recorder:
         workers: tuple[WorkerStats, ...] = (),
         **about: Any,
     ) -> Stats:
-        """Everything at time `now`; `about` is what only the engine knows."""
+        """Return the statistics at time `now`; `about` has the fields that the engine knows."""
         latency, queue_time, inference_time = distributions(self.requests)
         shares = [worker.utilisation for worker in workers]
         active = self.active(now)
-        # A batch may run on where no request waits for it any more.
+        # A batch may outlast its requests, so `busy` can exceed `active`.
         busy = sum(worker.busy for worker in workers) / max(1, len(workers))
         return Stats(
             uptime=now - self.born,
@@ -625,6 +624,6 @@ class Recorder:
 
 
 def distributions(records: Iterable[RequestRecord]) -> tuple[Distribution, ...]:
-    """How long the answers among `records` took: each of `TIMES`."""
+    """Return the distribution of each of `TIMES` over the answered `records`."""
     answered = [record for record in records if record.outcome == "ok"]
     return tuple(Distribution.of(getattr(record, name) for record in answered) for name in TIMES)

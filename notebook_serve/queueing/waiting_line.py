@@ -1,4 +1,4 @@
-"""What waits: jobs in the order of arrival, indexed so that a decision need not see them all."""
+"""The queue: jobs in the order of arrival, indexed so that a decision need not read them all."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from .online_cost import OnlineCost
 
 
 class Group:
-    """The waiting jobs of one group: in the order of arrival and, once asked for, by length."""
+    """Waiting jobs of one group, in the order of arrival and, from the first use on, by length."""
 
     def __init__(self) -> None:
-        # An OrderedDict, because the first key of a plain dict is slow to reach once many
-        # jobs before it have been deleted.
+        # The first key of a plain dict is slow to reach once many keys before it are deleted;
+        # that of an OrderedDict is not.
         self.jobs: OrderedDict[int, Job] = OrderedDict()
         self._by_length: list[tuple[int, int, Job]] | None = None
 
     def by_length(self) -> list[tuple[int, int, Job]]:
-        """``(length, id, job)`` in rising order, kept in step from the first call on."""
+        """Return ``(length, id, job)`` in ascending order, kept up to date from now on."""
         if self._by_length is None:
             self._by_length = sorted((job.length, job.id, job) for job in self.jobs.values())
         return self._by_length
@@ -34,16 +34,16 @@ class Group:
             insort(self._by_length, (job.length, job.id, job))
 
     def discard(self, job: Job) -> None:
-        """Take `job` out."""
+        """Remove `job`."""
         del self.jobs[job.id]
         if self._by_length is not None:
             del self._by_length[bisect_left(self._by_length, (job.length, job.id))]
 
 
 class WaitingLine(Sequence[Job]):
-    """The jobs that wait, in the order of arrival: what the scheduler keeps and a policy sees.
+    """The queue of a scheduler: its jobs in the order of arrival.
 
-    A policy may read it as any sequence; `mates` and `by_length` answer from its indexes.
+    A policy reads it as a sequence; `mates` and `by_length` use its indexes.
     """
 
     def __init__(self, online_cost: OnlineCost | None = None) -> None:
@@ -56,7 +56,7 @@ class WaitingLine(Sequence[Job]):
     def add(self, job: Job) -> None:
         """Append `job`, which must be new."""
         if job.id in self._jobs:
-            raise ValueError(f"job {job.id} waits already")
+            raise ValueError(f"job {job.id} is already in the queue")
         self._jobs[job.id] = job
         group = self._groups.get(job.group)
         if group is None:
@@ -65,7 +65,7 @@ class WaitingLine(Sequence[Job]):
         self._listed = None
 
     def discard(self, job_id: int) -> Job | None:
-        """Take a job out and return it, or None if it does not wait."""
+        """Remove a job and return it; return None if it is not in the queue."""
         job = self._jobs.pop(job_id, None)
         if job is None:
             return None
@@ -77,7 +77,7 @@ class WaitingLine(Sequence[Job]):
         return job
 
     def group(self, name: str) -> Group:
-        """The waiting jobs of one group, which must not be empty."""
+        """Return the waiting jobs of one group, which must not be empty."""
         return self._groups[name]
 
     def __len__(self) -> int:
@@ -97,7 +97,7 @@ class WaitingLine(Sequence[Job]):
     @overload
     def __getitem__(self, index: slice) -> list[Job]: ...
     def __getitem__(self, index: int | slice) -> Job | list[Job]:
-        # The two ends are what most policies ask for, and need no copy.
+        # Most policies read only the two ends, which need no copy of the queue.
         if index == 0 and self._jobs:
             return next(iter(self._jobs.values()))
         if index == -1 and self._jobs:
@@ -111,10 +111,10 @@ class WaitingLine(Sequence[Job]):
 
 
 def mates(waiting: Sequence[Job], job: Job | None = None, limit: int | None = None) -> list[Job]:
-    """The waiting jobs that may share a batch with `job` (itself included), oldest first.
+    """Return the waiting jobs that may share a batch with `job`, itself included, oldest first.
 
-    `job` defaults to the oldest that waits, `limit` to all of them. With the scheduler's own
-    `waiting` the work is proportional to what is returned, not to what waits.
+    `job` defaults to the oldest job, `limit` to all of its group. With a `WaitingLine` the cost is
+    proportional to the number of jobs returned, not to the length of the queue.
     """
     if not waiting:
         return []
@@ -125,7 +125,7 @@ def mates(waiting: Sequence[Job], job: Job | None = None, limit: int | None = No
 
 
 def by_length(waiting: Sequence[Job], job: Job) -> tuple[list[tuple[int, int, Job]], int]:
-    """The mates of `job` as ``(length, id, job)`` in rising order, and the place of `job`."""
+    """Return the group of `job` as sorted ``(length, id, job)``, and the index of `job` in it."""
     if isinstance(waiting, WaitingLine):
         ranked = waiting.group(job.group).by_length()
     else:

@@ -1,4 +1,5 @@
 """The simulator: the same policies on a virtual clock, reports, plots and capacity.
 
-It may import `queueing` and `traffic`. It never runs a model and never reads a clock.
+It imports only `queueing`, `traffic` and the modules that every room may import. It never runs a
+model and never reads a clock. See README.md in this folder.
 """

@@ -1,54 +1,54 @@
-"""Capacity of a policy: the highest load at an objective, and the replicas for a load."""
+"""Capacity of a policy: the highest load that holds an objective, and the replicas for a load."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from numbers import Integral, Real
 from typing import Any, Literal
 
 from ..display import described, per_second, percent, roughly
 from ..display import duration as in_words
 from ..errors import OptionError
 from ..progress import work_bar
-from ..queueing.cost_model import CostModel, check_cost, sentences
+from ..queueing.cost_model import CostModel, as_warnings, check_cost
 from ..queueing.policies import PolicyLike, label
 from ..queueing.policy_kinds import as_policy
 from ..queueing.stats import Distribution
 from ..traffic import Lengths, Poisson
-from ..validation.option_hints import check_further
+from ..validation.numbers import TINY, as_number, as_whole_number
+from ..validation.option_hints import check_forwarded
 from ..validation.tracebacks import entry_point
 from .report import Report
 from .simulator import Dispatch, simulate
 
-#: which part of the latencies an objective holds for
+#: the statistic of latencies that an objective bounds
 Quantile = Literal["p50", "p90", "p95", "p99", "mean"]
 
 #: requests of one simulation: a hundred of them are above the p99
 REQUESTS = 10_000
-#: the highest load is known to within this factor
+#: the search stops when the highest load is known to within this factor
 CLOSE = 1.02
-#: most replicas that a plan may come to
+#: the most replicas of a plan
 MOST_REPLICAS = 1024
-#: a run is long enough if it lasts so many objectives
+#: a run must last at least so many times the objective
 LONG = 10
-#: by how much a rate that is found in such a run may be above the one at which requests run
+#: a rate found in a run that long exceeds the rate at which requests run by at most this factor
 SPARE = 1.25
 #: options of `simulate` that a search sets itself, and what to do instead
 SEARCHED = {
     "traffic": "it searches over Poisson traffic; `simulate` takes other traffic",
-    "duration": "the length of a run is requests=10_000",
+    "duration": "set the length of a run by requests=10_000",
 }
 PLANNED = {
     **SEARCHED,
-    "traffic": "its traffic is Poisson, of the rate; `simulate` takes other traffic",
-    "replicas": "it finds them; `simulate` takes a number of replicas",
+    "traffic": "its traffic is Poisson with the given rate; `simulate` takes other traffic",
+    "replicas": "it searches for the replicas; `simulate` takes a number of them",
 }
 
 
 class Capacity(float):
-    """Requests per second that hold an objective: a number, with what makes it doubtful.
+    """The highest requests per second that hold an objective: a number with warnings.
 
     >>> from notebook_serve import CostModel
     >>> CostModel(fixed=0.01, error=0.69).doubts()[0]
@@ -68,30 +68,30 @@ factor of 2.'
     def __new__(
         cls, rate: float, *, factor: float = 1.0, warnings: Iterable[str] = (), fault: str = ""
     ) -> Capacity:
-        """Make a capacity from a rate, and what is known of it."""
-        _check_factor(factor)
+        """Create a capacity from a rate, its uncertainty, warnings and a policy fault."""
         made = super().__new__(cls, rate)
-        made._factor, made._warnings, made._fault = factor, sentences(warnings), fault
+        made._factor = as_number("factor", factor, "a number >= 1", least=1.0)
+        made._warnings, made._fault = as_warnings(warnings), fault
         return made
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Sentences on how far to trust it, the gravest first."""
+        """Reasons to doubt the number, the most serious first."""
         return self._warnings
 
     @property
     def factor(self) -> float:
-        """By how many times it may be too high or too low; 1 if the cost model fits."""
+        """Factor by which the number may be too high or too low; 1 if the cost model fits."""
         return self._factor
 
     @property
     def fault(self) -> str:
-        """How the policy broke its contract, so that `Greedy` decided; empty if it did not."""
+        """The way in which the policy broke its contract, so that `Greedy` decided; else empty."""
         return self._fault
 
     @property
     def in_words(self) -> str:
-        """With as many digits as are known, and the range if that is one: ``164/s``."""
+        """The number as text, such as ``164/s``; rounded and with its range if it is uncertain."""
         if self.factor == 1 or not 0 < self < math.inf:
             return "no load" if not self else "any load" if self == math.inf else per_second(self)
         low, high = self / self.factor, self * self.factor
@@ -99,7 +99,7 @@ factor of 2.'
 
     def _lines(self) -> list[str]:
         failed = [f"policy failed: {self.fault}"] if self.fault else []
-        warnings = (f"warning: {said}" for said in self.warnings if said != self.fault)
+        warnings = (f"warning: {text}" for text in self.warnings if text != self.fault)
         return [*failed, self.in_words, *warnings]
 
     def __str__(self) -> str:
@@ -111,18 +111,12 @@ factor of 2.'
         return described(*self._lines())
 
 
-def _check_factor(factor: Any) -> None:
-    number = isinstance(factor, Real) and not isinstance(factor, bool)
-    if not number or not 1 <= factor < math.inf:
-        raise OptionError(f"factor must be a number >= 1, got {factor!r}")
-
-
 def _two_digits(rate: float) -> str:
     return per_second(float(f"{rate:.2g}"))
 
 
 def holds(report: Report, objective: float, quantile: Quantile = "p99") -> bool:
-    """Return True if all were answered, and the `quantile` of latencies was within `objective`."""
+    """Return True if all requests were answered, with a latency `quantile` within `objective`."""
     all_answered = report.outcomes["ok"] == len(report.records)
     return all_answered and getattr(report.latency, quantile) <= objective
 
@@ -140,16 +134,16 @@ def capacity(
     progress: bool | None = None,
     **options: Any,
 ) -> Capacity:
-    """The highest load, in requests per second, at which `policy` holds a latency objective.
+    """Find the highest load, in requests per second, at which `policy` holds a latency objective.
 
-    It is a number that shows what makes it doubtful: the `warnings` of a fitted cost model.
+    The result is a number with `warnings`, such as those of a fitted cost model.
 
-    Found by bisection over simulations of Poisson traffic, `requests` long, to within 2%; 0 if it
-    does not hold where hardly any two meet, infinity if it does where all come at once.
-    `objective` is in seconds, for the `quantile` of the latencies, with no request rejected. A
-    queue takes time to grow: for an objective of many seconds give more `requests`, ten times as
-    many as arrive within it or more. `options` are those of `simulate`. `progress` shows a bar,
-    which needs tqdm; by itself, where a person sees it and the search takes more than a second.
+    The search bisects over simulations of Poisson traffic with `requests` requests, to within 2%.
+    The result is 0 if the objective fails even for single requests, and infinity if it holds even
+    if all requests arrive at once. `objective` is in seconds, for the `quantile` of the latencies,
+    with no request rejected. A queue takes time to grow, so a long objective needs more `requests`:
+    at least ten times as many as arrive within it. `options` are those of `simulate`. `progress`
+    shows a bar, which needs tqdm; by default in a terminal or notebook, after one second.
 
     >>> from notebook_serve import CostModel, Greedy, NoBatching
     >>> cost = CostModel(fixed=0.008, per_token=0.0002)
@@ -158,13 +152,13 @@ def capacity(
     (60, 164)
     """
     check_objective(objective, quantile)
-    _check_requests(requests)
-    check_further(capacity, simulate, options, SEARCHED)
+    as_whole_number("requests", requests)
+    check_forwarded(capacity, simulate, options, SEARCHED)
     check_cost(cost)
     chosen = as_policy(policy)
     runs: dict[float, tuple[float, tuple[str, ...], str]] = {}
 
-    with work_bar(progress, "searching the capacity") as show:
+    with work_bar(progress, "searching for the capacity") as show:
 
         def fits(rate: float) -> bool:
             show(text=f"{label(chosen)} at {rate:.3g}/s")
@@ -176,33 +170,28 @@ def capacity(
         rate, tried = _highest(fits, objective)
     factor = cost.factor if isinstance(cost, CostModel) and not cost.fits else 1.0
     slowest, notes, fault = runs[tried]
-    # If no load is too high, that at which all at once are answered shows how long a run must be.
+    # If no load is too high, the run with all requests at once shows the rate of answers.
     most = min(rate, SPARE * requests / slowest) if slowest > 0 else 0.0
-    doubts = _too_short(requests, most, objective)
+    doubts = _warn_if_short(requests, most, objective)
     return Capacity(rate, factor=factor, warnings=(*notes, *doubts), fault=fault)
 
 
-def _too_short(requests: int, rate: float, objective: float) -> tuple[str, ...]:
-    """A sentence, if so many requests end before a queue could outgrow the objective."""
+def _warn_if_short(requests: int, rate: float, objective: float) -> tuple[str, ...]:
+    """Return a warning if the run ends before a queue could exceed the objective."""
     if requests >= LONG * objective * rate:
         return ()
     seconds = requests / rate
     return (
         f"A run of {requests} requests lasts {in_words(seconds)}, too short for an objective of "
-        f"{in_words(objective)}: a longer one may show less. Give "
+        f"{in_words(objective)}: a longer run may find a lower capacity. Pass "
         f"requests={math.ceil(LONG * objective * rate)}, and the objective in seconds, not "
         "milliseconds.",
     )
 
 
-def _check_requests(requests: Any) -> None:
-    if isinstance(requests, bool) or not isinstance(requests, Integral) or requests < 1:
-        raise OptionError(f"requests must be a whole number >= 1, got {requests!r}")
-
-
 def _highest(fits: Callable[[float], bool], objective: float) -> tuple[float, float]:
-    """Return the highest rate that `fits`, to within `CLOSE`, and the one that was tried for it."""
-    # No load can be faster served than at once, so start from one request per objective.
+    """Return the highest rate that `fits`, to within `CLOSE`, and the rate of its simulation."""
+    # One request per objective is the scale; at a hundredth of it, requests hardly ever meet.
     low = 0.01 / objective
     if not fits(low):
         return 0.0, low
@@ -219,26 +208,26 @@ def _highest(fits: Callable[[float], bool], objective: float) -> tuple[float, fl
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """Replicas that a load needs, and what is to be expected of them."""
+    """Replicas for a load, with the simulation that found them."""
 
-    #: how many hold the objective; None if no number of them does
+    #: the fewest that hold the objective; None if no number does
     replicas: int | None
     rate: float
     objective: float
     quantile: str
     dispatch: str
-    #: the simulation with so many replicas
+    #: the simulation with these replicas
     report: Report
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Sentences on how far to trust it, the gravest first."""
+        """Reasons to doubt the plan, the most serious first."""
         return self.report.notes
 
     def __repr__(self) -> str:
         fault = self.report.fault
         failed = [f"policy failed: {fault}"] if fault else []
-        warnings = (f"warning: {said}" for said in self.warnings if said != fault)
+        warnings = (f"warning: {text}" for text in self.warnings if text != fault)
         return "\n".join([*failed, self._answer(), *warnings])
 
     def _answer(self) -> str:
@@ -274,11 +263,11 @@ def plan(
     progress: bool | None = None,
     **options: Any,
 ) -> Plan:
-    """The fewest replicas that hold a latency objective at `rate` requests per second.
+    """Find the fewest replicas that hold a latency objective at `rate` requests per second.
 
-    Each number of replicas is simulated under the same Poisson traffic: doubled until it is
-    enough, then bisected. The arguments are those of `capacity`. Its `warnings` say what makes the
-    cost model doubtful.
+    The search simulates the same Poisson traffic with each number of replicas: it doubles the
+    number until the objective holds, then bisects. The arguments are those of `capacity`. The
+    `warnings` of the result include those of the cost model.
 
     >>> from notebook_serve import CostModel, LengthAware
     >>> cost = CostModel(fixed=0.008, per_token=0.0002)
@@ -286,8 +275,8 @@ def plan(
     3
     """
     check_objective(objective, quantile)
-    _check_requests(requests)
-    check_further(plan, simulate, options, PLANNED)
+    as_whole_number("requests", requests)
+    check_forwarded(plan, simulate, options, PLANNED)
     check_cost(cost)
     chosen = as_policy(policy)
     traffic = Poisson(rate, seed=seed, n=requests)
@@ -308,7 +297,7 @@ def plan(
             )
 
         found, best = _fewest(trial, lambda report: holds(report, objective, quantile))
-    notes = (*best.notes, *_too_short(requests, rate, objective))
+    notes = (*best.notes, *_warn_if_short(requests, rate, objective))
     best = replace(best, notes=notes)
     return Plan(found, rate, objective, quantile, dispatch, best)
 
@@ -316,7 +305,7 @@ def plan(
 def _fewest(
     trial: Callable[[int], Report], enough: Callable[[Report], bool]
 ) -> tuple[int | None, Report]:
-    """Find the fewest replicas that are enough, and their report; None if no number is."""
+    """Return the fewest replicas that are enough, or None, and the last report."""
     low, high = 0, 1
     best = trial(high)
     while not enough(best):
@@ -335,10 +324,8 @@ def _fewest(
 
 
 def check_objective(objective: float, quantile: str) -> None:
-    """Raise `OptionError` for an objective that is no time, or a quantile that is not known."""
-    number = isinstance(objective, (int, float)) and not isinstance(objective, bool)
-    if not number or not 0 < objective < math.inf:
-        raise OptionError(f"objective is a number of seconds above 0, not {objective!r}")
+    """Raise `OptionError` for an objective that is not a time, or an unknown quantile."""
+    as_number("objective", objective, "a positive number of seconds", least=TINY)
     if quantile not in Distribution.__dataclass_fields__:
         names = ", ".join(Distribution.__dataclass_fields__)
-        raise OptionError(f"quantile is one of {names}, not {quantile!r}")
+        raise OptionError(f"quantile must be one of {names}, got {quantile!r}")

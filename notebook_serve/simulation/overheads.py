@@ -1,4 +1,4 @@
-"""What a server takes besides waiting and running, as its records tell."""
+"""Overheads of a server in addition to waiting and running, estimated from its records."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from statistics import median
 from ..queueing.cost_model import CostModel
 from ..records import BatchRecord, RequestRecord
 
-#: fewer cases than this say nothing
+#: the number of cases needed for an estimate
 FEW = 10
-#: seconds that are nothing: what rounding leaves of a difference
+#: differences below this many seconds are rounding errors
 LEAST = 1e-9
-#: so many batches are wanted to tell what an arrival takes from one, and it must be so many
-#: standard errors from nothing
+#: the number of batches needed to estimate `per_arrival`, and the least number of standard errors
+#: between the estimate and 0
 MANY, SURE = 100, 2.0
 #: the share of a batch's expected seconds in which arrivals are counted, and the seconds on either
-#: side that say how many would have come anyway
+#: side of its start from which the usual number of arrivals is computed
 FIRST, AROUND = 0.8, 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """Two batches of one worker, one after the other; no policy held back the second."""
+    """Two consecutive batches of one worker, of which no policy delayed the second."""
 
-    #: when the first was done
+    #: end of the first batch
     ended: float
-    #: when the oldest request of the second had come, and when it ran
+    #: arrival of the oldest request of the second batch, and start of that batch
     arrived: float
     started: float
 
@@ -38,14 +38,14 @@ class Turn:
 def with_overheads(
     cost: CostModel, requests: Iterable[RequestRecord], batches: Iterable[BatchRecord]
 ) -> CostModel:
-    """The cost of `batches`, with what these records show that a server takes besides.
+    """Return `cost` with the overheads of the server that these records show.
 
-    Handling is how long a request waits that comes while nothing runs: it is prepared and handed
-    over. The turnaround is how long the next batch is held up by the last, though somebody waits:
-    answers are handed out, and the policy decides. Both are medians, and 0 where fewer than `FEW`
-    cases tell. Answering is what lies between the end of a batch and its answers, and grows with
-    their number. Requests that came while a batch ran held it up by `per_arrival` each; where that
-    can be told, the law is fitted again to what batches take without.
+    `handling` is the wait of a request that arrives while the worker is idle: preprocessing and
+    the switch of threads. `turnaround` is the time between two batches although requests wait:
+    answers are delivered, and the policy decides. Both are medians, and 0 if there are fewer than
+    `FEW` cases. `answering` and `per_answer` are the time from the end of a batch to its answers,
+    which grows with their number. `per_arrival` is the delay of a running batch by each arrival. If
+    it is significant, the cost model is fitted again to the durations without it.
     """
     requests, batches = list(requests), list(batches)
     turns = _turns(requests, batches)
@@ -55,13 +55,13 @@ def with_overheads(
     arrivals = sorted(request.arrived for request in requests)
     each = _per_arrival(cost, arrivals, batches)
     if each:
-        alone = [
+        undisturbed = [
             replace(batch, seconds=batch.seconds - each * came)
             for batch in batches
-            if (came := _between(arrivals, batch.started, batch.seconds)) * each < batch.seconds
+            if (came := _count(arrivals, batch.started, batch.seconds)) * each < batch.seconds
         ]
-        cost = CostModel.fit(alone)
-    answers = _answers(requests, batches)
+        cost = CostModel.fit(undisturbed)
+    answers = _fit_answering(requests, batches)
     return replace(
         cost,
         handling=handling,
@@ -72,38 +72,38 @@ def with_overheads(
     )
 
 
-def _answers(requests: Iterable[RequestRecord], batches: Iterable[BatchRecord]) -> CostModel:
-    """What it takes to answer a batch that has run, for the batch and for each request of it."""
+def _fit_answering(requests: Iterable[RequestRecord], batches: Iterable[BatchRecord]) -> CostModel:
+    """Fit the time to answer a batch that has run: a fixed part and a part for each request."""
     answered = {
         request.batch_id: request.finished for request in requests if request.outcome == "ok"
     }
-    # All answers of a batch are there at once; to a law they are a batch of inputs without length.
-    later = [
+    # All answers of a batch come at once, so they can be fitted as a batch of inputs of length 1.
+    delays = [
         replace(batch, lengths=(1,) * batch.size, seconds=seconds)
         for batch in batches
         if (seconds := answered.get(batch.id, 0.0) - batch.started - batch.seconds) > LEAST
     ]
-    return CostModel.fit(later) if len(later) >= FEW else CostModel()
+    return CostModel.fit(delays) if len(delays) >= FEW else CostModel()
 
 
 def _per_arrival(
     cost: CostModel, arrivals: Sequence[float], batches: Sequence[BatchRecord]
 ) -> float:
-    """By how much one more arrival than usual makes a batch longer; 0 where that is in doubt.
+    """Return the seconds by which one arrival more than usual delays a batch; 0 if in doubt.
 
-    Least squares of what batches took beyond their cost, over how many came in the first part of
-    each beyond what came around that time anyway.
+    A least-squares fit of the excess duration of batches to the excess arrivals in the first part
+    of each, where the usual number of arrivals is taken from the time around the batch.
     """
     across = along = 0.0
     cases = []
     for batch in batches:
         expected = cost(batch.lengths)
-        # A batch that takes longer has more arrivals for that alone; its first part has not.
+        # A longer batch has more arrivals for that reason alone; its first part does not.
         part = FIRST * expected
         if not part or batch.seconds < part:
             continue
-        usual = _between(arrivals, batch.started - AROUND, 2 * AROUND) * part / (2 * AROUND)
-        more = (_between(arrivals, batch.started, part) - usual) / expected
+        usual = _count(arrivals, batch.started - AROUND, 2 * AROUND) * part / (2 * AROUND)
+        more = (_count(arrivals, batch.started, part) - usual) / expected
         longer = batch.seconds / expected - 1
         across += more * longer
         along += more * more
@@ -115,12 +115,13 @@ def _per_arrival(
     return slope if slope > SURE * math.sqrt(rest / along) else 0.0
 
 
-def _between(arrivals: Sequence[float], start: float, seconds: float) -> int:
-    """How many arrived in so many seconds from `start` on."""
+def _count(arrivals: Sequence[float], start: float, seconds: float) -> int:
+    """Count the arrivals in the `seconds` after `start`."""
     return bisect_right(arrivals, start + seconds) - bisect_right(arrivals, start)
 
 
 def _turns(requests: Iterable[RequestRecord], batches: Iterable[BatchRecord]) -> list[Turn]:
+    """Return the pairs of consecutive batches of each worker."""
     came: dict[int | None, float] = {}
     for request in requests:
         known = came.get(request.batch_id, request.arrived)
@@ -131,7 +132,8 @@ def _turns(requests: Iterable[RequestRecord], batches: Iterable[BatchRecord]) ->
         Turn(before.started + before.seconds, came[after.id], after.started)
         for before, after in pairwise(ran)
         if after.worker == before.worker
-        # Of those between, other workers ran each.
+        # Other workers ran the batches between them; if one of those is missing, it may be this
+        # worker's.
         and kept.issuperset(range(before.id + 1, after.id))
         and after.id in came
         and after.reason != "deadline"

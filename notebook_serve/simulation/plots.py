@@ -1,7 +1,7 @@
-"""Figures of reports: the latency of each request, the time line of each, policies compared.
+"""Plots of reports: latencies, time lines, and policies side by side.
 
-Every colour of a mark has a contrast of 3 or more on white and on the dark of a theme, and is not
-alone: lines differ in their markers and dashes, batches in the words beside them.
+Every mark has a contrast of at least 3 on white and on dark pages. No information is in colour
+alone: lines differ in markers and dashes, and batches have labels.
 """
 
 from __future__ import annotations
@@ -25,33 +25,33 @@ if TYPE_CHECKING:
     from ..queueing.stats import Distribution
     from ..records import BatchRecord, PolicyChange, RequestRecord
 
-#: colours that can be told apart with any kind of sight, after M. Okabe and K. Ito, *Color
-#: Universal Design*, darkened where white is near; one more is kept for what was not answered
+#: colours that remain distinct in colour blindness, after M. Okabe and K. Ito, *Color Universal
+#: Design*, darkened to contrast with white; `LOST` is for requests that were not answered
 PALETTE = ("#2F68C0", "#BF8300", "#00945F", "#3F9BD1", "#C766A9")
 LOST = "#D4483B"
 WAITS = "#858585"
-#: from small to large batches: as light in the middle as at the ends, from blue to yellow
+#: from small to large batches: equal lightness, from blue to yellow
 SIZES = ("#6A5ACD", "#C4527F", "#BF8300")
-#: the warm-up is a band of this, nearly transparent
+#: the band of the warm-up, nearly transparent
 BAND: dict[str, Any] = {"color": WAITS, "alpha": 0.18, "linewidth": 0, "zorder": 0}
-#: exchanged with white where the page is dark
+#: swapped with white on dark pages
 INK = "black"
-#: inches: JupyterLab does not shrink an SVG to the width of a cell, which is often not more
+#: inches; JupyterLab does not shrink an SVG to the width of a cell
 WIDTH = 8.4
-#: more points than these take long to draw and show no more
+#: more points than this are slow to draw and show no more
 MOST_POINTS = 5000
-#: more marks than these are pixels within an SVG, which would be large
+#: more marks than this are drawn as pixels, to keep the SVG small
 MOST_SHAPES = 400
-#: policy changes that are named where they are marked, and how much of a name
+#: the most policy changes that get a label, and the characters of a label
 MOST_NAMED, NAME = 8, 45
-#: bars that touch, and a thin line between them
+#: bars that touch, with a thin line between them
 BARS: dict[str, Any] = {"height": 1.0, "edgecolor": "white", "linewidth": 0.5}
-#: for more batches than these there is no room to say why each was released
+#: the most batches that get a label; more have no room
 MOST_REASONS = 40
 
 
 class Plottable(Protocol):
-    """The attributes of a `Report` that its figures read."""
+    """The attributes of a `Report` that its plots read."""
 
     @property
     def records(self) -> RequestLog:
@@ -79,7 +79,7 @@ class Plottable(Protocol):
 
     @property
     def is_rough(self) -> bool:
-        """True if the cost model does not fit."""
+        """True if the cost model fits badly."""
 
     @property
     def policy(self) -> str:
@@ -113,22 +113,22 @@ def latencies(report: Plottable, ax: Axes | None = None) -> Axes:
     lost = [n for n, outcome in enumerate(log.outcome) if outcome != "ok"]
     longest = max((log.finished[n] - log.arrived[n] for n in answered), default=0.0)
     unit, scale = ("s", 1.0) if longest >= 1 else ("ms", 1e3)
-    ax.set_ylim(0, 1.25 * longest * scale or 1)  # with room for the legend
+    ax.set_ylim(0, 1.25 * longest * scale or 1)  # leaves room for the legend
     if report.start:
         ax.axvspan(0, report.start, label="warm-up", **BAND)
     if answered:
-        _points(ax, report, answered, scale)
-    _levels(ax, report, longest, scale, unit)
+        _draw_points(ax, report, answered, scale)
+    _draw_levels(ax, report, longest, scale, unit)
     if lost:
         times = [log.arrived[n] for n in lost[:: _step(lost)]]
-        label = _lost(report, lost)
+        label = _label_lost(report, lost)
         ax.plot(times, [0] * len(times), "x", color=LOST, clip_on=False, label=label)
     ax.margins(x=0.01)
     ax.set_ylabel(f"latency ({unit})")
     return _finish(ax, report, "arrival (s since the start of the traffic)", names_at=0.84)
 
 
-def _points(ax: Axes, report: Plottable, answered: Sequence[int], scale: float) -> None:
+def _draw_points(ax: Axes, report: Plottable, answered: Sequence[int], scale: float) -> None:
     log, step = report.records, _step(answered)
     shown = answered[::step]
     sizes = [log.batch_size[n] for n in shown]
@@ -147,8 +147,8 @@ def _points(ax: Axes, report: Plottable, answered: Sequence[int], scale: float) 
     ax.figure.colorbar(points, ax=ax, label="batch size (requests)", ticks=whole)
 
 
-def _levels(ax: Axes, report: Plottable, longest: float, scale: float, unit: str) -> None:
-    """Lines at the percentiles, and at the deadline where it is near."""
+def _draw_levels(ax: Axes, report: Plottable, longest: float, scale: float, unit: str) -> None:
+    """Draw lines at the percentiles, and at the deadline if it is near."""
     latency, span = report.latency, [report.start, report.duration]
     levels = [("p50", latency.p50, INK, "-"), ("p99", latency.p99, INK, "--")]
     if report.deadline < 1.2 * longest:
@@ -156,13 +156,15 @@ def _levels(ax: Axes, report: Plottable, longest: float, scale: float, unit: str
     for name, seconds, colour, style in levels:
         if not math.isnan(seconds):
             known = not report.is_rough or name == "deadline"
-            value = _plain(seconds * scale) if known else roughly(seconds * scale, _plain)
+            value = _three_digits(seconds * scale)
+            if not known:
+                value = roughly(seconds * scale, _three_digits)
             label = f"{name} {value} {unit}"
             ax.plot(span, [seconds * scale] * 2, color=colour, linestyle=style, label=label)
 
 
-def _plain(value: float) -> str:
-    """Three digits, but all before the point."""
+def _three_digits(value: float) -> str:
+    """Return a number with three digits, or all of its integer part."""
     return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
 
 
@@ -170,7 +172,7 @@ def _plain(value: float) -> str:
 
 
 def timeline(report: Plottable, ax: Axes | None, limit: int, start: float) -> Axes:
-    """Draw the first `limit` requests that arrived from `start` on, each as a bar."""
+    """Draw the first `limit` requests that arrived at `start` or later, each as a bar."""
     log = report.records
     numbers = (n for n, arrived in enumerate(log.arrived) if arrived >= start)
     shown = {n: log[n] for n in islice(numbers, limit)}
@@ -183,10 +185,10 @@ def timeline(report: Plottable, ax: Axes | None, limit: int, start: float) -> Ax
         ax.barh(list(shown), waits, left=left, color=WAITS, label="waits", **look)
     ran = {n: record for n, record in shown.items() if record.started is not None}
     if ran:
-        _runs(ax, report, ran, look)
+        _draw_runs(ax, report, ran, look)
     lost = {n: record.finished for n, record in shown.items() if record.outcome != "ok"}
     if lost:
-        ax.plot(list(lost.values()), list(lost), "x", color=LOST, label=_lost(report, lost))
+        ax.plot(list(lost.values()), list(lost), "x", color=LOST, label=_label_lost(report, lost))
     ax.margins(y=0.01)
     ax.invert_yaxis()
     part = f": {len(shown):,} of {len(log):,}" if len(shown) < len(log) else ""
@@ -194,26 +196,27 @@ def timeline(report: Plottable, ax: Axes | None, limit: int, start: float) -> Ax
     return _finish(ax, report, "time (s since the start of the traffic)")
 
 
-def _runs(
+def _draw_runs(
     ax: Axes, report: Plottable, ran: Mapping[int, RequestRecord], look: Mapping[str, Any]
 ) -> None:
+    """Draw the time in which each request ran, in the colour of its batch."""
     runs = [record.inference_time for record in ran.values()]
     left = [record.started or 0.0 for record in ran.values()]
     batches = _first_of_each_batch(ran)
     colours = dict(zip(batches, cycle(PALETTE), strict=False))
     shades = [colours[record.batch_id] for record in ran.values()]
-    label = "runs" if None in batches else "runs, each batch in a colour"
+    label = "runs" if None in batches else "runs, one colour per batch"
     if len(batches) <= MOST_REASONS:
-        told = [batch for batch in report.batches if batch.id in batches]
-        label += ": its size, why released" if told else ""
-        for batch in told:
+        known = [batch for batch in report.batches if batch.id in batches]
+        label += ": size, reason of release" if known else ""
+        for batch in known:
             n = batches[batch.id]
             ax.text(ran[n].finished, n, f" {batch.size}, {batch.reason}", size=7, va="center")
     ax.barh(list(ran), runs, left=left, color=shades, label=label, **look)
 
 
 def _first_of_each_batch(ran: Mapping[int, RequestRecord]) -> dict[int | None, int]:
-    """The number of the first request of each batch, in the order in which batches started."""
+    """Return the first request of each batch, in the order in which batches started."""
     first: dict[int | None, int] = {}
     for n in sorted(ran, key=lambda n: (ran[n].started or 0.0, n)):
         first.setdefault(ran[n].batch_id, n)
@@ -239,18 +242,18 @@ def _step(numbers: Sequence[int]) -> int:
     return math.ceil(len(numbers) / MOST_POINTS)
 
 
-def _lost(report: Plottable, numbers: Iterable[int]) -> str:
+def _label_lost(report: Plottable, numbers: Iterable[int]) -> str:
     counts = Counter(report.records.outcome[n] for n in numbers)
     return ", ".join(f"{count:,} {outcome}" for outcome, count in counts.items())
 
 
 def _finish(ax: Axes, report: Plottable, along: str, names_at: float = 1.0) -> Axes:
-    """A title, a legend, policy changes with their names at a share of the height, and notes."""
+    """Add the title, legend, notes and policy changes, labelled at `names_at` of the height."""
     _mark_changes(ax, report.changes, names_at)
     policies = policies_in_words(report.policy, report.changes) if report.policy else ""
     about = f"{report.source}, {per_second(report.offered)} offered"
     ax.set_title(f"{textwrap.fill(policies, 85)}\n{about}".strip(), loc="left", fontsize="medium")
-    ax.set_xlabel("\n".join([along, *_below(report.notes)]))
+    ax.set_xlabel("\n".join([along, *_wrap_notes(report.notes)]))
     ax.spines[["top", "right"]].set_visible(False)
     if ax.get_legend_handles_labels()[0]:
         ax.legend(loc="best", ncols=3, fontsize="small")
@@ -258,9 +261,9 @@ def _finish(ax: Axes, report: Plottable, along: str, names_at: float = 1.0) -> A
 
 
 def _mark_changes(ax: Axes, changes: Sequence[PolicyChange], names_at: float) -> None:
-    """A vertical line where another policy took effect, of those within the figure, and its name.
+    """Draw a vertical line for each policy change within the plot, with the policy's name.
 
-    One that took the place of a policy that failed has the colour of failures.
+    The replacement of a policy that failed has the colour of failures.
     """
     low, high = ax.get_xlim()
     shown = [change for change in changes if low <= change.at <= high]
@@ -283,14 +286,14 @@ def _mark_changes(ax: Axes, changes: Sequence[PolicyChange], names_at: float) ->
     ax.set_xlim(low, high)
 
 
-def _below(notes: Iterable[str]) -> list[str]:
-    """Notes as lines under a figure."""
+def _wrap_notes(notes: Iterable[str]) -> list[str]:
+    """Return notes as lines to print below a plot."""
     return [line for note in notes for line in textwrap.wrap(f"Note: {note}", 110)]
 
 
 # -- policies side by side ------------------------------------------------------------------
 
-#: what a panel shows against the offered load: the column, its label, and its scale
+#: the panels of a comparison: the column, its label, and its scale
 PANELS = (
     ("p50", "latency, median (ms)", 1e3),
     ("p99", "latency, p99 (ms)", 1e3),
@@ -304,10 +307,10 @@ DASHES = ("-", "--", "-.", ":")
 
 
 def comparison(rows: Sequence[Mapping[str, Any]], notes: Sequence[str] = ()) -> Figure:
-    """Draw what became of each policy at each load: a line each, measured ones as crosses."""
+    """Draw the results of each policy at each load, as a line; measured results as crosses."""
     figure, axes = _subplots(3, 2, WIDTH, 9, sharex=True)
     for ax, (column, label, scale) in zip(axes.flat, PANELS, strict=True):
-        _panel(ax, rows, column, scale)
+        _draw_panel(ax, rows, column, scale)
         ax.set_ylabel(label)
         if column in ("p50", "p99") and ax.lines:
             ax.set_yscale("log")
@@ -320,24 +323,24 @@ def comparison(rows: Sequence[Mapping[str, Any]], notes: Sequence[str] = ()) -> 
     handles, labels = axes.flat[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=2, fontsize=8)
     if notes:
-        figure.supxlabel("\n".join(_below(notes)), fontsize="medium")
+        figure.supxlabel("\n".join(_wrap_notes(notes)), fontsize="medium")
     drawn: Figure = figure
     return drawn
 
 
-def _panel(ax: Axes, rows: Sequence[Mapping[str, Any]], column: str, scale: float) -> None:
-    """A line for each policy, and crosses in its colour where it was measured."""
+def _draw_panel(ax: Axes, rows: Sequence[Mapping[str, Any]], column: str, scale: float) -> None:
+    """Draw a line for each policy, and crosses of its colour for measured results."""
     for place, policy in enumerate(dict.fromkeys(row["policy"] for row in rows)):
         for source in ("simulated", "measured"):
-            told = [row for row in rows if (row["policy"], row["source"]) == (policy, source)]
-            if told:
-                x, y = ([row[name] for row in told] for name in ("rate", column))
+            found = [row for row in rows if (row["policy"], row["source"]) == (policy, source)]
+            if found:
+                x, y = ([row[name] for row in found] for name in ("rate", column))
                 label = policy if source == "simulated" else f"{policy}, measured"
-                ax.plot(x, [value * scale for value in y], label=label, **_look(place, source))
+                ax.plot(x, [value * scale for value in y], label=label, **_style(place, source))
 
 
-def _look(place: int, source: str) -> dict[str, Any]:
-    """The look of a policy's points: its colour, and more for readers who do not see that."""
+def _style(place: int, source: str) -> dict[str, Any]:
+    """Return the style of a policy's points: its colour, marker and dashes."""
     colour = PALETTE[place % len(PALETTE)]
     if source == "measured":
         crosses = {"marker": "x", "markersize": 9, "markeredgewidth": 2, "linestyle": "none"}

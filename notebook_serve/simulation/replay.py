@@ -1,4 +1,4 @@
-"""Recorded traffic, once more through the simulator, under another policy."""
+"""Replay of recorded traffic in the simulator, under another policy."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from ..queueing.policies import PolicyLike
 from ..queueing.policy_history import policies_between, policies_in_words
 from ..records import PolicyChange, RequestRecord
 from ..traffic import Trace
-from ..validation.option_hints import check_further
+from ..validation.option_hints import check_forwarded
 from ..validation.tracebacks import entry_point
 from .report import Report
 from .simulator import simulate
 
-#: options of `simulate` that are those of the recorded requests, and what to do instead
+#: options of `simulate` that the recorded requests determine, and what to do instead
 RECORDED = {
-    name: f"its {what} are those of the recorded requests; `simulate` takes others"
+    name: f"the recorded requests determine the {what}; `simulate` takes others"
     for name, what in {"traffic": "arrivals", "lengths": "lengths", "groups": "groups"}.items()
 }
 
@@ -41,26 +41,25 @@ def replay(
 ) -> Report:
     """Simulate recorded requests under `policy`.
 
-    `records` are those of a server, or a `Report` of them. They arrive when they did, as long as
-    they were and in the groups that they had. A request that was rejected has no known length: it
-    gets that of another one, at random. Requests that could not be run at all, such as an invalid
-    input, cost nothing and are left out. Clients do not wait for answers here: those of a closed
-    loop would have asked sooner, had they been answered sooner.
+    `records` are those of a server, or a `Report`. Requests keep their arrival times, lengths and
+    groups. The length of a rejected request is unknown, so it gets that of another request at
+    random. Requests that cannot run, such as invalid inputs, are left out. Arrival times do not
+    depend on answers, although clients of a closed loop would have sent sooner after fast answers.
 
-    `changes` are the policies that took effect meanwhile, on the clock of the records; if several
-    served them, a note of the report names them. `noise` is how batches vary around `cost`, and
-    what its fit says of that unless given; `options` are those of `simulate`. Raises `OptionError`
-    if there is nothing to replay.
+    `changes` are the policies that took effect during the recording, on the clock of the records.
+    If the requests were served under several policies, a note of the report names them. `noise` is
+    the variation of batches around `cost`; by default that of its fit. `options` are those of
+    `simulate`. Raises `OptionError` if there is nothing to replay.
     """
-    check_further(replay, simulate, options, RECORDED)
+    check_forwarded(replay, simulate, options, RECORDED)
     check_cost(cost)
     if isinstance(records, Report):
         changes = [PolicyChange(-math.inf, records.policy, "start"), *records.changes]
         records = records.records
-    came = sorted(filter(_waited, records), key=lambda record: (record.arrived, record.id))
+    came = sorted(filter(_is_runnable, records), key=lambda record: (record.arrived, record.id))
     known = [(record.length, record.group) for record in came if record.started is not None]
     if not known:
-        raise OptionError("no request has run yet; serve some, then ask what if")
+        raise OptionError("no request has run yet; serve some requests first")
     draw = random.Random(f"replay {seed}")  # noqa: S311  # no secret is made of it
     shapes = [
         draw.choice(known)
@@ -78,24 +77,24 @@ def replay(
         seed=seed,
         **options,
     )
-    notes = (*report.notes, *_none_left(report), *_served_under(came, changes))
+    notes = (*report.notes, *_note_warmup(report), *_note_policies(came, changes))
     return replace(report, notes=notes)
 
 
-def _none_left(report: Report) -> tuple[str, ...]:
-    """A note, if all requests arrived within the warm-up."""
+def _note_warmup(report: Report) -> tuple[str, ...]:
+    """Return a note if all requests arrived within the warm-up."""
     if report.records.arrived and report.records.arrived[-1] >= report.start:
         return ()
     return (
         f"All requests arrived within the warm-up of {in_words(report.start)}, so most figures "
-        "are missing; leave duration= out, or give warmup=0.",
+        "are missing; leave duration= out, or pass warmup=0.",
     )
 
 
-def _served_under(
+def _note_policies(
     came: Sequence[RequestRecord], changes: Iterable[PolicyChange]
 ) -> tuple[str, ...]:
-    """A note that names the policies that served requests, if there were several."""
+    """Return a note that names the policies that served the requests, if there were several."""
     start, end = came[0].arrived, max(record.finished for record in came)
     first, during = policies_between(changes, start, end)
     if not during:
@@ -103,8 +102,8 @@ def _served_under(
     return (f"These requests were served under {policies_in_words(first, during)}.",)
 
 
-def _waited(record: RequestRecord) -> bool:
-    """Return True if it waited to be run, or would have, had it not been rejected."""
-    if record.started is None and record.outcome == "failed":  # in preparation
+def _is_runnable(record: RequestRecord) -> bool:
+    """Return True if the request entered the queue, or was rejected but could have run."""
+    if record.started is None and record.outcome == "failed":  # in preprocessing
         return False
     return record.outcome != "invalid"

@@ -1,4 +1,4 @@
-"""The outcome of a run of requests: one `Report`, be it simulated, measured or recorded."""
+"""Reports: the results of a run of requests, whether simulated, measured or recorded."""
 
 from __future__ import annotations
 
@@ -21,20 +21,21 @@ from ..queueing.policy_history import policies_in_words, policy_at
 from ..queueing.record_log import RequestLog
 from ..queueing.stats import Distribution
 from ..records import OUTCOMES, BatchRecord, PolicyChange
+from ..validation.numbers import as_number, as_whole_number
 from ..validation.tracebacks import entry_point
-from . import plots as figures
+from . import plots
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from pandas import DataFrame
 
-#: into how many stretches a run is cut to see how much its figures differ
-STRETCHES = 10
-#: Student's t for a two-sided interval from so many values (9 degrees of freedom), by its level
+#: a run is divided into this many sections, to compare their figures
+SECTIONS = 10
+#: Student's t for a two-sided interval from `SECTIONS` values (9 degrees of freedom), by its level
 STUDENT = {0.8: 1.383, 0.9: 1.833, 0.95: 2.262, 0.98: 2.821, 0.99: 3.250}
-#: the answers that each stretch must have; a percentile takes some that are beyond it
+#: the answers that each section must have; a percentile needs some answers above it
 NEEDED = {"mean": 10, "p50": 10, "p95": 20, "p99": 100}
-#: half an interval is shown if it is more than this share of the value
+#: the half-width of an interval is shown if it is more than this share of the value
 SHOWN = 0.05
 #: the version of the JSON form
 FORMAT = 1
@@ -44,61 +45,58 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """What became of a run of requests; times in seconds, rates per second, shares from 0 to 1.
+    """Results of a run of requests; times in seconds, rates per second, shares from 0 to 1.
 
-    Statistics leave a warm-up out, the first ``warmup * duration`` seconds. Times and `shares` are
-    over the requests that arrived after it. Rates, `mean_batch_size`, `padding`, `utilisation` and
-    `mean_waiting` are over what happened from then until ``duration``, so what drains from the
-    queue when the traffic has ended does not count. `outcomes` counts all requests. Where there is
-    nothing to say, a figure is not-a-number.
+    Statistics exclude a warm-up, the first ``warmup * duration`` seconds. Latencies, their parts
+    and `shares` cover the requests that arrived after it. Rates, `mean_batch_size`, `padding`,
+    `utilisation` and `mean_waiting` cover the time from then until ``duration``, and so exclude the
+    end of the run, when the queue drains. `outcomes` counts all requests. A figure without data is
+    not-a-number.
     """
 
-    #: every request that was offered, in the order of arrival; times from the start of the traffic
+    #: all offered requests, in the order of arrival; times are relative to the start of the traffic
     records: RequestLog
-    #: in the order they started
+    #: in the order in which they started
     batches: Sequence[BatchRecord]
     #: seconds during which requests were offered
     duration: float
-    #: the policy's ``repr``; of several the first, see `changes`
+    #: the policy's ``repr``; the first one if there are `changes`
     policy: str = ""
     #: ``simulated``, ``measured`` or ``recorded``
     source: str = "measured"
-    #: seconds within which an answer is good
+    #: seconds within which an answer counts as goodput
     deadline: float = math.inf
-    #: the share of the duration that statistics leave out, from its beginning
+    #: the share of the duration, from its start, that statistics exclude
     warmup: float = 0.1
-    #: how many workers there were
+    #: number of workers
     replicas: int = 1
-    #: how late the load generator itself was
+    #: the delays of the load generator itself
     lateness: Distribution | None = None
     #: warnings, in whole sentences
     notes: tuple[str, ...] = ()
-    #: the policies that took effect during the run, their times from the start of the traffic
+    #: the policies that took effect during the run; times are relative to the start of the traffic
     changes: tuple[PolicyChange, ...] = ()
-    #: the typical error of the cost model that was simulated with; not-a-number if there is none
+    #: the typical error of the cost model of a simulation; not-a-number if there is none
     error: float = math.nan
-    #: how a simulated policy broke its contract, so that `Greedy` decided from then on
+    #: the way in which a simulated policy broke its contract, so that `Greedy` replaced it
     fault: str = ""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.duration < math.inf:
-            raise OptionError(f"duration is a number of seconds from 0 up, not {self.duration!r}")
-        if not 0 <= self.warmup < 1:
-            raise OptionError(f"warmup is a share from 0 to below 1, not {self.warmup!r}")
-        if self.replicas < 1:
-            raise OptionError(f"replicas is a whole number from 1 up, not {self.replicas!r}")
+        as_number("duration", self.duration, "a number of seconds >= 0")
+        as_number("warmup", self.warmup, "a share >= 0 and < 1", most=math.nextafter(1.0, 0.0))
+        as_whole_number("replicas", self.replicas)
         object.__setattr__(self, "records", RequestLog.of(self.records))
         object.__setattr__(self, "batches", _sequence(self.batches))
         object.__setattr__(self, "changes", tuple(self.changes))
 
     @property
     def is_rough(self) -> bool:
-        """Return True if it rests on a cost model that does not fit, and shows one digit only."""
+        """True if the cost model fits badly, so that figures show only one digit."""
         return self.error > MOST_ERROR
 
     @property
     def start(self) -> float:
-        """When the warm-up is over."""
+        """End of the warm-up."""
         return self.warmup * self.duration
 
     @property
@@ -116,18 +114,18 @@ class Report:
 
     @cached_property
     def queue_time(self) -> Distribution:
-        """Seconds from arrival until the batch started, of the answers of which that is known."""
+        """Seconds from arrival until the batch started, if the batch is known."""
         answers = self._answers(self.start)
         return Distribution.of(at - arrived for arrived, at, _ in answers if at is not None)
 
     @cached_property
     def inference_time(self) -> Distribution:
-        """Seconds that the batch ran until the answer, of the answers of which that is known."""
+        """Seconds from the start of the batch until the answer, if the batch is known."""
         answers = self._answers(self.start)
         return Distribution.of(finished - at for _, at, finished in answers if at is not None)
 
     def _answers(self, since: float = -math.inf) -> Iterator[tuple[float, float | None, float]]:
-        """Arrival, start and end of each answered request that arrived at `since` or later."""
+        """Return arrival, start and end of each answered request that arrived after `since`."""
         log = self.records
         return (
             (arrived, started, finished)
@@ -141,12 +139,12 @@ class Report:
 
     @cached_property
     def outcomes(self) -> dict[str, int]:
-        """How many of all requests ended in each way."""
+        """Number of requests by outcome, over all requests."""
         return {name: self.records.outcome.count(name) for name in OUTCOMES}
 
     @cached_property
     def shares(self) -> dict[str, float]:
-        """Which share ended in each way, of the requests that arrived after the warm-up."""
+        """Share of requests by outcome, over those that arrived after the warm-up."""
         since = self.start
         arrivals = zip(self.records.arrived, self.records.outcome, strict=True)
         ended = [outcome for arrived, outcome in arrivals if arrived >= since]
@@ -185,26 +183,26 @@ class Report:
 
     @property
     def mean_batch_size(self) -> float:
-        """How many requests shared a batch, on average over the batches.
+        """Mean number of requests in a batch.
 
-        Where batches are not known, it is reckoned from the batch sizes that requests were told.
+        If the batches are not known, it is computed from the batch sizes in the answers.
         """
-        ran = self._ran if self.batches else self._ran_as_told()
-        return ran.requests / ran.batches if ran.batches else math.nan
+        totals = self._totals if self.batches else self._totals_of_answers()
+        return totals.requests / totals.batches if totals.batches else math.nan
 
     @property
     def padding(self) -> float:
-        """The share of all computed tokens that was padding."""
-        ran = self._ran
-        return 1 - ran.tokens / ran.padded_tokens if ran.padded_tokens else math.nan
+        """Share of computed tokens that was padding."""
+        totals = self._totals
+        return 1 - totals.tokens / totals.padded_tokens if totals.padded_tokens else math.nan
 
     @property
     def utilisation(self) -> float:
-        """The share of time in which a worker ran a batch, on average over the replicas."""
-        return self._per_second(self._ran.busy) / self.replicas if self.batches else math.nan
+        """Share of time in which a worker ran a batch, on average over the replicas."""
+        return self._per_second(self._totals.busy) / self.replicas if self.batches else math.nan
 
     @cached_property
-    def _ran(self) -> Ran:
+    def _totals(self) -> BatchTotals:
         start, end = self.start, self.duration
         batches = requests = tokens = padded_tokens = 0
         busy = 0.0
@@ -216,23 +214,23 @@ class Report:
                 requests += batch.size
                 tokens += sum(batch.lengths)
                 padded_tokens += batch.padded_tokens
-        return Ran(batches, requests, tokens, padded_tokens, busy)
+        return BatchTotals(batches, requests, tokens, padded_tokens, busy)
 
-    def _ran_as_told(self) -> Ran:
-        # Each of the n requests of a batch stands for 1/n of it.
+    def _totals_of_answers(self) -> BatchTotals:
+        # Each of the n requests of a batch counts as 1/n of a batch.
         log, start, end = self.records, self.start, self.duration
         sizes = [
             size
             for began, size in zip(log.started, log.batch_size, strict=True)
             if size and began is not None and start <= began < end
         ]
-        return Ran(math.fsum(1 / size for size in sizes), len(sizes))
+        return BatchTotals(math.fsum(1 / size for size in sizes), len(sizes))
 
     @cached_property
     def mean_waiting(self) -> float:
-        """How many requests waited, on average over time: the L of Little's law, L = λW.
+        """Mean length of the queue over time: the L of Little's law, L = λW.
 
-        Not-a-number where it is not known of every answer when its batch started.
+        Not-a-number if the start of a batch is unknown for any answer.
         """
         log, start, end = self.records, self.start, self.duration
         waited = 0.0
@@ -245,52 +243,54 @@ class Report:
             waited += max(0.0, min(left, end) - max(arrived, start))
         return self._per_second(waited)
 
-    # -- how sure -------------------------------------------------------------------------
+    # -- confidence intervals -------------------------------------------------------------
 
     def intervals(self, level: float = 0.95) -> dict[str, Interval]:
-        """Confidence intervals of the throughput, and of the latency's mean, p50, p95 and p99.
+        """Compute confidence intervals of the throughput and the latency.
 
-        Their names are ``throughput``, ``latency_mean``, ``latency_p50`` and so on.
+        Their names are ``throughput``, ``latency_mean``, ``latency_p50``, ``latency_p95`` and
+        ``latency_p99``.
 
-        The run after its warm-up is cut into ten stretches of equal length; how much a figure
-        differs between them says how sure it is (batch means: A. M. Law, *Simulation Modeling and
-        Analysis*, chapter 9), around the figure of them all (sectioning: S. Asmussen and
-        P. W. Glynn, *Stochastic Simulation*, chapter III). That holds if a stretch is long against
-        the time that a queue takes to fill and empty. Load that drifts makes wide intervals.
+        The run after its warm-up is divided into ten sections of equal length. The variation of a
+        figure between them gives the width (batch means: A. M. Law, *Simulation Modeling and
+        Analysis*, chapter 9). The figure of the whole run is the centre (sectioning: S. Asmussen
+        and P. W. Glynn, *Stochastic Simulation*, chapter III). The method assumes that a section is
+        long compared with the time in which a queue fills and empties. A drifting load makes wide
+        intervals.
 
-        Both ends are not-a-number where a stretch has fewer than 10 answers; for p95 20, for p99
-        100. `level` is 0.8, 0.9, 0.95, 0.98 or 0.99.
+        Both ends are not-a-number if a section has fewer than 10 answers; for p95 20, for p99 100.
+        `level` is 0.8, 0.9, 0.95, 0.98 or 0.99.
         """
         if level not in STUDENT:
-            raise OptionError(f"level is one of {', '.join(map(str, STUDENT))}, not {level!r}")
+            raise OptionError(f"level must be one of {', '.join(map(str, STUDENT))}, got {level!r}")
         t = STUDENT[level]
-        answered = self._cut((finished, 1.0) for _, _, finished in self._answers())
-        rates = [self._per_second(STRETCHES * len(stretch)) for stretch in answered]
+        answered = self._divide((finished, 1.0) for _, _, finished in self._answers())
+        rates = [self._per_second(SECTIONS * len(section)) for section in answered]
         few = min(map(len, answered)) < NEEDED["mean"]
         found = {"throughput": UNKNOWN if few else _interval(self.throughput, rates, t)}
-        latencies = self._cut((since, end - since) for since, _, end in self._answers())
-        each = [Distribution.of(stretch) for stretch in latencies]
+        latencies = self._divide((since, end - since) for since, _, end in self._answers())
+        each = [Distribution.of(section) for section in latencies]
         for name, needed in NEEDED.items():
             few = min(map(len, latencies)) < needed
             whole, values = getattr(self.latency, name), (getattr(one, name) for one in each)
             found[f"latency_{name}"] = UNKNOWN if few else _interval(whole, values, t)
         return found
 
-    def _cut(self, points: Iterable[tuple[float, float]]) -> list[list[float]]:
-        """The values of (time, value), by the stretch in which the time lies."""
-        stretches: list[list[float]] = [[] for _ in range(STRETCHES)]
+    def _divide(self, points: Iterable[tuple[float, float]]) -> list[list[float]]:
+        """Group the values of (time, value) by section."""
+        sections: list[list[float]] = [[] for _ in range(SECTIONS)]
         start, end, span = self.start, self.duration, self.span
         for at, value in points:
             if start <= at < end:
-                # The very last moment may be rounded up to the end.
-                number = min(int((at - start) / span * STRETCHES), STRETCHES - 1)
-                stretches[number].append(value)
-        return stretches
+                # Rounding may move the last moment to the end.
+                number = min(int((at - start) / span * SECTIONS), SECTIONS - 1)
+                sections[number].append(value)
+        return sections
 
     # -- as a table -----------------------------------------------------------------------
 
     def summary(self) -> Table:
-        """The figures as a table, with half a 95% confidence interval where it is wide."""
+        """Return the figures as a table, with half-widths of wide 95% confidence intervals."""
         return self._summary
 
     @cached_property
@@ -302,30 +302,31 @@ class Report:
             ("policy", policies_in_words(self.policy, self.changes) if self.policy else "–"),
             ("source", f"{self.source}{replicas}"),
             ("duration", f"{duration(self.duration)}, warm-up {duration(self.start)}"),
-            ("requests", _listed(self.outcomes, str)),
+            ("requests", _in_words(self.outcomes, str)),
             *self._figures(),
         ]
         if self.lateness is not None:
-            rows.append(("generator late", _percentiles(self.lateness, duration)))
+            rows.append(("generator delay", _percentiles(self.lateness, duration)))
         text = "".join(str(value) for _, value in rows)
         rows.extend((sign, meaning) for sign, meaning in MEANINGS.items() if sign in text)
         rows.extend(("note", note) for note in self.notes if note != self.fault)
         return Table("", ("", ""), rows)
 
     def _figures(self) -> Iterator[tuple[str, str]]:
-        """The rows that a simulation's cost model decides: to one digit if that does not fit."""
-        show = _to_one_digit if self.is_rough else _as_it_is
+        """Yield the rows that depend on the cost model: one digit if the model fits badly."""
+        show = _to_one_digit if self.is_rough else _unchanged
         rate, seconds, share, number = show(per_second), show(duration), show(_share), show(cell)
-        sure = {} if self.is_rough else self.intervals()
+        intervals = {} if self.is_rough else self.intervals()
         endless = self.deadline == math.inf
         within = "without a deadline" if endless else f"within {duration(self.deadline)}"
         latency = (
-            f"{name} {_unsure(getattr(self.latency, name), sure.get(f'latency_{name}'), seconds)}"
+            f"{name} "
+            + _with_interval(getattr(self.latency, name), intervals.get(f"latency_{name}"), seconds)
             for name in NEEDED
         )
-        yield "after warm-up", _listed(self.shares, share)
+        yield "after warm-up", _in_words(self.shares, share)
         yield "offered", per_second(self.offered)
-        yield "throughput", _unsure(self.throughput, sure.get("throughput"), rate)
+        yield "throughput", _with_interval(self.throughput, intervals.get("throughput"), rate)
         yield "goodput", f"{rate(self.goodput)} {within}"
         yield "latency", ", ".join(latency)
         yield "queue_time", _percentiles(self.queue_time, seconds)
@@ -344,10 +345,10 @@ class Report:
     # -- for other tools ------------------------------------------------------------------
 
     def to_frame(self) -> DataFrame:
-        """One row for each request: its record, its three times in seconds, and its policy.
+        """Return one row for each request: its record, its three durations and its policy.
 
-        The policy is that in effect when the request's batch started, or when the request left
-        the queue. What is not known is missing. Raises `MissingExtra` without pandas.
+        The policy is the one in effect when the request left the queue. Unknown durations are
+        missing values. Raises `MissingExtra` without pandas.
         """
         frame = self.records.to_frame()
         pandas = require("pandas", "notebook")
@@ -360,7 +361,7 @@ class Report:
         return frame.assign(policy=pandas.Categorical(policies))
 
     def to_json(self) -> str:
-        """All of it as JSON, records and batches by columns; `from_json` reads it."""
+        """Return the report as JSON, with records and batches as columns, for `from_json`."""
         values = {item.name: getattr(self, item.name) for item in fields(self)}
         values["records"] = {name: getattr(self.records, name) for name in RequestLog.columns()}
         rows = list(map(attrgetter(*BATCH), self.batches))
@@ -376,19 +377,18 @@ class Report:
         try:
             values = json.loads(text)
         except (TypeError, ValueError) as error:
-            raise OptionError(f"a report is kept as JSON, and this is none: {error}") from error
+            raise OptionError(f"a saved report must be valid JSON: {error}") from error
         if not isinstance(values, dict) or "format" not in values:
             raise OptionError(
-                f"this JSON is not of a report, got {text[:40]!r}; "
-                "report.to_json() makes one that is"
+                f"a saved report must be the JSON of report.to_json(), got {text[:40]!r}"
             )
         version = values.pop("format")
         try:
             if version == FORMAT:
-                return cls(**_revived(values))
+                return cls(**_from_plain(values))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise OptionError(f"this report is not complete: {error!r}") from error
-        raise OptionError(f"this report has format {version!r}; only {FORMAT} can be read")
+            raise OptionError(f"the saved report is not complete: {error!r}") from error
+        raise OptionError(f"the saved report has format {version!r}; only {FORMAT} can be read")
 
     def save(self, path: str | Path) -> None:
         """Write the JSON form to a file."""
@@ -397,70 +397,71 @@ class Report:
     @classmethod
     @entry_point
     def load(cls, path: str | Path) -> Report:
-        """Read what `save` wrote."""
+        """Read a report from a file that `save` wrote."""
         return cls.from_json(Path(path).read_text("utf-8"))
 
-    # -- figures --------------------------------------------------------------------------
+    # -- plots ----------------------------------------------------------------------------
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the latency of each request against its arrival, coloured by its batch's size.
 
-        Without `ax` it is a new figure of pyplot's, which a cell shows once and in the colours of
-        its theme, as its value or when it is done. ``plot().figure.savefig("run.png")`` keeps it.
-        Raises `MissingExtra` without matplotlib.
+        Without `ax` the plot is a new pyplot figure, which a cell shows once, in the colours of its
+        theme. ``plot().figure.savefig("run.png")`` saves it. Raises `MissingExtra` without
+        matplotlib.
         """
-        return figures.latencies(self, ax)
+        return plots.latencies(self, ax)
 
     def timeline(
         self, ax: Axes | None = None, limit: int = 100, start: float | None = None
     ) -> Axes:
         """Draw each request as a bar: grey while it waits, in its batch's colour while it runs.
 
-        Shows the first `limit` requests that arrived `start` seconds after the traffic began, or
-        after the warm-up. Shown and kept as `plot` is. Raises `MissingExtra` without matplotlib.
+        It has the first `limit` requests that arrived `start` seconds after the traffic began, by
+        default after the warm-up. It is shown and saved like `plot`. Raises `MissingExtra` without
+        matplotlib.
         """
-        return figures.timeline(self, ax, limit, self.start if start is None else start)
+        return plots.timeline(self, ax, limit, self.start if start is None else start)
 
 
-class Ran(NamedTuple):
-    """Sums over the batches of some time."""
+class BatchTotals(NamedTuple):
+    """Sums over the batches in a time span."""
 
     batches: float
     requests: int
     tokens: int = 0
     padded_tokens: int = 0
-    #: seconds that they ran within that time
+    #: seconds in which they ran within the span
     busy: float = 0.0
 
 
 BATCH = tuple(item.name for item in fields(BatchRecord))
 UNKNOWN: Interval = (math.nan, math.nan)
-#: signs of a summary, and what they mean
+#: the signs of a summary with their meanings
 MEANINGS = {
-    "±": "half of a 95% confidence interval, where more than 5%; ? where answers are too few",
+    "±": "half of the 95% confidence interval, if above 5%; ? if there are too few answers",
     "≈": "known to one digit, because the cost model does not fit",
 }
 
 
 def _sequence(batches: Iterable[BatchRecord]) -> Sequence[BatchRecord]:
-    # What is a sequence already may make each batch as it is asked for: it is not copied.
+    # A sequence is not copied: it may create each batch only when it is read.
     return batches if isinstance(batches, Sequence) else tuple(batches)
 
 
 def _interval(value: float, values: Iterable[float], t: float) -> Interval:
-    """Around `value`, which is that of the whole, from the `values` of its stretches."""
+    """Return the interval around the `value` of a run, from the `values` of its sections."""
     spread = statistics.fmean((one - value) ** 2 for one in values)
-    half = t * math.sqrt(spread / (STRETCHES - 1))
+    half = t * math.sqrt(spread / (SECTIONS - 1))
     return max(0.0, value - half), value + half
 
 
-# -- words --------------------------------------------------------------------------------
+# -- text ---------------------------------------------------------------------------------
 
 
 Show = Callable[[float], str]
 
 
-def _as_it_is(show: Show) -> Show:
+def _unchanged(show: Show) -> Show:
     return show
 
 
@@ -468,7 +469,7 @@ def _to_one_digit(show: Show) -> Show:
     return partial(roughly, show=show)
 
 
-def _unsure(value: float, interval: Interval | None, show: Show) -> str:
+def _with_interval(value: float, interval: Interval | None, show: Show) -> str:
     if interval is None or math.isnan(value):
         return show(value)
     half = interval[1] - value
@@ -477,7 +478,7 @@ def _unsure(value: float, interval: Interval | None, show: Show) -> str:
     return show(value) + (f" ±{half / value:.0%}" if half > SHOWN * value else "")
 
 
-#: of a run there is more to say than of a moment
+#: shares of a run have one more digit than those of a snapshot
 _share = partial(percent, digits=1)
 
 
@@ -485,7 +486,7 @@ def _percentiles(times: Distribution, show: Show) -> str:
     return ", ".join(f"{name} {show(getattr(times, name))}" for name in ("p50", "p95", "p99"))
 
 
-def _listed(values: Mapping[str, Any], show: Callable[[Any], str]) -> str:
+def _in_words(values: Mapping[str, Any], show: Callable[[Any], str]) -> str:
     return ", ".join(f"{name} {show(value)}" for name, value in values.items() if value > 0) or "–"
 
 
@@ -493,7 +494,7 @@ def _listed(values: Mapping[str, Any], show: Callable[[Any], str]) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """As JSON knows it: not-a-number as null, infinity as ``"inf"``."""
+    """Convert to values of JSON: not-a-number to null, infinity to ``"inf"``."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -503,16 +504,16 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _revived(values: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of a `Report`, from what JSON keeps of them."""
+def _from_plain(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a `Report` from their JSON values."""
     log, ran, late = values["records"], values["batches"], values["lateness"]
     for column in (log["arrived"], log["finished"], ran["started"], ran["seconds"]):
         column[:] = map(_number, column)
     log["started"] = [None if value is None else float(value) for value in log["started"]]
-    for name in ("outcome", "group", "client"):  # a million times the same text, kept once
+    for name in ("outcome", "group", "client"):  # a million equal texts are stored once
         log[name] = list(map(sys.intern, log[name]))
     ran["lengths"] = list(map(tuple, ran["lengths"]))
-    # A report of an earlier version does not say which requests shared a batch.
+    # Earlier versions did not store the requests of a batch.
     ran["requests"] = list(map(tuple, ran.get("requests") or [()] * len(ran["lengths"])))
     return {
         **values,
@@ -521,7 +522,7 @@ def _revived(values: dict[str, Any]) -> dict[str, Any]:
         "deadline": _number(values["deadline"]),
         "lateness": late and Distribution(**{name: _number(late[name]) for name in late}),
         "notes": tuple(values["notes"]),
-        # Not in reports of before 0.2.
+        # Versions before 0.2 did not store changes.
         "changes": tuple(
             PolicyChange(_number(change["at"]), change["policy"], change["reason"])
             for change in values.get("changes", ())

@@ -6,11 +6,9 @@ import copy
 import heapq
 import math
 import random
-import sys
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, count, cycle, islice, repeat
-from numbers import Integral, Real
 from typing import Any, Literal, get_args
 
 from ..errors import OptionError
@@ -24,26 +22,17 @@ from ..queueing.scheduler import Scheduler
 from ..queueing.wait_estimate import USABLE, WaitEstimate
 from ..records import Outcome
 from ..traffic import ClosedLoop, Lengths, Traffic, as_lengths, bounded
+from ..validation.numbers import TINY, as_number, as_whole_number
 from ..validation.tracebacks import entry_point
 from .report import Report
 
-#: to which queue an arrival goes, where there are several replicas
+#: the choice of the queue for an arrival, if there are several replicas
 Dispatch = Literal["shared", "round_robin", "random", "shortest", "least_work"]
 
-#: seconds of traffic where neither it nor the caller says when to end
+#: seconds of endless traffic, if the caller gives no duration
 DURATION = 60.0
-#: seconds until a client of a closed loop that was refused asks again, if it does not think longer
+#: seconds until a rejected client of a closed loop sends again, if it does not think longer
 RETRY = 0.1
-
-TINY, HUGE = sys.float_info.min, sys.float_info.max
-#: the least and the most that an option may be, and that in words
-RANGES = {
-    "duration": (0, HUGE, "a number of seconds from 0 up"),
-    "max_queue_size": (1, math.inf, "a number from 1 up"),
-    "timeout": (TINY, math.inf, "a number of seconds above 0"),
-    "patience": (TINY, math.inf, "a number of seconds above 0"),
-    "deadline": (TINY, math.inf, "a number of seconds above 0"),
-}
 
 
 @entry_point
@@ -67,12 +56,12 @@ def simulate(
     warmup: float = 0.1,
     seed: int = 0,
 ) -> Report:
-    """What would become of `traffic` under `policy`, if batches took what `cost` says.
+    """Simulate `traffic` under `policy`, with batches that take the seconds that `cost` predicts.
 
-    The scheduler and the policy are those of the server, on a virtual clock; the same arguments
-    give the same report. `policy` is copied, so that what it learns here stays here. Only where
-    nothing is left to decide (`NoBatching` or `Greedy`, one worker, no limits, no groups) a
-    recursion takes their place, which gives the same numbers sooner.
+    The scheduler and the policy are those of the server, on a virtual clock. Equal arguments give
+    equal reports. `policy` is copied, so it keeps nothing that it learns in a simulation. If there
+    is nothing to decide (`NoBatching` or `Greedy`, one worker, no limits, no groups), a recursion
+    computes the same numbers faster.
 
     >>> from notebook_serve import CostModel, Greedy, simulate, traffic
     >>> cost = CostModel(fixed=0.008, per_token=0.0002)
@@ -80,34 +69,34 @@ def simulate(
     >>> round(report.throughput), round(report.mean_batch_size, 1)
     (101, 1.7)
 
-    The report's notes say what makes a fitted `CostModel` doubtful, and where batches were larger
-    or inputs longer than those that it was fitted to. If it does not fit, the report shows one
-    digit of what rests on it.
+    The notes of the report have the warnings of a fitted `CostModel`, and say if batches or inputs
+    were larger than those of the fit. If the model fits badly, figures that depend on it show one
+    digit.
 
     Args:
-        policy: Which of the waiting to run next, and when.
-        traffic: When requests arrive (seconds from the start), or a `ClosedLoop`.
-        cost: Seconds that a batch takes, from the lengths of its inputs. Of a `CostModel` its
-            `turnaround`, `handling` and the like count as well.
-        lengths: The length of each input: a number, a sequence in turn, or a distribution.
-        groups: The group of each input, in turn; only those of one group share a batch.
-        duration: Seconds of traffic; without it all of it, or a minute of what has no end.
-        replicas: How many workers, each with a model of its own.
-        dispatch: With ``shared`` one queue feeds all workers. Else each has its own, and an arrival
-            goes to them in turn (``round_robin``), to any (``random``), to the one with the fewest
-            requests waiting or running (``shortest``), or with the least seconds of work, each
-            request's reckoned as if alone (``least_work``).
-        max_queue_size: Most requests that may wait in a queue; more are refused.
-        timeout: Seconds after which a request that is not answered expires.
-        refuse_late: Refuse who cannot be served within `timeout`, as a server does.
-        patience: Mean of the exponential time after which a client gives up, in seconds.
-        deadline: Seconds within which an answer counts as good; the timeout, unless given.
-        noise: How batches vary around what `cost` says: a coefficient of variation, each batch for
-            itself, or a `Noise`, which has spells, such as the ``noise`` of a fitted `CostModel`.
-        slowdown: By what a batch's seconds are multiplied, as a function of when it starts: a
-            machine that throttles, or one whose speed was recorded.
-        warmup: The share of the duration that the report's statistics leave out.
-        seed: Of everything random here; traffic and lengths have seeds of their own.
+        policy: The policy that chooses the next batch.
+        traffic: Arrival times (seconds from the start), or a `ClosedLoop`.
+        cost: Function from the lengths of a batch to its seconds. The overheads of a `CostModel`,
+            such as `turnaround` and `handling`, are added.
+        lengths: Length of each input: one number, a sequence that repeats, or a distribution.
+        groups: Group of each input, a sequence that repeats; a batch has inputs of one group.
+        duration: Seconds of traffic; by default all of it, or a minute of endless traffic.
+        replicas: Number of workers, each with its own model.
+        dispatch: ``shared`` for one queue that feeds all workers. Otherwise each has its own queue,
+            and an arrival joins one: in turn (``round_robin``), at random (``random``), with the
+            fewest requests waiting or running (``shortest``), or with the least seconds of work,
+            each request counted as a batch of one (``least_work``).
+        max_queue_size: Most requests that may wait in a queue; further requests are rejected.
+        timeout: Seconds after which an unanswered request expires.
+        refuse_late: Reject requests that are predicted to miss `timeout`, as a server does.
+        patience: Mean of the exponential time after which a client cancels, in seconds.
+        deadline: Seconds within which an answer counts as goodput; by default the timeout.
+        noise: Variation of batches around `cost`: a coefficient of variation, independent for each
+            batch, or a `Noise` with autocorrelation, such as the ``noise`` of a fitted `CostModel`.
+        slowdown: Function from the start time of a batch to a factor of its seconds, such as a
+            recorded speed of a machine.
+        warmup: Share of the duration that the report's statistics exclude.
+        seed: Seed of all random choices here; traffic and lengths have seeds of their own.
     """
     chosen: Policy = as_policy(policy)
     check_cost(cost)
@@ -118,13 +107,13 @@ def simulate(
         )
     kinds = get_args(Dispatch)
     if dispatch not in kinds:
-        raise OptionError(f"dispatch is one of {', '.join(kinds)}, not {dispatch!r}")
-    replicas = _checked_replicas(replicas)
-    _check_range("duration", 0.0 if duration is None else duration)
-    _check_range("max_queue_size", max_queue_size)
-    _check_range("timeout", timeout)
-    _check_range("patience", patience)
-    _check_range("deadline", timeout if deadline is None else deadline)
+        raise OptionError(f"dispatch must be one of {', '.join(kinds)}, got {dispatch!r}")
+    replicas = as_whole_number("replicas", replicas)
+    as_number("duration", 0.0 if duration is None else duration, "a number of seconds >= 0")
+    as_number("max_queue_size", max_queue_size, "a number >= 1", least=1.0, most=math.inf)
+    _check_positive("timeout", timeout)
+    _check_positive("patience", patience)
+    _check_positive("deadline", timeout if deadline is None else deadline)
     if not isinstance(noise, Noise):
         noise = Noise(noise)
     shared = dispatch == "shared"
@@ -140,7 +129,7 @@ def simulate(
     simulation.refuse_late = refuse_late
     simulation.tracks = refuse_late or dispatch in ("shortest", "least_work")
     simulation.patience = patience
-    simulation.vary(noise, slowdown)
+    simulation.set_noise(noise, slowdown)
     if isinstance(traffic, ClosedLoop):
         duration = DURATION if duration is None else duration
         simulation.run_closed(traffic, duration)
@@ -171,35 +160,25 @@ def simulate(
 
 
 def _doubts(cost: Callable[[Sequence[int]], float], simulation: Simulation) -> tuple[str, ...]:
-    """Sentences of a cost model on how far to trust a simulation that went by it."""
+    """Return the warnings of a cost model for a simulation that used it."""
     if not isinstance(cost, CostModel):
         return ()
     largest = max(map(len, simulation.batches.lengths), default=0)
     return cost.doubts(largest, max(simulation.length, default=0))
 
 
-def _checked_replicas(replicas: Any) -> int:
-    if isinstance(replicas, bool) or not isinstance(replicas, Integral) or replicas < 1:
-        raise OptionError(f"replicas is a whole number from 1 up, not {replicas!r}")
-    return int(replicas)
-
-
-def _check_range(name: str, value: object) -> None:
-    """Hold an option to its range."""
-    least, most, what = RANGES[name]
-    number = isinstance(value, Real) and not isinstance(value, bool)
-    if not (number and least <= value <= most):  # type: ignore[operator]
-        raise OptionError(f"{name} is {what}, not {value!r}")
+def _check_positive(name: str, value: object) -> None:
+    as_number(name, value, "a positive number of seconds", least=TINY, most=math.inf)
 
 
 def as_seconds(value: Any) -> float:
-    """Return what a cost said as a number. Raises `OptionError` if it is none, or below 0."""
+    """Return the result of a cost function as a number. Raises `OptionError` if it is below 0."""
     try:
         seconds = math.nan if isinstance(value, (str, bytes)) else float(value)
     except (TypeError, ValueError):
         seconds = math.nan
     if not 0 <= seconds < math.inf:
-        raise OptionError(f"a cost is a number of seconds from 0 up, not {value!r}")
+        raise OptionError(f"a cost must be a number of seconds >= 0, got {value!r}")
     return seconds
 
 
@@ -212,39 +191,39 @@ class Lane:
         self.workers = self.idle = workers
         self.wake_at = math.inf
         self.backlog = WaitEstimate(self.scheduler.online_cost)
-        #: requests that run
+        #: number of running requests
         self.running = 0
-        #: what the waiting would take, each alone, and when the running batches will be done
+        #: seconds of the waiting requests, each as a batch of one; and end of the running batches
         self.work = 0.0
         self.busy_until = 0.0
 
 
 class Simulation:
-    """The events of one run, and what came of each request, as columns by its number."""
+    """The events of one run, and the columns of its records by request number."""
 
     def __init__(
         self, lanes: list[Lane], cost: Callable[[Sequence[int]], float], dispatch: str, seed: int
     ) -> None:
         self.lanes = lanes
         self.cost = cost
-        #: Seconds that every request takes to be handled. What happens to it happens so much later
-        #: than it would without, and so it is noted; the queue need not know.
+        #: seconds of handling; they delay all later times of a request equally, so they are added
+        #: to its records and not to its events
         self.handling = getattr(cost, "handling", 0.0)
-        #: seconds from the end of a batch until it is answered, and more for each request of it
+        #: seconds from the end of a batch until it is answered, plus `per_answer` for each request
         self.answering = getattr(cost, "answering", 0.0)
         self.per_answer = getattr(cost, "per_answer", 0.0)
         #: seconds until a worker is free again after a batch
         self.turnaround = getattr(cost, "turnaround", 0.0)
-        #: seconds that each arrival takes from a batch that runs, of each of the workers
+        #: seconds by which an arrival delays the running batch, divided among the workers
         self.per_arrival = getattr(cost, "per_arrival", 0.0) / sum(lane.workers for lane in lanes)
         self.dispatch = dispatch
         self.lengths: Iterator[int] = iter(())
         self.groups: Iterator[str] = repeat("")
         self.max_queue_size = self.timeout = self.patience = math.inf
         self.refuse_late = False
-        #: whether refusals or the dispatch go by the work that a lane holds
+        #: True if rejections or the dispatch depend on the work of a lane
         self.tracks = False
-        #: by what a batch is multiplied that starts then; None for no noise
+        #: the factor of a batch as a function of its start time; None for no noise
         self._factor: Callable[[float], float] | None = None
         self.batches = BatchLog()
         self.arrived: list[float] = []
@@ -256,52 +235,52 @@ class Simulation:
         self.batch: list[int | None] = []
         self._random = random.Random(f"service {seed}")  # noqa: S311  # no secret is made of it
         self._serial = count()
-        #: what happens when: a time, a serial number for ties, what to call and with what
+        #: events: a time, a serial number for ties, a function and its argument
         self._events: list[tuple[float, int, Callable[..., None], Any]] = []
-        #: when clients that are less patient than their deadline give up
+        #: the times at which impatient clients cancel, if before their deadline
         self._leaving: dict[int, float] = {}
-        #: called with the time and the outcome when a request ends; only a closed loop asks
+        #: called with the time and the outcome when a request ends; set by a closed loop
         self._ended: Callable[[float, Outcome], None] | None = None
 
     # -- the clock ------------------------------------------------------------------------
 
     def run(self, arrivals: Sequence[float]) -> None:
-        """Let requests arrive at these times, and go on until all are answered."""
+        """Simulate requests that arrive at these times, until all have ended."""
         self._extend(arrivals)
         events, lanes = self._events, self.lanes
         only = lanes[0] if len(lanes) == 1 else None
         last = len(arrivals) - 1
         for number, at in enumerate(arrivals):
-            # What arrives at the same time is there before the worker looks.
+            # Arrivals at the same time all join the queue before a worker polls it.
             while events and events[0][0] < at:
                 self._step()
             lane = only or self._dispatch(number, at)
             self._arrive(lane, number, at)
             if lane.idle:
                 if number < last and arrivals[number + 1] == at:
-                    self._at(at, self._look, lane)
+                    self._schedule(at, self._poll, lane)
                 else:
-                    self._look(at, lane)
+                    self._poll(at, lane)
         while events:
             self._step()
 
     def run_in_order(self, arrivals: Sequence[float], most: int) -> None:
-        """The same as `run`, for one worker that always takes the oldest, at most so many.
+        """Simulate one worker that always takes the oldest requests, at most `most` of them.
 
-        Where nobody leaves, is refused or passed over, there are no events to be kept: a batch
-        starts when the one before is done, or when somebody comes (Lindley, "The Theory of Queues
-        with a Single Server", 1952). Equal to `run` in every number, and several times as fast.
+        Without time-outs, rejections and reordering, no events are needed: a batch starts at the
+        end of the previous batch or at the next arrival (Lindley, "The Theory of Queues with a
+        Single Server", 1952). The results equal those of `run`, several times as fast.
         """
         self._extend(arrivals)
         lengths, cost, factor, inf = self.length, self.cost, self._factor, math.inf
-        # As `BatchLog.add`, without a call for each batch.
+        # Equivalent to `BatchLog.add`, without a call for each batch.
         reason, ran, start, took, left = (each.append for each in self.batches.columns)
         answered: list[float] = []
         count, first, come, now = len(arrivals), 0, 0, 0.0
         handling, turnaround = self.handling, self.turnaround
-        later, each, held_up = handling + self.answering, self.per_answer, self.per_arrival
+        later, each, per_arrival = handling + self.answering, self.per_answer, self.per_arrival
         while first < count:
-            # Without max and min, whose calls are dear where this is done a million times.
+            # Without max and min, which are expensive in a loop of a million rounds.
             if arrivals[first] > now:
                 now = arrivals[first]
             while come < count and arrivals[come] <= now:
@@ -310,9 +289,9 @@ class Simulation:
             taken = tuple(lengths[first:last])
             seconds = cost(taken)
             if factor or type(seconds) is not float or not 0 <= seconds < inf:
-                seconds = self._varied(seconds, now)
-            if held_up:
-                seconds += self._held_up(now, seconds)
+                seconds = self._apply_noise(seconds, now)
+            if per_arrival:
+                seconds += self._arrival_delay(now, seconds)
             end = now + seconds
             reason("full" if last - first == most else "idle")
             ran(taken)
@@ -327,38 +306,38 @@ class Simulation:
         self.batch[:] = chain.from_iterable(map(repeat, range(len(sizes)), sizes))
 
     def run_closed(self, traffic: ClosedLoop, duration: float) -> None:
-        """Let clients ask, each again when it was answered, for `duration` seconds."""
+        """Simulate clients that send again after each answer, for `duration` seconds."""
 
-        def ended(at: float, outcome: Outcome) -> None:
+        def schedule_next(at: float, outcome: Outcome) -> None:
             pause = max(traffic.think, RETRY) if outcome == "rejected" else traffic.think
             if at + pause < duration:
-                self._at(at + pause, ask, None)
+                self._schedule(at + pause, send, None)
 
-        def ask(now: float, _: None) -> None:
+        def send(now: float, _: None) -> None:
             number = len(self.arrived)
             self._extend([now])
             lane = self._dispatch(number, now)
             self._arrive(lane, number, now)
             if lane.idle:
-                self._at(now, self._look, lane)
+                self._schedule(now, self._poll, lane)
 
-        self._ended = ended
+        self._ended = schedule_next
         for _ in range(traffic.clients):
-            self._at(0.0, ask, None)
+            self._schedule(0.0, send, None)
         while self._events:
             self._step()
 
-    def _at(self, time: float, what: Callable[..., None], about: Any) -> None:
-        heapq.heappush(self._events, (time, next(self._serial), what, about))
+    def _schedule(self, time: float, handler: Callable[..., None], argument: Any) -> None:
+        heapq.heappush(self._events, (time, next(self._serial), handler, argument))
 
     def _step(self) -> None:
-        now, _, what, about = heapq.heappop(self._events)
-        what(now, about)
+        now, _, handler, argument = heapq.heappop(self._events)
+        handler(now, argument)
 
-    # -- what happens ---------------------------------------------------------------------
+    # -- events ---------------------------------------------------------------------------
 
     def _extend(self, arrivals: Sequence[float]) -> None:
-        """Make room for requests that arrive at these times."""
+        """Extend the columns by requests that arrive at these times."""
         count = len(arrivals)
         self.arrived += arrivals
         self.length += islice(self.lengths, count)
@@ -378,13 +357,13 @@ class Simulation:
             lane.backlog.add(length)
             lane.work += as_seconds(self.cost((length,)))
         if self._ended is not None and self.timeout < math.inf:
-            # A client that asks again must hear of it when it happens, not when a worker looks.
-            self._at(now + self.timeout, self._expire, lane)
+            # A client of a closed loop must see the time-out when it occurs, not at the next poll.
+            self._schedule(now + self.timeout, self._expire, lane)
         if self.patience < math.inf:
             leaving = now + self._random.expovariate(1 / self.patience)
             if leaving < now + self.timeout:
                 self._leaving[number] = leaving
-                self._at(leaving, self._leave, (lane, number))
+                self._schedule(leaving, self._cancel, (lane, number))
 
     def _admits(self, lane: Lane, now: float) -> bool:
         if self.max_queue_size == math.inf and not self.refuse_late:
@@ -398,28 +377,28 @@ class Simulation:
         seconds = lane.backlog.seconds(depth + 1)
         return seconds is None or seconds <= USABLE * self.timeout * lane.workers
 
-    def _look(self, now: float, lane: Lane) -> None:
-        """A worker may be free: let it take what the policy gives it."""
+    def _poll(self, now: float, lane: Lane) -> None:
+        """Start the batches that the policy releases, while a worker is idle."""
         scheduler = lane.scheduler
         while lane.idle and scheduler.waiting:
             self._expire(now, lane)
             batch = scheduler.poll(now)
             for job in scheduler.dropped():
-                self._left(lane, job)
+                self._subtract_work(lane, job)
                 self._end(job.id, now, "rejected")
             if batch is None:
                 if now < scheduler.wake_at < math.inf and scheduler.wake_at != lane.wake_at:
                     lane.wake_at = scheduler.wake_at
-                    self._at(lane.wake_at, self._look, lane)
+                    self._schedule(lane.wake_at, self._poll, lane)
                 return
             self._start(lane, batch, now)
 
     def _start(self, lane: Lane, batch: Batch, now: float) -> None:
         jobs, batches = batch.jobs, self.batches
         lengths = tuple([job.length for job in jobs])
-        seconds = self._varied(self.cost(lengths), now)
+        seconds = self._apply_noise(self.cost(lengths), now)
         if self.per_arrival:
-            seconds += self._held_up(now, seconds)
+            seconds += self._arrival_delay(now, seconds)
         end, number = now + seconds, len(batches)
         begun = now + self.handling
         answered = end + (self.handling + self.answering) + self.per_answer * len(jobs)
@@ -427,38 +406,38 @@ class Simulation:
         for job in jobs:
             self.started[job.id] = begun
             self.batch[job.id] = number
-            self._answer(job, answered)
-            self._left(lane, job)
+            self._end_running(job, answered)
+            self._subtract_work(lane, job)
         lane.idle -= 1
         lane.running += len(jobs)
         free = end + self.turnaround
         lane.busy_until = max(lane.busy_until, free)
-        self._at(free, self._finish, (lane, number))
+        self._schedule(free, self._finish, (lane, number))
 
-    def vary(self, noise: Noise, slowdown: Callable[[float], float] | None) -> None:
-        """Let batches vary so."""
+    def set_noise(self, noise: Noise, slowdown: Callable[[float], float] | None) -> None:
+        """Set the variation of batches around their cost."""
         factors = Factors(noise, self._random) if noise else None
         if factors is not None and slowdown is not None:
             self._factor = lambda now: factors(now) * slowdown(now)
         else:
             self._factor = factors or slowdown
 
-    def _varied(self, seconds: float, now: float) -> float:
-        """How long a batch runs that starts `now` and of which the cost says `seconds`."""
+    def _apply_noise(self, seconds: float, now: float) -> float:
+        """Return the duration of a batch that starts `now` with an expected duration."""
         seconds = as_seconds(seconds)
         return seconds if self._factor is None else as_seconds(seconds * self._factor(now))
 
-    def _held_up(self, now: float, seconds: float) -> float:
-        """How much longer a batch takes because of those who arrive while it runs.
+    def _arrival_delay(self, now: float, seconds: float) -> float:
+        """Return the delay of a batch by the arrivals while it runs.
 
-        Only those of an open loop are known when it starts; a closed loop's clients ask again when
-        a batch is done, and then hold nothing up.
+        Only the arrivals of an open loop are known in advance. Clients of a closed loop send again
+        after a batch, and so delay none.
         """
         first = bisect_right(self.arrived, now)
         return self.per_arrival * (bisect_right(self.arrived, now + seconds, first) - first)
 
-    def _answer(self, job: Job, end: float) -> None:
-        """Note how a job ends whose batch runs until `end`."""
+    def _end_running(self, job: Job, end: float) -> None:
+        """Record the end of a job in a batch that is answered at `end`."""
         leaving = self._leaving.get(job.id, math.inf) if self._leaving else math.inf
         if end < job.deadline and end < leaving:
             self._end(job.id, end, "ok")
@@ -467,34 +446,35 @@ class Simulation:
         else:
             self._end(job.id, job.deadline, "expired")
 
-    def _finish(self, now: float, about: tuple[Lane, int]) -> None:
-        lane, number = about
+    def _finish(self, now: float, argument: tuple[Lane, int]) -> None:
+        """Free the worker of a batch, and let the policy learn from it."""
+        lane, number = argument
         lane.idle += 1
         if self.tracks or lane.observed:
             record = self.batches[number]
             lane.running -= record.size
             lane.backlog.learn(record)
             lane.scheduler.finish(record)
-        self._look(now, lane)
+        self._poll(now, lane)
 
-    def _leave(self, now: float, about: tuple[Lane, int]) -> None:
-        """A client that still waits gives up."""
-        lane, number = about
+    def _cancel(self, now: float, argument: tuple[Lane, int]) -> None:
+        """Cancel a request of an impatient client, if it still waits."""
+        lane, number = argument
         del self._leaving[number]
         job = lane.scheduler.withdraw(number)
         if job is not None:
-            self._left(lane, job)
+            self._subtract_work(lane, job)
             self._end(number, now, "cancelled")
 
     def _expire(self, now: float, lane: Lane) -> None:
-        """Those who wait and whose time has run out leave."""
+        """Time out waiting requests after their deadline."""
         if self.timeout < math.inf:
             for job in lane.scheduler.expire(now):
-                self._left(lane, job)
+                self._subtract_work(lane, job)
                 self._end(job.id, job.deadline, "expired")
 
-    def _left(self, lane: Lane, job: Job) -> None:
-        """A job waits no more."""
+    def _subtract_work(self, lane: Lane, job: Job) -> None:
+        """Subtract a job that has left the queue from the work of its lane."""
         if self.tracks:
             lane.backlog.discard(job.length)
             lane.work -= self.cost((job.length,))
@@ -518,7 +498,7 @@ class Simulation:
         return min(lanes, key=lambda lane: lane.work + max(0.0, lane.busy_until - now))
 
     def log(self) -> RequestLog:
-        """What became of every request."""
+        """Return the records of all requests."""
         count = len(self.arrived)
         sizes = list(map(len, self.batches.lengths))
         return RequestLog(

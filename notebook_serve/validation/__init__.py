@@ -1,4 +1,4 @@
-"""Checks of options, with the sentence that says what to write instead.
+"""Checks of options and calls, with errors that say what to write instead.
 
-It may import only `errors` and `display`.
+It may import only `records`, `errors`, `display` and `extras`.
 """

@@ -1,27 +1,22 @@
-"""Objects whose attributes are fixed: to set another is a mistake, and raises."""
+"""Objects with fixed public attributes: setting another one raises an error with a hint."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UnknownAttribute
-from .option_hints import SERVER, instead, nearest, short
+from .option_hints import SERVER, short, suggest, suggest_spelling
 from .tracebacks import entry_point
-
-#: options that are given once
-GIVEN = (
-    *("max_queue_size", "timeout", "refuse_late", "max_body_size", "token", "expose_errors"),
-    *("allow_hosts", "allow_origins", "host", "port", "name", "workers", "worker", "devices"),
-    *("overtime", "loader", "model", "threads"),
-)
-#: how an object of such a class is made
-MAKERS = {"Server": "serve(...", "Endpoint": "server.add(..."}
 
 
 class FixedAttributes:
-    """Of its public attributes only properties that have a setter can be set."""
+    """Base class: of the public attributes, only properties with a setter can be set."""
 
-    if not TYPE_CHECKING:  # a type checker knows the attributes, and is to say so
+    #: for each option that is given only once, the call that takes it, such as ``serve(...``
+    _calls: ClassVar[Mapping[str, str]]
+
+    if not TYPE_CHECKING:  # a type checker knows the attributes and reports unknown ones
 
         @entry_point
         def __setattr__(self, name: str, value: Any) -> None:
@@ -30,20 +25,24 @@ class FixedAttributes:
             if name.startswith("_") or getattr(own, "fset", None) is not None:
                 object.__setattr__(self, name, value)
                 return
-            raise UnknownAttribute(_sentence(type(self), name, value))
+            owner = type(self).__name__.lower()
+            raise UnknownAttribute(
+                f"`{owner}.{name}` cannot be set; {_hint(type(self), owner, name, value)}"
+            )
 
 
-def _sentence(kind: type, name: str, value: Any) -> str:
-    said, make = f"`{kind.__name__.lower()}.{name}` cannot be set", MAKERS[kind.__name__]
-    if name in GIVEN:
-        shown = "'...'" if name == "token" else short(value)
-        return f"{said}; give it when it is made: {make}, {name}={shown})"
+def _hint(kind: type[FixedAttributes], owner: str, name: str, value: Any) -> str:
+    calls = kind._calls
+    if name in calls:
+        written = "'...'" if name == "token" else short(value)
+        return f"pass it when it is made: {calls[name]}, {name}={written})"
     if hasattr(kind, name):
-        return f"{said}; it is what the {kind.__name__.lower()} says or does"
-    wanted = instead(SERVER, name, value)
-    if wanted.startswith("policy="):
-        return f"{said}; write {kind.__name__.lower()}.policy = {wanted.removeprefix('policy=')}"
-    if wanted and not wanted.startswith(("a ", "the ", "serve(", "leave ")):
-        return f"{said}; give it when it is made: {make}, {wanted})"
-    hint = nearest(name, [own for own in dir(kind) if not own.startswith("_")])
-    return f"{said}; {hint if hint.startswith('did') else 'what can be set is its policy'}"
+        return "it is read-only"
+    wanted = suggest(SERVER, name, value)
+    option = wanted.partition("=")[0]
+    if option == "policy":
+        return f"write {owner}.policy = {wanted.removeprefix('policy=')}"
+    if option in calls:
+        return f"pass it when it is made: {calls[option]}, {wanted})"
+    near = suggest_spelling(name, [own for own in dir(kind) if not own.startswith("_")])
+    return near if near.startswith("did") else "only its policy can be set"

@@ -1,4 +1,4 @@
-"""Names that other tools give to options, and what to write here instead."""
+"""Hints for unknown options: names of other tools, misspellings, and what to write instead."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import WrongCall
 
-#: the longest value that a hint repeats
+#: most characters of a value in a hint
 MOST_TEXT = 60
 
 
@@ -30,7 +30,7 @@ _WORKERS = ("workers_per_device", "num_workers", "n_workers", "max_workers", "nu
 _USERS = ("clients", "users", "connections", "num_clients", "n_clients", "workers", "threads")
 _PIPELINE = ("tokenizer", "dtype", "torch_dtype", "revision", "trust_remote_code", "model_kwargs")
 
-#: what to write for a wrong option of `serve` or `add`; ``{seconds}`` is the value as milliseconds
+#: hints for unknown options of `serve` and `add`; ``{seconds}`` converts a value in milliseconds
 SERVER = {
     **_named("policy=Greedy(max_batch_size={value})", *_SIZE),
     **_named("policy=Window(max_wait={value})", *_WAIT),
@@ -61,7 +61,7 @@ SERVER = {
     **_named("loader={value}", "load", "load_fn", "factory", "model_fn", "init"),
     **_named("serve(pipeline('TASK', ..., {name}=...))", *_PIPELINE),
 }
-#: the same of `load_test`
+#: hints for `load_test`
 LOAD = {
     **_named("concurrency={value}", *_USERS),
     **_named("traffic=Poisson({value})", "rate", "rps", "qps", "arrival_rate", "lambda_"),
@@ -71,7 +71,7 @@ LOAD = {
     **_named("parameters={value}", "params", "options", "kwargs"),
     **_named("deadline={value}", "slo", "objective", "latency"),
 }
-#: the same of `simulate` and what takes its options
+#: hints for `simulate` and the functions that take its options
 SIMULATION = {
     **_named("replicas={value}", *_WORKERS, "workers", "servers", "n_replicas"),
     **_named("max_queue_size={value}", *_QUEUE),
@@ -82,7 +82,7 @@ SIMULATION = {
     **_named("lengths={value}", "length", "sizes"),
     **_named("cost=CostModel(fixed=0.01)", "cost_model", "service_time", "law"),
 }
-#: the same of policies
+#: hints for policies
 POLICY = {
     **_named("max_batch_size={value}", *_SIZE, "size", "limit", "max_size", "max_requests"),
     **_named("max_wait={value}", *_WAIT, "wait", "timeout", "delay", "window"),
@@ -91,7 +91,7 @@ POLICY = {
     **_named("max_tokens={value}", "token_budget", "max_batch_tokens", "tokens", "max_num_tokens"),
     **_named("objective={value}", "slo", "latency", "target_latency", "deadline", "goal"),
 }
-#: the table of each function that has one; the others go by their own option names
+#: hints by function; the others have only their own option names
 TABLES: Mapping[str, Mapping[str, str]] = {
     "serve": SERVER,
     "add": SERVER,
@@ -102,7 +102,7 @@ TABLES: Mapping[str, Mapping[str, str]] = {
 }
 
 
-#: for each option that a hint shows: whether a value would do, and one that does
+#: for each option in a hint: a test of values, and an example that passes it
 FITTING: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "Poisson": (lambda value: _is_number(value, 1e-6, 1e6), "50"),
     "concurrency": (lambda value: _is_whole(value), "10"),
@@ -127,29 +127,29 @@ FITTING: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "timeout": (lambda value: _is_number(value, 1e-6), "30"),
     "workers": (lambda value: _is_whole(value, 1, 64), "2"),
 }
-#: the option, or the class, whose value a hint shows
+#: form of a hint with a value: its option or class, and the kind of value
 SHOWN = re.compile(r"(\w+)[=(]\{(value|seconds)\}")
-#: a page as ``allow_origins`` takes it, and a host
+#: forms of an origin and a host in a hint
 PAGE = re.compile(r"https?://[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:8\d\d\d)?")
 HOST = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
-#: an address that can be listened on, as far as can be told
+#: form of an address that a server can probably listen on
 ADDRESS = re.compile(r"localhost|\d{1,2}(\.\d{1,2}){3}|127\.\d\.\d\.\d|192\.168\.\d{1,2}\.\d{1,2}")
 
 
 def unknown_option(caller: str, name: str, value: Any, known: Iterable[str]) -> str:
-    """Return the sentence for an option that `caller` does not have."""
+    """Return the message for an option that `caller` does not have."""
     names = [option for option in known if not option.startswith("_")]
-    wanted = instead(TABLES.get(caller, {}), name, value)
+    wanted = suggest(TABLES.get(caller, {}), name, value)
     if caller == "add":
         wanted = _of_add(wanted, names)
     verb = "use " if wanted.startswith("a ") else "write "
     verb = "" if wanted.startswith("leave ") else verb
-    hint = f"{verb}{wanted}" if wanted else nearest(name, names)
+    hint = f"{verb}{wanted}" if wanted else suggest_spelling(name, names)
     return f"`{caller}` has no option `{name}`; {hint}"
 
 
 def _of_add(wanted: str, names: Collection[str]) -> str:
-    """Return a hint for `serve` as one for `add`, which takes fewer options."""
+    """Return a hint for `serve` as a hint for `add`, which has fewer options."""
     wanted = wanted.replace("model first: serve(", "model second: server.add(NAME, ")
     wanted = wanted.replace("serve(pipeline(", "server.add(NAME, pipeline(")
     option, equals, _ = wanted.partition("=")
@@ -157,20 +157,20 @@ def _of_add(wanted: str, names: Collection[str]) -> str:
     return f"it where the server is made: serve(..., {wanted})" if only else wanted
 
 
-def check_further(
+def check_forwarded(
     caller: Callable[..., Any],
     called: Callable[..., Any],
     options: Mapping[str, Any],
     settled: Mapping[str, str],
 ) -> None:
-    """Refuse `options` that `caller` hands on to `called`, but that do not exist or are `settled`.
+    """Raise `WrongCall` for an option that `caller` cannot pass on to `called`.
 
-    `settled` has the options that `caller` sets itself, and for each what to do instead.
+    It is unknown, or in `settled`: the options that `caller` sets itself, each with a remedy.
     """
     both = {**inspect.signature(caller).parameters, **inspect.signature(called).parameters}
     names = both.keys() - settled.keys() - {"self", "options"}
     for name, value in options.items():
-        meant = instead(SIMULATION, name, value).partition("=")[0] if name not in names else ""
+        meant = suggest(SIMULATION, name, value).partition("=")[0] if name not in names else ""
         reason = settled.get(name) or settled.get(meant)
         if reason:
             raise WrongCall(f"`{caller.__name__}` has no option `{name}`; {reason}")
@@ -178,10 +178,10 @@ def check_further(
             raise WrongCall(unknown_option(caller.__name__, name, value, names))
 
 
-def instead(table: Mapping[str, str], name: str, value: Any) -> str:
-    """Return what to write for `name`; empty if `table` has no such name.
+def suggest(table: Mapping[str, str], name: str, value: Any) -> str:
+    """Return the hint for `name`; empty if `table` has none.
 
-    It has the value where the option would accept that, and else an example.
+    The hint has the value if the option accepts it, and an example otherwise.
     """
     text = table.get(name.lower(), "")
     found = SHOWN.search(text)
@@ -192,12 +192,12 @@ def instead(table: Mapping[str, str], name: str, value: Any) -> str:
     return text.replace(f"{{{field}}}", fitted) if fitted else NO_DEVICE
 
 
-#: instead of a device that is the processor
+#: hint for a device that is the CPU
 NO_DEVICE = "leave it out, the CPU is the default"
 
 
 def _fitted(option: str, value: Any) -> str:
-    """Return the text for a value of `option`; empty for a device that need not be named."""
+    """Return the value to write for `option`; empty for a device that is the CPU."""
     if option == "devices":
         return _devices(value)
     if option == "host":
@@ -225,7 +225,7 @@ def _devices(value: Any) -> str:
 
 
 def _host(value: Any) -> str:
-    """A host that others can reach needs a token."""
+    """Return the host, its port, and a token if other machines can reach it."""
     host, _, port = str(value).partition(":")
     if not isinstance(value, str) or not ADDRESS.fullmatch(host):
         return "'127.0.0.1'"
@@ -247,8 +247,8 @@ def _is_number(value: Any, least: float, most: float = sys.float_info.max) -> bo
     return type(value) in (int, float) and least <= value <= most
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Return the names in `known` that `name` may be a misspelling of, or all of them."""
+def suggest_spelling(name: str, known: Iterable[str]) -> str:
+    """Return a hint with the names in `known` that are similar to `name`, or with all."""
     names = sorted(known)
     near = difflib.get_close_matches(name.lower(), names, n=2, cutoff=0.6)
     if near:
@@ -262,11 +262,11 @@ def _seconds(milliseconds: Any) -> Any:
 
 
 def short(value: Any) -> str:
-    """Return a value as a sentence repeats it: a function's name; dots for what is long."""
+    """Return a value for a hint: the name of a function or class; dots for a long repr."""
     if str(getattr(value, "__name__", "")).isidentifier():
         return str(value.__name__)
     try:
         text = repr(value)
-    except Exception:  # it is of a client, and may be nested deeply
+    except Exception:  # a repr may raise, as that of a deeply nested value does
         return "..."
     return text if len(text) <= MOST_TEXT and " at 0x" not in text else "..."

@@ -1,4 +1,4 @@
-"""What a dashboard costs while it is watched: ``python -m tests.benchmarks.dashboard_cost [SECONDS]``.
+"""The cost of a dashboard while it is open: ``python -m tests.benchmarks.dashboard_cost [SECONDS]``.
 
 A function that answers at once is served and asked 200 times a second. In a kernel of its own the
 widget is shown meanwhile: the processor time of its thread, which makes the pictures and sends them

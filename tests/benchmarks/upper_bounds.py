@@ -1,4 +1,4 @@
-"""Against what the model and the machine allow: ``python -m tests.benchmarks.upper_bounds [ROUNDS]``.
+"""Our server against the upper bounds: ``python -m tests.benchmarks.upper_bounds [ROUNDS]``.
 
 With a word after the rounds, only the measures that have it in their name; the others stay as the
 last result has them.

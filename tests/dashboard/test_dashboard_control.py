@@ -10,7 +10,8 @@ import httpx
 import pytest
 
 from notebook_serve import Greedy, Server
-from notebook_serve.http.app import HttpOptions, create_app
+from notebook_serve.http.app import create_app
+from notebook_serve.http.options import HttpOptions
 
 Make = Callable[..., Server]
 PAUSE = {"do": "pause"}

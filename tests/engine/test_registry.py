@@ -118,7 +118,7 @@ def test_a_name_that_there_is_not(make: Make, client: httpx.Client) -> None:
 def test_a_name_stands_in_a_path(make: Make, name: Any) -> None:
     """One that cannot is refused before anything is made of it."""
     server = make(echo)
-    with pytest.raises(OptionError, match="a model's name is of letters"):
+    with pytest.raises(OptionError, match="a model's name must be letters"):
         server.add(name, shout)
 
     assert list(server.models) == ["test 0"]
@@ -131,9 +131,9 @@ def test_options_that_make_no_sense_raise_in_the_cell(make: Make) -> None:
         ("mine", {"model": echo}, "the model that the server was made with"),
         ("default", {"model": echo}, "the model that the server was made with"),
         ("other", {}, "give a model"),
-        ("other", {"model": echo, "policy": echo}, "a policy is an object"),
-        ("other", {"model": echo, "max_queue_size": 0}, "max_queue_size is a whole number"),
-        ("other", {"model": echo, "timeout": -1}, "timeout is a positive number"),
+        ("other", {"model": echo, "policy": echo}, "a policy must be an object"),
+        ("other", {"model": echo, "max_queue_size": 0}, "max_queue_size must be a whole number"),
+        ("other", {"model": echo, "timeout": -1}, "timeout must be a positive number"),
     ]
     for name, options, message in wrong:
         with pytest.raises(OptionError, match=message):
@@ -387,7 +387,7 @@ def test_statistics_are_of_the_whole_and_of_each(make: Make, client: httpx.Clien
     assert stats.throughput == pytest.approx(own.throughput + others.throughput)
     assert stats.latency.p50 >= min(own.latency.p50, others.latency.p50)
     assert "test 0" in repr(stats)
-    assert "together" in stats._repr_html_()
+    assert "all models" in stats._repr_html_()
     over_http = client.get(server.url + "/stats").json()
     assert over_http["outcomes"]["ok"] == 5
     assert over_http["models"]["other"]["outcomes"]["ok"] == 2

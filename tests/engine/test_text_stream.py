@@ -306,7 +306,7 @@ def test_a_stop_in_the_middle(make: Make) -> None:
 @pytest.mark.parametrize(
     ("arguments", "options", "error", "message"),
     [
-        ((["a", "b"],), {}, InvalidInput, "one prompt can be streamed at a time"),
+        ((["a", "b"],), {}, InvalidInput, "takes one prompt, not a list"),
         (("a",), {"timeout": 0}, OptionError, "timeout"),
         (("a",), {"stop": 3}, InvalidInput, "stop"),
         (("a",), {"stop": ["x"] * 17}, InvalidInput, "stop"),

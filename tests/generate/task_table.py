@@ -136,7 +136,7 @@ def batched(served: ServedTask) -> str:
     server, count = served.server, 4
     before = len(server.batches())
     server.pause()
-    futures, _ = server._first._submit([served.given] * count, served.parameters, None)
+    futures, _ = server._submit([served.given] * count, served.parameters, None)
     eventually(lambda: len(server.queue()) == count, "all are prepared")
     server.resume()
     for future in futures:

@@ -507,7 +507,7 @@ def test_a_policy_that_fails_meanwhile_is_a_change(make: Make) -> None:
     assert [change.reason for change in report.changes][-1] == "fault"
     assert report.changes[-1].policy == repr(FALLBACK)
     assert report.outcomes["ok"] == 4
-    assert "(the policy before failed)" in repr(report)
+    assert "(the previous policy failed)" in repr(report)
 
 
 def test_a_policy_that_failed_before_is_not_the_one_that_is_shown(make: Make) -> None:
@@ -831,7 +831,7 @@ def test_in_cells(notebook: Notebook) -> None:
         ({"traffic": 50}, "write Poisson"),
         ({"concurrency": 0}, "concurrency is a whole number from 1 up, not 0"),
         ({"concurrency": 1.5}, "whole number from 1 up, not 1.5"),
-        ({"concurrency": 1, "think": -1}, "think is a number of seconds"),
+        ({"concurrency": 1, "think": -1}, "think must be a number of seconds"),
         ({"traffic": [0.0], "think": 1}, "think is for users"),
         ({"traffic": [0.0], "duration": 0}, "duration is a positive number"),
         ({"traffic": [0.0], "duration": math.inf}, "duration is a positive number"),

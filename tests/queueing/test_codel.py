@@ -10,7 +10,7 @@ from notebook_serve.records import BatchRecord
 
 
 class Deaf:
-    """A policy that takes the oldest, and remembers what it observed."""
+    """A policy that takes the oldest job and stores the batches that it observes."""
 
     def __init__(self) -> None:
         self.observed: list[BatchRecord] = []
@@ -25,31 +25,31 @@ class Deaf:
 
 
 def arrived(*times: float) -> list[Job]:
-    """Jobs that arrived at `times`."""
+    """Return jobs that arrived at `times`."""
     return [Job(i, at) for i, at in enumerate(times, 1)]
 
 
 def dropped(policy: CoDel, waiting: list[Job], now: float) -> list[int]:
-    """The ids of what `policy` drops at `now`; if none, it must have asked the other policy."""
+    """Return the ids that `policy` drops at `now`; if none, the other policy must have decided."""
     decision = policy.decide(waiting, now)
     assert bool(decision.drop) is not bool(decision.take)
     return [job.id for job in decision.drop]
 
 
 def test_it_drops_only_after_a_whole_interval_of_waiting_for_too_long() -> None:
-    """Late at 1.0 for the first time, so nothing before 1.5; then what is late, oldest first."""
+    """The interval starts with the first late decision; then late jobs are dropped, in order."""
     policy = CoDel(NoBatching(), target=0.2, interval=0.5)
 
     assert dropped(policy, arrived(0.8), 1.0) == []
     assert dropped(policy, arrived(0.9, 1.1, 1.2), 1.25) == []
     assert dropped(policy, arrived(0.9, 1.1, 1.2), 1.49) == []
-    # At 1.5 the third has waited 0.3 as well, but a full batch, of one, is left.
+    # At 1.5 the third has waited 0.3 as well, but a full batch, of one, remains.
     assert dropped(policy, arrived(0.9, 1.1, 1.2), 1.5) == [1, 2]
     assert dropped(policy, arrived(0.9, 1.4, 1.45), 1.5) == [1]
 
 
 def test_a_short_queue_now_and_then_is_a_good_queue() -> None:
-    """One decision that finds the oldest in time begins the interval anew."""
+    """A decision with the oldest job in time starts a new interval."""
     policy = CoDel(NoBatching(), target=0.2, interval=0.5)
     policy.decide(arrived(0.0), 1.0)
     policy.decide(arrived(1.3), 1.4)
@@ -60,7 +60,7 @@ def test_a_short_queue_now_and_then_is_a_good_queue() -> None:
 
 
 def test_a_full_batch_is_always_left() -> None:
-    """However late all are, as many are kept as the other policy takes at once."""
+    """Even if all jobs are late, one full batch of the other policy remains."""
     policy = CoDel(Greedy(4), target=0.1, interval=0.0)
     waiting = arrived(*[0.0] * 10)
     policy.decide(waiting, 5.0)
@@ -70,7 +70,7 @@ def test_a_full_batch_is_always_left() -> None:
 
 
 def test_a_slow_batch_alone_is_no_overload() -> None:
-    """With batches longer than the interval, the first late decision still drops nothing."""
+    """Even if batches are longer than the interval, the first late decision drops nothing."""
     policy = CoDel(NoBatching(), target=0.1, interval=0.5)
     assert dropped(policy, arrived(0.0), 0.0) == []
 
@@ -78,7 +78,7 @@ def test_a_slow_batch_alone_is_no_overload() -> None:
 
 
 def test_it_begins_anew_on_another_clock() -> None:
-    """One that was late in a server, given to a simulation, finds its times in the future."""
+    """A policy that was late in a server sees its times in the future of a simulation's clock."""
     policy = CoDel(NoBatching(), target=0.2, interval=0.5)
     policy.decide(arrived(1000.0), 2000.0)
 
@@ -87,7 +87,7 @@ def test_it_begins_anew_on_another_clock() -> None:
 
 
 def test_the_other_policy_decides_and_learns() -> None:
-    """What is not dropped is the other policy's to take, and it sees every batch."""
+    """The other policy chooses among the remaining jobs, and observes every batch."""
     inner = Deaf()
     policy = CoDel(inner)
     record = BatchRecord(1, "full", (1,), 0.0, 1.0)
@@ -100,7 +100,7 @@ def test_the_other_policy_decides_and_learns() -> None:
 
 
 def test_its_repr_pastes_back() -> None:
-    """It reads as it was made, whatever it has seen meanwhile."""
+    """Its repr does not depend on its state."""
     policy = CoDel(Greedy(8), 0.5, 2)
     policy.decide(arrived(0.0), 10.0)
 
@@ -115,14 +115,14 @@ def test_its_repr_pastes_back() -> None:
 @pytest.mark.parametrize(
     "text", ["CoDel(Gready)", "CoDel(CoDel(x))", "CoDel(1)", "CoDel('Gready')"]
 )
-def test_what_is_no_policy_is_refused(text: str) -> None:
-    """The policy inside is held to the same rules."""
+def test_other_values_are_not_policies(text: str) -> None:
+    """Options of the inner policy are checked too."""
     with pytest.raises(OptionError):
         parse_policy(text)
 
 
 @pytest.mark.parametrize("options", [{"policy": 8}, {"target": -1}, {"interval": "1"}])
-def test_bad_options_are_refused(options: dict[str, object]) -> None:
-    """Each option says what it must be."""
+def test_bad_options_are_rejected(options: dict[str, object]) -> None:
+    """The error names the allowed values of each option."""
     with pytest.raises(OptionError, match=next(iter(options))):
         CoDel(**options)  # type: ignore[arg-type]

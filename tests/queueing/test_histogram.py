@@ -1,4 +1,4 @@
-"""Counts by size, against counting one by one."""
+"""Histograms, compared with counting values one by one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ values = st.lists(st.floats(0, 100, allow_nan=False) | st.sampled_from([*SECONDS
 
 @given(values=values)
 def test_each_bound_counts_what_is_at_most_as_large(values: list[float]) -> None:
-    """A value that equals a bound is under it, and infinity counts all."""
+    """A value equal to a bound counts as below it, and infinity counts all values."""
     histogram = Histogram(SECONDS)
     for value in values:
         histogram.add(value)
@@ -28,7 +28,7 @@ def test_each_bound_counts_what_is_at_most_as_large(values: list[float]) -> None
 
 
 def test_a_value_may_come_several_times() -> None:
-    """As adding it so often."""
+    """Adding a value several times equals adding it so often."""
     histogram = Histogram((1.0, 2.0))
     histogram.add(2.0, times=3)
     histogram.add(5.0)
@@ -38,7 +38,7 @@ def test_a_value_may_come_several_times() -> None:
 
 
 def test_a_copy_stays_as_it_is() -> None:
-    """What is added later is not in it."""
+    """Values added later are not in a copy."""
     histogram = Histogram((1.0,))
     histogram.add(0.5)
     copy = histogram.copy()
@@ -49,5 +49,5 @@ def test_a_copy_stays_as_it_is() -> None:
 
 @pytest.mark.parametrize("bounds", [SECONDS, SHARES])
 def test_bounds_rise(bounds: tuple[float, ...]) -> None:
-    """Or a search among them would find the wrong one."""
+    """The bounds are sorted, because they are searched by bisection."""
     assert list(bounds) == sorted(set(bounds))

@@ -1,4 +1,4 @@
-"""The statistics of several models as those of one server."""
+"""Aggregate statistics of several models."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import pytest
 
 from notebook_serve import LastError, Stats
 from notebook_serve.display import STATES
-from notebook_serve.queueing.merged_stats import URGENCY, state_of, together
+from notebook_serve.queueing.merged_stats import URGENCY, merge_stats, state_of
 from notebook_serve.queueing.stats import Recorder
 from notebook_serve.records import BatchRecord, RequestRecord
 
 
 def recorder(latencies: list[float], lengths: tuple[int, ...], born: float = 0.0) -> Recorder:
-    """What answered requests, all of one batch, and was born then."""
+    """Return a recorder with answered requests, all of one batch."""
     made = Recorder(born)
     made.enqueued(len(latencies), born)
     for n, latency in enumerate(latencies):
@@ -30,10 +30,10 @@ def stats_of(made: Recorder, **about: Any) -> Stats:
 
 
 def test_the_whole_is_the_sum_of_its_models() -> None:
-    """Counts and rates add up; distributions, batch size and padding are over all that ran."""
+    """Counts and rates add up; distributions, batch size and padding cover all models."""
     first, second = recorder([1.0, 2.0, 3.0], (4, 8)), recorder([10.0], (6,), born=5.0)
     models = {"a": stats_of(first), "b": stats_of(second, state="paused", error="slow")}
-    whole = together(models, [first, second])
+    whole = merge_stats(models, [first, second])
 
     assert whole.outcomes["ok"] == 4
     assert whole.latency.p50 == pytest.approx(2.5)
@@ -50,9 +50,9 @@ def test_the_whole_is_the_sum_of_its_models() -> None:
 
 
 def test_models_that_did_nothing_are_no_error() -> None:
-    """Then there is nothing to say of times, and every count is 0."""
+    """Without answers, times are not-a-number and counts are 0."""
     idle = [Recorder(0.0), Recorder(0.0)]
-    whole = together({str(n): stats_of(made) for n, made in enumerate(idle)}, idle)
+    whole = merge_stats({str(n): stats_of(made) for n, made in enumerate(idle)}, idle)
 
     assert math.isnan(whole.latency.p50)
     assert math.isnan(whole.mean_batch_size)
@@ -60,8 +60,8 @@ def test_models_that_did_nothing_are_no_error() -> None:
     assert whole.to_dict()["models"]["1"]["latency"]["p50"] is None
 
 
-def test_what_is_worst_is_told_first() -> None:
-    """Every state has a place, and a dead worker is never hidden behind one that is well."""
+def test_the_most_urgent_state_is_shown() -> None:
+    """Every state has a rank, and a healthy worker never hides a dead one."""
     assert sorted(URGENCY) == sorted(STATES)
     assert state_of(["ready", "dead", "paused"]) == "dead"
     assert state_of(["ready", "paused"]) == "paused"
@@ -69,8 +69,8 @@ def test_what_is_worst_is_told_first() -> None:
     assert state_of(["ready"]) == "ready"
 
 
-def test_the_whole_says_which_model_fails() -> None:
-    """The newest error of all is that of the server, and the table names each failing model."""
+def test_the_aggregate_names_the_failing_model() -> None:
+    """The newest error of all models is shown, and the table names each failing model."""
     old = LastError("a", "KeyError", "'x'", 9.0, 4, "17", "next of a")
     new = LastError("b", "OSError", "no disk", 1.0, 1, "3", "next of b")
     made = Recorder(0.0)
@@ -79,7 +79,7 @@ def test_the_whole_says_which_model_fails() -> None:
         "b": stats_of(made, state="failing", failing=new, last_error=new, queue_limit=5),
         "c": stats_of(made),
     }
-    whole = together(models, [made] * 3)
+    whole = merge_stats(models, [made] * 3)
 
     assert (whole.state, whole.failing, whole.last_error) == ("failing", new, new)
     assert whole.all_failing == (old, new)
@@ -92,10 +92,10 @@ def test_the_whole_says_which_model_fails() -> None:
 
 
 def test_active_time_is_of_each_model() -> None:
-    """Two models may be active at the same time, so the whole refers to each."""
+    """Two models may be active at the same time, so the aggregate refers to each."""
     made = recorder([1.0, 2.0], (4, 8))
     made.closed(2, 4.0)
-    whole = together({"a": stats_of(made), "b": stats_of(made)}, [made, made])
+    whole = merge_stats({"a": stats_of(made), "b": stats_of(made)}, [made, made])
     line = next(line for line in repr(whole).splitlines() if "throughput while" in line)
 
     assert math.isnan(whole.active_throughput)

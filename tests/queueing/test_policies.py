@@ -41,12 +41,12 @@ POLICIES: list[Policy] = [
 
 
 def as_list(jobs: Sequence[Job]) -> Sequence[Job]:
-    """The jobs as a simulation of the user's own might keep them."""
+    """Return the jobs as a list, as a user's own simulation might keep them."""
     return list(jobs)
 
 
 def as_waiting(jobs: Sequence[Job]) -> Sequence[Job]:
-    """The jobs as the scheduler keeps them."""
+    """Return the jobs as the scheduler keeps them."""
     waiting = WaitingLine()
     for job in jobs:
         waiting.add(job)
@@ -58,19 +58,19 @@ Kept = Callable[[Sequence[Job]], Sequence[Job]]
 
 
 def arrivals(*times: float, groups: str = "") -> list[Job]:
-    """Jobs that arrived at `times`, of the groups that the letters of `groups` name."""
+    """Return jobs that arrived at `times`, of the groups that the letters of `groups` name."""
     named = itertools.zip_longest(times, groups, fillvalue="")
     return [Job(i, float(at), group=group) for i, (at, group) in enumerate(named, 1)]
 
 
 def of_lengths(*lengths: int, groups: str = "") -> list[Job]:
-    """Jobs of these lengths, in the order of arrival."""
+    """Return jobs of these lengths, in the order of arrival."""
     named = itertools.zip_longest(lengths, groups, fillvalue="")
     return [Job(i, float(i), int(n), group=group) for i, (n, group) in enumerate(named, 1)]
 
 
 def ids(decision: Decision) -> list[int]:
-    """The ids that a decision takes, in rising order."""
+    """Return the ids that a decision takes, sorted."""
     return sorted(job.id for job in decision.take)
 
 
@@ -79,7 +79,7 @@ def ids(decision: Decision) -> list[int]:
 
 @both
 def test_no_batching_takes_the_oldest_alone(kept: Kept) -> None:
-    """However many wait, one runs, and no time is asked for."""
+    """One job runs, however long the queue is, and no wake-up is requested."""
     jobs = arrivals(0, 1, 2, groups="aab")
 
     assert NoBatching().decide(kept(jobs), 5.0) == Decision((jobs[0],), math.inf, "full")
@@ -100,7 +100,7 @@ def test_no_batching_takes_the_oldest_alone(kept: Kept) -> None:
     ],
 )
 def test_greedy(kept: Kept, size: int, groups: str, taken: list[int], reason: str) -> None:
-    """The oldest and its oldest mates go at once, and the reason is what set the limit."""
+    """The oldest jobs of the oldest's group run at once; the reason names the limit."""
     decision = Greedy(size).decide(kept(arrivals(*range(len(groups)), groups=groups)), 0.0)
 
     assert [job.id for job in decision.take] == taken
@@ -135,7 +135,7 @@ def test_window(
     wake_at: float,
     reason: str,
 ) -> None:
-    """A batch goes when it is full or the oldest has waited enough, and never later."""
+    """A batch runs when it is full or its deadline has passed, and never later."""
     decision = Window(3, 0.5).decide(kept(arrivals(*times, groups=groups)), now)
 
     assert [job.id for job in decision.take] == taken
@@ -144,7 +144,7 @@ def test_window(
 
 
 def test_a_window_has_one_deadline() -> None:
-    """Later arrivals do not move the time at which the oldest is released."""
+    """Later arrivals do not move the release of the oldest job."""
     policy = Window(100, 0.5)
     times = [10.0, 10.1, 10.25, 10.49]
     wakes = [policy.decide(arrivals(*times[:n]), times[n - 1]).wake_at for n in range(1, 5)]
@@ -153,7 +153,7 @@ def test_a_window_has_one_deadline() -> None:
 
 
 def test_a_resetting_window_restarts_with_each_arrival() -> None:
-    """The familiar fault: as long as requests keep coming, the first one is never answered."""
+    """While requests keep arriving, the first one is never answered."""
     policy = ResettingWindow(0.5)
     times = [10.0 + 0.25 * n for n in range(400)]
     decisions = [policy.decide(arrivals(*times[:n]), times[n - 1]) for n in range(1, 401)]
@@ -164,7 +164,7 @@ def test_a_resetting_window_restarts_with_each_arrival() -> None:
 
 @both
 def test_a_resetting_window_has_no_limit(kept: Kept) -> None:
-    """The other familiar fault: once it is quiet, all of the oldest's group goes as one batch."""
+    """After a pause the whole group of the oldest job runs as one batch."""
     groups = "ab" + "a" * 4998
     decision = ResettingWindow(0.5).decide(kept(arrivals(*[0.0] * 5000, groups=groups)), 0.5)
 
@@ -181,7 +181,7 @@ def test_a_resetting_window_has_no_limit(kept: Kept) -> None:
 def test_asked_at_the_time_it_named_a_window_takes(
     arrived: float, max_wait: float, window: Any
 ) -> None:
-    """No rounding of times can keep a driver that sleeps until ``wake_at`` going in circles."""
+    """A driver that sleeps until ``wake_at`` makes progress, whatever the rounding of times."""
     policy: Policy = window(max_wait=max_wait)
     jobs = arrivals(arrived)
     first = policy.decide(jobs, arrived)
@@ -200,7 +200,7 @@ def test_asked_at_the_time_it_named_a_window_takes(
 @pytest.mark.parametrize(
     ("policy", "lengths", "groups", "taken", "reason"),
     [
-        # the nearest in length, whatever the order of arrival
+        # nearest in length, in any order of arrival
         (LengthAware(3, 1.0), (10, 90, 11, 50, 9), "", [1, 3, 5], "full"),
         (LengthAware(2, 1.0), (10, 90, 50, 13, 8), "", [1, 5], "full"),
         (LengthAware(4, 1.0), (10, 20, 30, 40, 50), "", [1, 2, 3, 4], "full"),
@@ -212,18 +212,18 @@ def test_asked_at_the_time_it_named_a_window_takes(
         (LengthAware(8, 0.25), (20, 10), "", [1, 2], "idle"),
         (LengthAware(8, 0.0), (7, 8, 7, 6, 7), "", [1, 3, 5], "budget"),
         (LengthAware(8, 0.15), (100, 10, 95, 900, 104), "", [1, 3, 5], "budget"),
-        # tokens as computed: requests times the longest
+        # computed tokens: requests times the longest
         (LengthAware(8, 1.0, 30), (10, 10, 10, 10), "", [1, 2, 3], "budget"),
         (LengthAware(8, 1.0, 30), (10, 15, 16), "", [1, 2], "budget"),
         (LengthAware(8, 1.0, 30), (10, 16), "", [1], "budget"),
         (LengthAware(8, 1.0, 30), (500, 10, 500), "", [1], "budget"),
         (LengthAware(2, 1.0, 20), (10, 10, 10), "", [1, 2], "full"),
-        # never another group, however near
+        # never another group
         (LengthAware(8, 0.1), (10, 10, 10), "aba", [1, 3], "group"),
         (LengthAware(8, 0.1), (10, 10, 99), "aba", [1], "budget"),
         (LengthAware(2, 0.1), (10, 10, 10), "aba", [1, 3], "full"),
         (LengthAware(1), (10, 10), "", [1], "full"),
-        # lengths of nothing are as good as any
+        # lengths of 0 are accepted
         (LengthAware(8, 0.0), (0, 0, 1), "", [1, 2], "budget"),
     ],
 )
@@ -235,7 +235,7 @@ def test_length_aware(
     taken: list[int],
     reason: str,
 ) -> None:
-    """The oldest goes with the nearest in length, as far as the limits allow."""
+    """The oldest job runs with the nearest in length, within the limits."""
     decision = policy.decide(kept(of_lengths(*lengths, groups=groups)), 0.0)
 
     assert ids(decision) == taken
@@ -256,7 +256,7 @@ length_aware = st.builds(
 @settings(max_examples=100, deadline=None)
 @given(jobs=many_jobs, policy=length_aware)
 def test_length_aware_keeps_its_limits(jobs: list[Job], policy: LengthAware) -> None:
-    """Whatever waits: the oldest goes, of one group, and within size, padding and tokens."""
+    """For any queue: the oldest runs, with jobs of its group, within size, padding and tokens."""
     take = policy.decide(as_waiting(jobs), 0.0).take
     padded = len(take) * max(job.length for job in take)
 
@@ -273,7 +273,7 @@ def test_length_aware_keeps_its_limits(jobs: list[Job], policy: LengthAware) -> 
 @settings(max_examples=100, deadline=None)
 @given(jobs=many_jobs, policy=length_aware)
 def test_length_aware_leaves_no_gap(jobs: list[Job], policy: LengthAware) -> None:
-    """No mate is passed over for one that is further away on the same side."""
+    """No job is skipped for one further away on the same side."""
     take = policy.decide(as_waiting(jobs), 0.0).take
     low, high = min(job.length for job in take), max(job.length for job in take)
     between = [job for job in jobs if job.group == jobs[0].group and low < job.length < high]
@@ -284,7 +284,7 @@ def test_length_aware_leaves_no_gap(jobs: list[Job], policy: LengthAware) -> Non
 @settings(max_examples=100, deadline=None)
 @given(jobs=many_jobs, size=st.integers(1, 12))
 def test_length_aware_takes_the_nearest(jobs: list[Job], size: int) -> None:
-    """Where only the size limits it, no batch around the oldest is nearer to it in length."""
+    """If only the size limits the batch, no other batch around the oldest is nearer in length."""
     take = LengthAware(size, max_padding=1.0).decide(jobs, 0.0).take
     far = [abs(job.length - jobs[0].length) for job in jobs if job.group == jobs[0].group]
 
@@ -294,7 +294,7 @@ def test_length_aware_takes_the_nearest(jobs: list[Job], size: int) -> None:
 @settings(max_examples=100, deadline=None)
 @given(jobs=many_jobs, policy=length_aware)
 def test_length_aware_says_why_it_stopped(jobs: list[Job], policy: LengthAware) -> None:
-    """The reason follows from what was taken, what could have been, and what else waits."""
+    """The reason follows from the batch, the limits and the remaining queue."""
     decision = policy.decide(jobs, 0.0)
     mates = sum(job.group == jobs[0].group for job in jobs)
     taken = len(decision.take)
@@ -310,14 +310,14 @@ def test_length_aware_says_why_it_stopped(jobs: list[Job], policy: LengthAware) 
     now=st.floats(0, 50),
 )
 def test_a_policy_decides_alike_on_a_list(jobs: list[Job], policy: Policy, now: float) -> None:
-    """A plain list of jobs gets the same decision as the scheduler's indexed container."""
+    """A plain list of jobs gives the same decision as the scheduler's indexed queue."""
     assert policy.decide(as_list(jobs), now) == policy.decide(as_waiting(jobs), now)
 
 
 @settings(max_examples=50, deadline=None)
 @given(jobs=many_jobs, policy=st.sampled_from(POLICIES), now=st.floats(0, 50))
 def test_a_policy_only_looks(jobs: list[Job], policy: Policy, now: float) -> None:
-    """Deciding changes nothing that waits, and asking again gives the same decision."""
+    """Deciding does not change the queue, and a second call gives the same decision."""
     waiting = as_waiting(jobs)
     first = policy.decide(waiting, now)
 
@@ -345,21 +345,21 @@ def test_a_policy_only_looks(jobs: list[Job], policy: Policy, now: float) -> Non
         *[(LengthAware, {"max_tokens": tokens}) for tokens in (0, -5, 1.5, True, "100")],
     ],
 )
-def test_an_option_that_makes_no_sense_is_refused(kind: Any, options: dict[str, Any]) -> None:
-    """It raises in the cell that gave it, a ``ValueError`` that names the option and the value."""
+def test_wrong_options_are_rejected(kind: Any, options: dict[str, Any]) -> None:
+    """The ``ValueError`` names the option and the value."""
     (name, value), *_ = options.items()
 
     with pytest.raises(OptionError) as caught:
         kind(**options)
 
     assert isinstance(caught.value, ValueError)
-    assert caught.value.message.startswith(f"{name} is")
+    assert caught.value.message.startswith(f"{name} must be")
     assert repr(value) in caught.value.message
 
 
 @pytest.mark.parametrize("share", ["0.1", None, [0.1]])
-def test_a_padding_that_is_no_number_is_refused(share: Any) -> None:
-    """A share that is no number raises ``OptionError`` as every other wrong option does."""
+def test_a_padding_that_is_not_a_number_is_rejected(share: Any) -> None:
+    """Values that are not numbers raise ``OptionError`` like other wrong values."""
     with pytest.raises(OptionError):
         LengthAware(max_padding=share)
 
@@ -373,14 +373,14 @@ def test_a_padding_that_is_no_number_is_refused(share: Any) -> None:
     ],
 )
 def test_true_is_no_number_of_seconds(kind: Any, options: dict[str, Any]) -> None:
-    """``True`` is no more a wait or a share than it is a batch size."""
+    """``True`` is not a time, a share or a batch size."""
     with pytest.raises(OptionError):
         kind(**options)
 
 
 @pytest.mark.parametrize("policy", POLICIES, ids=repr)
 def test_the_repr_pastes_back(policy: Policy) -> None:
-    """What a table shows can be pasted into a cell, or given to the command line."""
+    """The repr can be pasted into a cell, or passed to the command line."""
     assert eval(repr(policy), NAMES) == policy
     assert parse_policy(repr(policy)) == policy
 
@@ -391,13 +391,13 @@ def test_the_repr_pastes_back(policy: Policy) -> None:
     ids=["Window", "LengthAware"],
 )
 def test_the_repr_of_a_policy_made_with_numpy_pastes_back(policy: Policy) -> None:
-    """Options out of a numpy array, as a sweep has them, read like any other."""
+    """Options from a numpy array are stored as plain numbers."""
     assert parse_policy(repr(policy)) == policy
 
 
 @pytest.mark.parametrize("policy", POLICIES, ids=repr)
 def test_a_policy_is_a_frozen_value(policy: Policy) -> None:
-    """Equal options make equal policies that can be keys, and none can be changed in use."""
+    """Policies with equal options are equal and can be keys; none can be changed."""
     assert len({policy, parse_policy(repr(policy))}) == 1
     assert isinstance(policy, Policy)
     for name in vars(policy):
@@ -406,7 +406,7 @@ def test_a_policy_is_a_frozen_value(policy: Policy) -> None:
 
 
 def test_of_equally_short_mates_the_oldest_goes_first() -> None:
-    """Among mates of the same length, shorter or longer, nobody overtakes an older one."""
+    """Among jobs of equal length, no newer job overtakes an older one."""
     jobs = [Job(1, 1.0, length=10), *(Job(n, float(n), length=9) for n in range(2, 6))]
     jobs += [Job(n, float(n), length=11) for n in range(6, 9)]
 

@@ -36,7 +36,7 @@ CHANGES = [
 def test_policies_of_a_stretch_of_time(
     start: float, end: float, first: str, during: list[tuple[float, str]]
 ) -> None:
-    """That in effect at its start, and what replaced it by another, timed from there."""
+    """The result is the policy in effect at the start, and the changes after it."""
     found, changes = policies_between(CHANGES, start, end)
 
     assert found == first
@@ -44,14 +44,14 @@ def test_policies_of_a_stretch_of_time(
 
 
 def test_a_fault_is_still_one_in_a_stretch() -> None:
-    """Why a policy took effect is kept."""
+    """The reason of a change is kept."""
     _, changes = policies_between(CHANGES, 14.5, 16.0)
 
     assert [change.reason for change in changes] == ["fault"]
 
 
 def test_the_policy_at_a_time() -> None:
-    """From the moment of a change on it is the new one."""
+    """From the moment of a change on, the new policy is in effect."""
     changes = [PolicyChange(1.0, "B()"), PolicyChange(2.0, "C()")]
 
     assert [policy_at("A()", changes, at) for at in (0.0, 0.9, 1.0, 1.5, 2.0, 9.0)] == [
@@ -61,17 +61,17 @@ def test_the_policy_at_a_time() -> None:
 
 
 def test_policies_in_words() -> None:
-    """Each with the time of its end, and one that followed a failed one says so."""
+    """Each policy has the time of its end; the successor of a failed policy says so."""
     changes = [PolicyChange(2.1, "B()"), PolicyChange(3.0, "C()", "fault")]
 
     assert policies_in_words("A()", []) == "A()"
     assert policies_in_words("A()", changes) == (
-        "A() until 2.10 s, then B() until 3.00 s, then C() (the policy before failed)"
+        "A() until 2.10 s, then B() until 3.00 s, then C() (the previous policy failed)"
     )
 
 
 def test_many_policies_are_counted() -> None:
-    """The first two and the last two are named."""
+    """Of many changes, the first two and the last two are named."""
     changes = [PolicyChange(float(n), f"P{n}()") for n in range(1, MOST_LISTED + 2)]
 
     assert policies_in_words("P0()", changes) == (

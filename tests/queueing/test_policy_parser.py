@@ -23,7 +23,7 @@ from notebook_serve.queueing.policy_parser import BUILT_IN, parse_policy
 
 
 def test_every_policy_that_ships_can_be_read() -> None:
-    """Each class with a `decide`, and no other, by its name alone and as it is written."""
+    """Every class with a `decide` can be read by its name and by its repr; no other name can."""
     found = {
         name
         for module in (policies, learning)
@@ -59,7 +59,7 @@ def test_every_policy_that_ships_can_be_read() -> None:
     ],
 )
 def test_a_policy_is_read_from_its_text(text: str, policy: Policy) -> None:
-    """A name alone, or with its numbers by place or by name, is enough."""
+    """The name is enough, with options by position or by name."""
     assert parse_policy(text) == policy
 
 
@@ -108,17 +108,19 @@ def test_a_policy_is_read_from_its_text(text: str, policy: Policy) -> None:
         "Adaptive(-1)",
     ],
 )
-def test_what_is_no_policy_is_refused(text: str) -> None:
+def test_other_values_are_not_policies(text: str) -> None:
     """Anything but a known name with literals raises ``OptionError``, code above all."""
     with pytest.raises(OptionError):
         parse_policy(text)
 
 
 def test_nothing_is_evaluated(tmp_path: Path) -> None:
-    """Code in the place of a number is not run on the way to being refused."""
+    """Code in place of a number is not run."""
     mark = tmp_path / "run"
 
-    with pytest.raises(OptionError, match="is no policy; give one of Adaptive, CoDel, CostAware"):
+    with pytest.raises(
+        OptionError, match="is not a policy; write one of Adaptive, CoDel, CostAware"
+    ):
         parse_policy(f"Greedy(__import__('pathlib').Path({str(mark)!r}).touch())")
     assert not mark.exists()
 
@@ -126,22 +128,24 @@ def test_nothing_is_evaluated(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text", ["Greedy(" + "-" * 100_000 + "1)", "x" + ".x" * 5000], ids=["minus", "dots"]
 )
-def test_nesting_without_end_is_refused(text: str) -> None:
-    """A text too deep for Python's parser is no policy either."""
+def test_deep_nesting_is_rejected(text: str) -> None:
+    """A text too deep for Python's parser is rejected."""
     with pytest.raises(OptionError):
         parse_policy(text)
 
 
-def test_an_option_given_twice_is_refused() -> None:
-    """Two values for one option raise, as they would in a cell."""
-    with pytest.raises(OptionError, match="gives an option twice; leave one out"):
+def test_a_repeated_option_is_rejected() -> None:
+    """Two values for one option raise, as in Python."""
+    with pytest.raises(OptionError, match="repeats an option; leave one out"):
         parse_policy("Window(max_wait=1, max_wait=2)")
     with pytest.raises(OptionError, match="write each as name=value"):
         parse_policy("Greedy(**{})")
 
 
 @pytest.mark.parametrize("given", [None, 8, Greedy, b"Greedy"])
-def test_what_is_no_text_is_refused(given: Any) -> None:
-    """The sentence names what was given, and what is wanted."""
-    with pytest.raises(OptionError, match=r"a policy's text is such as 'Greedy\(8\)', got"):
+def test_a_value_that_is_not_text_is_rejected(given: Any) -> None:
+    """The error has the value, and an example."""
+    with pytest.raises(
+        OptionError, match=r"the text of a policy must be a string such as 'Greedy\(8\)', got"
+    ):
         parse_policy(given)

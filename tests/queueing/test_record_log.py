@@ -9,7 +9,7 @@ import pytest
 
 from notebook_serve import BatchRecord, ErrorRecord
 from notebook_serve.queueing.record_log import Batches, BatchLog, Errors, RequestLog, Requests
-from notebook_serve.records import MOST_NUMBERS, RequestRecord
+from notebook_serve.records import RequestRecord
 
 RECORDS = [
     RequestRecord(0, 0.5, 0.75, 1.5, "ok", 4, 2, 17, "g", "predict"),
@@ -19,12 +19,12 @@ RECORDS = [
 
 
 def test_the_columns_are_the_fields_of_a_record() -> None:
-    """A record's field, added some day, is a column too."""
+    """Every field of a record is a column."""
     assert RequestLog.columns() == tuple(item.name for item in fields(RequestRecord))
 
 
 def test_records_become_columns() -> None:
-    """Each column has one field of all records, in their order."""
+    """Each column has one field of all records, in order."""
     log = RequestLog.of(iter(RECORDS))
 
     assert log.id == [0, 1, 2]
@@ -35,7 +35,7 @@ def test_records_become_columns() -> None:
 
 
 def test_a_log_reads_as_its_records() -> None:
-    """It can be counted, indexed from both ends, looped over, reversed and searched."""
+    """A log can be counted, indexed from both ends, iterated, reversed and searched."""
     log = RequestLog.of(RECORDS)
 
     assert len(log) == 3
@@ -47,7 +47,7 @@ def test_a_log_reads_as_its_records() -> None:
 
 
 def test_a_slice_is_a_log() -> None:
-    """A part of a log is a log again, and changing it leaves the whole as it was."""
+    """A slice is an independent log."""
     log = RequestLog.of(RECORDS)
     part = log[1:]
     part.client[0] = "other"
@@ -58,20 +58,20 @@ def test_a_slice_is_a_log() -> None:
 
 
 def test_an_index_beyond_the_end_raises() -> None:
-    """As with any sequence."""
+    """An index out of range raises, as in any sequence."""
     with pytest.raises(IndexError):
         RequestLog.of(RECORDS)[3]
 
 
 def test_a_log_of_a_log_is_itself() -> None:
-    """A million records are not copied to be read."""
+    """A million records are not copied for reading."""
     log = RequestLog.of(RECORDS)
 
     assert RequestLog.of(log) is log
 
 
 def test_a_log_of_nothing_is_empty() -> None:
-    """It has all its columns, and nothing in them; two such share none."""
+    """Empty logs have all columns, and share none."""
     log, other = RequestLog.of([]), RequestLog()
     other.id.append(1)
 
@@ -81,7 +81,7 @@ def test_a_log_of_nothing_is_empty() -> None:
 
 
 def test_a_long_log_prints_short() -> None:
-    """A log at the end of a cell is not ten million numbers."""
+    """The repr of a long log is short."""
     assert repr(RequestLog.of(RECORDS * 1000)) == "<RequestLog: 3000 requests>"
 
 
@@ -98,12 +98,12 @@ ERRORS = [
 
 
 def rows(value: object) -> list[list[str]]:
-    """Return the cells of a table as it prints, without its title."""
+    """Return the cells of a printed table, without its title."""
     return [re.split(" {2,}", line) for line in repr(value).splitlines()[1:]]
 
 
-def test_requests_say_who_shared_their_batch() -> None:
-    """Every mate by its id, runs of ids as one; a request alone has none."""
+def test_requests_list_the_others_of_their_batch() -> None:
+    """The other requests of a batch are listed by id, runs of ids as one; alone, there are none."""
     made = [RequestRecord(n, 0.0, 1.0, 2.0, "ok", 1, 9) for n in (1, 2, 3, 5, 9, 11, 13, 14, 15)]
     made.append(RequestRecord(20, 0.0, 1.0, 2.0, "ok", 2, 1))
     heads, *found = rows(Requests(made))
@@ -116,7 +116,7 @@ def test_requests_say_who_shared_their_batch() -> None:
 
 
 def test_batches_say_their_padding_and_their_requests() -> None:
-    """The share that was padding, and the ids of the requests that shared the batch."""
+    """A batch shows its share of padding, and the ids of its requests."""
     heads, first, second = rows(Batches(BATCHES))
 
     assert heads[-4:] == ["padding", "waiting", "worker", "requests"]
@@ -125,7 +125,7 @@ def test_batches_say_their_padding_and_their_requests() -> None:
 
 
 def test_errors_say_when_in_local_time() -> None:
-    """A row for each, with how often it happened and which request was the newest."""
+    """Each row has the number of occurrences and the newest request."""
     heads, first, second = rows(Errors(ERRORS))
     local = datetime.fromtimestamp(1_000_000_000).strftime("%Y-%m-%d %H:%M:%S")  # noqa: DTZ006
 
@@ -146,7 +146,7 @@ def test_a_part_of_a_list_reads_as_a_table_too(whole: Any) -> None:
 
 
 def test_a_part_of_a_simulated_log_of_batches_reads_as_a_table() -> None:
-    """A slice of batches of a simulation is as those of a server."""
+    """A slice of simulated batches behaves like those of a server."""
     log = BatchLog()
     log.add("full", (3, 5), 1.0, 0.5, 0)
 
@@ -155,7 +155,7 @@ def test_a_part_of_a_simulated_log_of_batches_reads_as_a_table() -> None:
 
 
 def test_each_list_becomes_a_data_frame() -> None:
-    """One row for each record, the computed figures included; an empty one has its columns."""
+    """A frame has a row for each record, with computed columns; an empty frame has all columns."""
     pytest.importorskip("pandas")
     requests, batches = Requests(RECORDS).to_frame(), Batches(BATCHES).to_frame()
     errors = Errors(ERRORS).to_frame()
@@ -169,19 +169,3 @@ def test_each_list_becomes_a_data_frame() -> None:
     assert list(errors.columns) == list(Errors().to_frame().columns)
     both = requests.merge(batches, left_on="batch_id", right_on="id", how="left")
     assert len(both) == len(requests)
-
-
-def test_a_record_describes_itself() -> None:
-    """The three times of a request; size, mates and padding of a batch; nothing that is empty."""
-    assert repr(RECORDS[0]) == (
-        "RequestRecord(id=0, outcome='ok', queue_time=0.25, inference_time=0.75, latency=1, "
-        "length=17, batch_id=4, batch_size=2, group='g', client='predict')"
-    )
-    assert "group" not in repr(RECORDS[1])
-    assert repr(BATCHES[0]) == (
-        "BatchRecord(id=1, reason='full', size=3, requests=(1, 2, 3), lengths=(10, 10, 4), "
-        "padding=0.2, seconds=0.25, waiting=7, retries=0, worker=0)"
-    )
-    many = BatchRecord(1, "full", tuple(range(1000)), 0.0, 1.0)
-    assert f"{MOST_NUMBERS - 1}, … 1000 in all)" in repr(many)
-    assert "requests" not in repr(many)

@@ -16,7 +16,7 @@ from notebook_serve.queueing.jobs import Job
 from notebook_serve.queueing.stats import (
     KEEP_BATCHES,
     KEEP_REQUESTS,
-    MOST_TOLD,
+    MOST_MESSAGE,
     WINDOW,
     Distribution,
     LastError,
@@ -33,13 +33,13 @@ ABOUT: dict[str, Any] = {"state": "ready", "model": "gate", "policy": "Greedy()"
 def ended(
     finished: float, outcome: Outcome = "ok", ran: bool = True, arrived: float | None = None
 ) -> RequestRecord:
-    """The record of a request that ended at `finished`."""
+    """Return the record of a request that ended at `finished`."""
     begun = finished - 1 if arrived is None else arrived
     return RequestRecord(1, begun, finished if ran else None, finished, outcome)
 
 
 def recorder(born: float, *finished: float, keep: int = 1000) -> Recorder:
-    """A recorder of `keep` requests, to which requests were answered at these times."""
+    """Return a recorder that keeps `keep` requests, with requests answered at these times."""
     made = Recorder(born, requests=deque(maxlen=keep))
     for at in finished:
         made.request(ended(at))
@@ -47,7 +47,7 @@ def recorder(born: float, *finished: float, keep: int = 1000) -> Recorder:
 
 
 def ran(started: float, seconds: float, *lengths: int, reason: str = "full") -> BatchRecord:
-    """The record of a batch."""
+    """Return the record of a batch."""
     return BatchRecord(1, reason, lengths or (1,), started, seconds)
 
 
@@ -57,7 +57,7 @@ def ran(started: float, seconds: float, *lengths: int, reason: str = "full") -> 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=150))
 def test_percentiles_are_those_of_numpy(values: list[float]) -> None:
-    """Percentiles are interpolated linearly, as everybody's are, from one value up."""
+    """Percentiles are interpolated linearly, from one value on."""
     made = Distribution.of(iter(values))
     expected = [*np.percentile(values, [50, 90, 95, 99]), np.mean(values)]
 
@@ -65,7 +65,7 @@ def test_percentiles_are_those_of_numpy(values: list[float]) -> None:
 
 
 def test_no_values_have_no_distribution() -> None:
-    """Where there is nothing to say nothing is said, rather than zero."""
+    """Without values, percentiles are not-a-number rather than 0."""
     assert all(math.isnan(value) for value in asdict(Distribution.of([])).values())
 
 
@@ -76,7 +76,7 @@ def test_no_values_have_no_distribution() -> None:
     ("born", "finished", "now", "rate"),
     [
         (0.0, (), 100.0, 0.0),
-        # the last ten seconds, their first moment included
+        # the last ten seconds, including their first moment
         (0.0, (91.0, 95.0, 99.0), 100.0, 0.3),
         (0.0, (90.0, 95.0), 100.0, 0.2),
         (0.0, (10.0, 50.0, 89.9, 95.0), 100.0, 0.1),
@@ -84,7 +84,7 @@ def test_no_values_have_no_distribution() -> None:
         # a server younger than that
         (98.0, (98.5, 99.0, 99.5, 100.0), 100.0, 2.0),
         (99.5, (99.75,), 100.0, 2.0),
-        # a server that is just born
+        # a server that has just started
         (100.0, (), 100.0, 0.0),
         (100.0, (100.0,), 100.0, 0.0),
     ],
@@ -92,7 +92,7 @@ def test_no_values_have_no_distribution() -> None:
 def test_throughput_is_that_of_the_last_seconds(
     born: float, finished: tuple[float, ...], now: float, rate: float
 ) -> None:
-    """Answers per second over the last ten seconds, or since the start."""
+    """The rate covers the last ten seconds, or the time since the start."""
     made = recorder(born, *finished)
 
     assert WINDOW == 10.0
@@ -101,7 +101,7 @@ def test_throughput_is_that_of_the_last_seconds(
 
 
 def test_a_rate_of_more_than_is_kept_is_right() -> None:
-    """Where the newest records cover only part of the window, the rate is over that part."""
+    """If the kept records cover only part of the window, the rate covers that part."""
     made = recorder(0.0, *(90 + n / 100 for n in range(1001)), keep=200)
     stats = made.stats(100.0, running_since=None, **ABOUT)
 
@@ -110,7 +110,7 @@ def test_a_rate_of_more_than_is_kept_is_right() -> None:
 
 
 def test_records_of_long_ago_do_not_lower_the_rate() -> None:
-    """As many records as are kept do not stretch the window where they are older than it."""
+    """If the kept records are older than the window, they do not extend it."""
     made = recorder(0.0, 10.0, 50.0, 95.0, keep=3)
     for started in (10.0, 50.0, 95.0):
         made.batches = deque(made.batches, maxlen=3)
@@ -121,7 +121,7 @@ def test_records_of_long_ago_do_not_lower_the_rate() -> None:
 
 
 def test_refusals_do_not_hide_the_rate_of_answers() -> None:
-    """A flood of refusals pushes answers out of the records, but not out of the rate."""
+    """Many rejections push answers out of the records, but not out of the rate."""
     made = Recorder(0.0, requests=deque(maxlen=100))
     for n in range(5000):
         at = 90 + n / 500
@@ -147,7 +147,7 @@ def test_refusals_do_not_hide_the_rate_of_answers() -> None:
 def test_what_counts_as_drained(
     outcome: Outcome, started: bool, answered: float, drained: float
 ) -> None:
-    """Only answers are throughput, but whatever ran has made room in the queue."""
+    """Throughput counts answers; the drain rate counts all requests that ran."""
     made = Recorder(0.0)
     made.request(ended(99.0, outcome, ran=started))
 
@@ -164,7 +164,7 @@ def test_what_counts_as_drained(
         (0.0, [], None, 100.0, 0.0),
         (0.0, [(95.0, 1.0)], None, 100.0, 0.1),
         (0.0, [(91.0, 2.0), (94.0, 1.0), (96.0, 3.0)], None, 100.0, 0.6),
-        # only what overlaps the last ten seconds
+        # only the overlap with the last ten seconds
         (0.0, [(85.0, 10.0)], None, 100.0, 0.5),
         (0.0, [(80.0, 10.0)], None, 100.0, 0.0),
         (0.0, [(20.0, 60.0), (81.0, 5.0)], None, 100.0, 0.0),
@@ -188,7 +188,7 @@ def test_utilisation(
     now: float,
     share: float,
 ) -> None:
-    """The share of the last ten seconds in which a batch ran, the one that runs included."""
+    """The share of the last ten seconds in which a batch ran includes the running batch."""
     made = Recorder(born)
     for started, seconds in batches:
         made.batch(ran(started, seconds))
@@ -206,7 +206,7 @@ def test_utilisation(
 def test_utilisation_is_the_overlap(
     born: int, steps: list[tuple[int, int]], last: int, running: bool
 ) -> None:
-    """For any batches one after another it is the share of seconds in which one ran."""
+    """For consecutive batches it is the share of seconds in which one ran."""
     made, now, busy = Recorder(float(born)), born, set[int]()
     for idle, seconds in steps:
         now += idle
@@ -224,7 +224,7 @@ def test_utilisation_is_the_overlap(
 
 
 def test_more_batches_than_are_kept_keep_the_worker_busy() -> None:
-    """Where the newest batches cover only part of the window, the share is of that part."""
+    """If the kept batches cover only part of the window, the share covers that part."""
     made = Recorder(0.0, batches=deque(maxlen=50))
     for n in range(1000):
         made.batch(ran(90 + n / 100, 0.01))
@@ -236,7 +236,7 @@ def test_more_batches_than_are_kept_keep_the_worker_busy() -> None:
 
 
 def test_batches_are_counted() -> None:
-    """Sizes, reasons and padding are over all batches, the padding by tokens."""
+    """Sizes, reasons and padding cover all batches; padding is by tokens."""
     made = Recorder(0.0)
     made.batch(ran(1.0, 1.0, 10, 10, 4, reason="full"))
     made.batch(ran(2.0, 1.0, 6, reason="idle"))
@@ -251,7 +251,7 @@ def test_batches_are_counted() -> None:
 
 
 def test_before_any_batch_there_is_no_padding() -> None:
-    """What cannot be told is not-a-number, not zero."""
+    """Unknown figures are not-a-number, not 0."""
     stats = Recorder(0.0).stats(5.0, running_since=None, **ABOUT)
 
     assert math.isnan(stats.mean_batch_size)
@@ -262,7 +262,7 @@ def test_before_any_batch_there_is_no_padding() -> None:
 
 
 def test_every_outcome_is_counted_and_answers_are_timed() -> None:
-    """All records count; only those of answers are in the distributions of times."""
+    """All records are counted; distributions cover only answers."""
     made = Recorder(0.0)
     for outcome, times in {"ok": 3, "failed": 2, "rejected": 1}.items():
         for n in range(times):
@@ -282,7 +282,7 @@ def test_every_outcome_is_counted_and_answers_are_timed() -> None:
 
 
 def test_the_queue_has_a_depth_and_a_peak() -> None:
-    """The peak is the most that ever waited, also after the queue has emptied."""
+    """The peak remains after the queue has emptied."""
     made = Recorder(0.0)
     made.enqueued(3, 0.0)
     made.enqueued(2, 0.0)
@@ -294,7 +294,7 @@ def test_the_queue_has_a_depth_and_a_peak() -> None:
 
 
 def test_only_the_newest_records_are_kept() -> None:
-    """Memory has a limit, and the counts go on beyond it."""
+    """Records are limited, and counts are not."""
     made = Recorder(0.0)
     for n in range(KEEP_REQUESTS + 5):
         made.request(ended(float(n)))
@@ -308,7 +308,7 @@ def test_only_the_newest_records_are_kept() -> None:
 
 
 def test_a_copy_stays_as_it_was() -> None:
-    """Nothing that is recorded later shows in a copy."""
+    """Later records do not appear in a copy."""
     made = recorder(0.0, 1.0)
     made.batch(ran(0.0, 1.0, 2, 4))
     made.enqueued(1, 0.0)
@@ -327,7 +327,7 @@ def test_a_copy_stays_as_it_was() -> None:
 
 
 def some_stats(**changes: Any) -> Stats:
-    """Statistics in which every figure is another."""
+    """Return statistics in which no two figures are equal."""
     made = Stats(
         state="ready",
         model="fill-mask, Bert",
@@ -376,7 +376,7 @@ FIGURES = [
 
 
 def test_the_text_form_has_the_figures() -> None:
-    """In a terminal each figure is on a line with its name and its span, in readable units."""
+    """The text has a line for each figure, with its name, span and unit."""
     lines = [re.split(" {2,}", line) for line in repr(some_stats()).splitlines()]
 
     assert [tuple(line) for line in lines] == FIGURES
@@ -384,7 +384,7 @@ def test_the_text_form_has_the_figures() -> None:
 
 
 def test_the_html_form_has_the_figures() -> None:
-    """In a cell the same figures are a table."""
+    """The HTML is a table of the same figures."""
     html = some_stats()._repr_html_()
 
     for cells in FIGURES:
@@ -407,7 +407,7 @@ def value_of(stats: Stats, name: str) -> str:
 
 
 def test_an_error_is_shown_only_if_there_is_one() -> None:
-    """An error stands right below the state, and is escaped in HTML."""
+    """An error follows the state, and is escaped in HTML."""
     stats = some_stats(error="raised <b>KeyError</b> & more", model="<script>")
 
     assert repr(stats).splitlines()[1].split("  ")[0] == "error"
@@ -418,7 +418,7 @@ def test_an_error_is_shown_only_if_there_is_one() -> None:
 
 
 def test_a_failing_model_is_shown_with_its_error() -> None:
-    """Type, message, how often, when, which request, and what happens next."""
+    """The row has the type, message, count, time, request and next step."""
     error = LastError("m", "KeyError", "'x'", 2.5, 4, "17", "An answer ends this.")
     stats = some_stats(state="failing", failing=error, last_error=replace(error, next=""))
 
@@ -439,7 +439,7 @@ def test_a_failing_model_is_shown_with_its_error() -> None:
 
 
 def test_the_last_error_is_shown_after_it_is_over() -> None:
-    """A model that answers again still shows what failed before, and how often in a row."""
+    """A model that answers again still shows its last error, and the count."""
     error = LastError("m", "KeyError", "'x'", 2.5, 1, "17")
 
     assert value_of(some_stats(last_error=error), "last error") == (
@@ -447,7 +447,7 @@ def test_the_last_error_is_shown_after_it_is_over() -> None:
     )
     twice = some_stats(last_error=replace(error, times=2, request="", message=""))
     long = some_stats(last_error=replace(error, message="x" * 500))
-    assert value_of(long, "last error").startswith("KeyError: " + "x" * MOST_TOLD + "… (2.50 s")
+    assert value_of(long, "last error").startswith("KeyError: " + "x" * MOST_MESSAGE + "… (2.50 s")
     assert value_of(twice, "last error") == "KeyError (2 times, last 2.50 s ago)"
 
 
@@ -458,11 +458,11 @@ def test_warnings_have_rows() -> None:
     assert (value_of(two, "warning 1"), value_of(two, "warning 2")) == ("slow", "full")
 
 
-def test_a_client_reads_what_it_is_told() -> None:
-    """Every message of an error can be replaced, in each of several models too."""
+def test_messages_are_redacted_for_clients() -> None:
+    """Every error message can be replaced, for each of several models too."""
     error = LastError("m", "KeyError", "secret", 2.5, 4, "17", "next")
     one = some_stats(error="secret", failing=error, last_error=error)
-    told = some_stats(models={"m": one}, failing=error).told(lambda text: text and "hidden")
+    told = some_stats(models={"m": one}, failing=error).redact(lambda text: text and "hidden")
 
     assert "secret" not in json.dumps(told.to_dict())
     assert told.models["m"].error == "hidden"
@@ -474,7 +474,7 @@ def test_a_client_reads_what_it_is_told() -> None:
 
 
 def test_throughput_while_active_leaves_out_the_time_without_requests() -> None:
-    """After a load test it still says how fast the server was."""
+    """After a load test the active figures still describe its speed."""
     made = Recorder(0.0)
     made.enqueued(2, 100.0)
     made.request(ended(101.0))
@@ -499,7 +499,7 @@ def test_throughput_while_active_leaves_out_the_time_without_requests() -> None:
     st.integers(0, 140),
 )
 def test_active_time_is_the_union_of_all_requests(spans: list[tuple[int, int]], now: int) -> None:
-    """For any requests it is the time in which at least one was there, up to now."""
+    """Active time is the time with at least one request, for any requests."""
     made, active = Recorder(0.0), set[int]()
     events = [(first, 1) for first, _ in spans] + [(last, -1) for _, last in spans]
     for at, change in sorted(event for event in events if event[0] <= now):
@@ -528,8 +528,8 @@ def test_workers_are_busy_while_active() -> None:
     assert (stats.active_utilisation, longer.active_utilisation) == (0.75, 1.0)
 
 
-def test_what_cannot_be_told_is_a_dash() -> None:
-    """A server that has done nothing yet shows no ``nan``."""
+def test_an_unknown_figure_is_a_dash() -> None:
+    """A server without requests shows no ``nan``."""
     stats = Recorder(0.0).stats(0.5, running_since=None, **ABOUT)
 
     assert "nan" not in repr(stats)
@@ -538,7 +538,7 @@ def test_what_cannot_be_told_is_a_dash() -> None:
 
 
 def test_the_dictionary_is_json() -> None:
-    """Every field is there by name, with null for what cannot be told."""
+    """Every field is in the JSON, with null for unknown figures."""
     empty = Recorder(0.0).stats(5.0, running_since=None, **ABOUT).to_dict()
     full = some_stats(error="it broke").to_dict()
 
@@ -558,7 +558,7 @@ def test_the_dictionary_is_json() -> None:
 
 
 def test_statistics_are_frozen() -> None:
-    """A snapshot says what was, and cannot be made to say anything else."""
+    """A snapshot is frozen."""
     with pytest.raises(FrozenInstanceError):
         some_stats().throughput = 1.0  # type: ignore[misc]
 
@@ -567,7 +567,7 @@ def test_statistics_are_frozen() -> None:
 
 
 def test_the_queue_is_a_sequence_of_jobs() -> None:
-    """It can be counted, indexed and looped over, oldest first."""
+    """A queue can be counted, indexed and iterated, oldest first."""
     jobs = (Job(4, 1.0), Job(7, 2.0))
     queue = Queue(jobs, 3.0)
 
@@ -577,13 +577,13 @@ def test_the_queue_is_a_sequence_of_jobs() -> None:
 
 
 def test_the_queue_reads_as_a_table() -> None:
-    """Each job has a line: how long it waits, its parameters, and how long it still may."""
+    """Each job has a line with its waiting time, parameters and remaining time."""
     jobs = (Job(4, 1.0, 12, 33.0), Job(7, 2.75, 5, group='{"top_k": 2}'))
     queue = Queue(jobs, 3.0, preparing=2)
 
     assert repr(queue).splitlines() == [
-        "2 waiting, 2 being prepared",
-        "id  waits since  length  parameters    time left",
+        "2 waiting, 2 in preprocessing",
+        "id  waiting for  length  parameters    time left",
         "4   2.00 s       12      default       30.00 s",
         '7   250.0 ms     5       {"top_k": 2}  –',
     ]
@@ -591,7 +591,7 @@ def test_the_queue_reads_as_a_table() -> None:
 
 
 def test_an_empty_queue_reads_well_too() -> None:
-    """Nothing waiting is said in words."""
+    """An empty queue says so."""
     assert repr(Queue((), 3.0)).splitlines()[0] == "0 waiting"
     assert "0 waiting" in Queue((), 3.0)._repr_html_()
 
@@ -606,7 +606,7 @@ def test_a_part_of_the_queue_reads_as_a_table() -> None:
 
 
 def test_the_queue_is_a_data_frame() -> None:
-    """A row for each job, with how long it waits; an empty queue has the same columns."""
+    """A frame has a row for each job; an empty queue has the same columns."""
     pytest.importorskip("pandas")
     frame = Queue((Job(4, 1.0, 12, 33.0), Job(7, 2.75, 5)), 3.0).to_frame()
 

@@ -11,7 +11,7 @@ from notebook_serve.queueing.waiting_line import WaitingLine, by_length, mates
 
 
 def waiting_of(jobs: Sequence[Job]) -> WaitingLine:
-    """The scheduler's own container with `jobs` in it."""
+    """Return the scheduler's queue with `jobs` in it."""
     waiting = WaitingLine()
     for job in jobs:
         waiting.add(job)
@@ -19,7 +19,7 @@ def waiting_of(jobs: Sequence[Job]) -> WaitingLine:
 
 
 def three() -> list[Job]:
-    """Two jobs of one group and, between them, one of another."""
+    """Return two jobs of one group and, between them, one of another."""
     return [Job(1, 0.0, 9), Job(2, 1.0, 5, group="b"), Job(3, 2.0, 4)]
 
 
@@ -39,13 +39,13 @@ def test_it_reads_as_a_sequence_in_the_order_of_arrival() -> None:
 
 @pytest.mark.parametrize("index", [0, -1, 1, 7])
 def test_an_index_that_is_not_there_raises(index: int) -> None:
-    """Nothing waits, so no index is good, the two ends included."""
+    """An empty queue has no valid index, not even at its ends."""
     with pytest.raises(IndexError):
         WaitingLine()[index]
 
 
 def test_a_job_is_told_by_identity() -> None:
-    """A job that only looks like one that waits does not wait; nor does anything else."""
+    """An identical job that is not in the queue is not found, nor is another value."""
     job = Job(1, 0.0)
     waiting = waiting_of([job])
 
@@ -55,17 +55,17 @@ def test_a_job_is_told_by_identity() -> None:
 
 
 def test_a_job_cannot_wait_twice() -> None:
-    """An id that waits already is refused, and the first job stays."""
+    """An id that is already in the queue is rejected, and the first job stays."""
     job = Job(1, 0.0)
     waiting = waiting_of([job])
 
-    with pytest.raises(ValueError, match="job 1 waits already"):
+    with pytest.raises(ValueError, match="job 1 is already in the queue"):
         waiting.add(Job(1, 5.0))
     assert list(waiting) == [job]
 
 
 def test_what_does_not_wait_cannot_be_taken_out() -> None:
-    """Taking out gives the job the first time, and None from then on."""
+    """A job is returned when it is first removed, and None after that."""
     job = Job(1, 0.0)
     waiting = waiting_of([job])
 
@@ -76,7 +76,7 @@ def test_what_does_not_wait_cannot_be_taken_out() -> None:
 
 
 def test_a_look_by_index_does_not_outlive_a_change() -> None:
-    """After a job has come or gone, indexes are those of what waits now."""
+    """After each change the indexes are those of the current queue."""
     jobs = three()
     waiting = waiting_of(jobs[:2])
 
@@ -87,13 +87,13 @@ def test_a_look_by_index_does_not_outlive_a_change() -> None:
 
 
 def test_the_repr_counts_jobs_and_groups() -> None:
-    """A policy's author who prints what waits reads how much it is."""
+    """The repr says how many jobs wait."""
     assert repr(waiting_of(three())) == "<WaitingLine: 3 jobs in 2 groups>"
 
 
 @pytest.mark.parametrize("indexed", [False, True])
 def test_mates_are_those_of_one_group_oldest_first(indexed: bool) -> None:
-    """The oldest job is meant unless another is named, and a limit counts from the oldest."""
+    """The default is the oldest job, and a limit counts from the oldest."""
     jobs = three()
     waiting: Sequence[Job] = waiting_of(jobs) if indexed else jobs
 
@@ -107,13 +107,13 @@ def test_mates_are_those_of_one_group_oldest_first(indexed: bool) -> None:
 
 @pytest.mark.parametrize("waiting", [[], WaitingLine()], ids=["list", "Waiting"])
 def test_nothing_has_no_mates(waiting: Sequence[Job]) -> None:
-    """Where nothing waits there are no mates, and no error."""
+    """An empty queue has no jobs to return, and no error."""
     assert mates(waiting) == []
 
 
 @pytest.mark.parametrize("indexed", [False, True])
 def test_by_length_ranks_the_mates_and_finds_the_job(indexed: bool) -> None:
-    """Equal lengths rank by id, other groups are left out, and the place is the job's own."""
+    """Equal lengths are sorted by id, other groups are left out; the index is that of the job."""
     jobs = [Job(1, 0, 5), Job(2, 0, 3), Job(3, 0, 4, group="b"), Job(4, 0, 5), Job(5, 0, 3)]
     waiting: Sequence[Job] = waiting_of(jobs) if indexed else jobs
 
@@ -136,7 +136,7 @@ def test_by_length_ranks_the_mates_and_finds_the_job(indexed: bool) -> None:
     )
 )
 def test_indexes_stay_in_step_with_what_waits(steps: list[tuple[str, int, str]]) -> None:
-    """After any coming and going the indexes answer what a look at every job would."""
+    """After any changes the indexes agree with a search of every job."""
     waiting, plain, ids = WaitingLine(), list[Job](), 0
     for what, number, group in steps:
         if what == "add":

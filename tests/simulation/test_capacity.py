@@ -34,14 +34,14 @@ from notebook_serve.simulation.report import Report
 from notebook_serve.simulation.simulator import Dispatch, simulate
 from notebook_serve.traffic import Empirical, LogNormal, Poisson
 
-LAW = CostModel(0.0065, 0.0004, 0.00017)
+COST = CostModel(0.0065, 0.0004, 0.00017)
 MIXED = LogNormal(22, 0.9, 4, 128)
-#: ten milliseconds for each request, whatever it is
+#: ten milliseconds for each request, of any length
 EACH = CostModel(fixed=0.01)
 
 
-def simulated(policy: Policy, rate: float, cost: CostModel = LAW, **options: Any) -> Report:
-    """What `capacity` and `plan` look at, at one load."""
+def simulated(policy: Policy, rate: float, cost: CostModel = COST, **options: Any) -> Report:
+    """Return a report with the attributes that `capacity` and `plan` read."""
     n = options.pop("requests", 10_000)
     return simulate(policy, Poisson(rate, seed=0, n=n), cost, seed=0, **options)
 
@@ -56,22 +56,22 @@ def simulated(policy: Policy, rate: float, cost: CostModel = LAW, **options: Any
 def test_an_objective_holds_for_its_quantile(
     objective: float, quantile: Quantile, held: bool
 ) -> None:
-    """The named figure of the latencies is compared, and no other."""
+    """Only the given statistic of the latencies is compared."""
     report = simulated(NoBatching(), 40.0, EACH)
 
     assert holds(report, objective, quantile) is held
 
 
-def test_nothing_holds_where_somebody_was_refused() -> None:
-    """Those who are answered are answered soon if all others are sent away; that is no capacity."""
+def test_an_objective_fails_with_a_rejected_request() -> None:
+    """A rejected request fails the objective, even if the others are answered soon."""
     report = simulated(NoBatching(), 300.0, EACH, max_queue_size=1)
 
     assert report.latency.p99 < 0.05
     assert not holds(report, 0.05)
 
 
-def test_nothing_holds_where_nobody_came() -> None:
-    """Of no requests nothing is known."""
+def test_an_objective_fails_without_requests() -> None:
+    """An empty report does not hold an objective by its NaN."""
     assert not holds(simulate(NoBatching(), [], EACH), 1.0)
 
 
@@ -109,17 +109,18 @@ def test_the_percentiles_of_a_queue_with_exponential_service(
 
 @pytest.mark.parametrize("policy", [LengthAware(), CostAware(), Greedy(8)], ids=repr)
 def test_it_is_the_highest_that_holds(policy: Policy) -> None:
-    """The objective holds at it, and not where a few percent more come."""
-    found = capacity(policy, LAW, 0.2, lengths=MIXED, requests=4000)
+    """The objective holds at the result, and fails a few percent above it."""
+    found = capacity(policy, COST, 0.2, lengths=MIXED, requests=4000)
 
     assert holds(simulated(policy, found, lengths=MIXED, requests=4000), 0.2)
     assert not holds(simulated(policy, 1.1 * found, lengths=MIXED, requests=4000), 0.2)
 
 
 def test_it_is_the_same_each_time() -> None:
-    """The same arguments give the same answer, another seed another near it."""
+    """Equal arguments give equal results, and another seed a similar one."""
     one, same, other = (
-        capacity(Greedy(4), LAW, 0.2, lengths=MIXED, requests=4000, seed=seed) for seed in (1, 1, 2)
+        capacity(Greedy(4), COST, 0.2, lengths=MIXED, requests=4000, seed=seed)
+        for seed in (1, 1, 2)
     )
 
     assert one == same
@@ -128,9 +129,9 @@ def test_it_is_the_same_each_time() -> None:
 
 
 def test_more_time_is_never_less_load() -> None:
-    """A looser objective holds at least as much, but for how closely it is known."""
+    """A looser objective holds at least as much, within the precision of the search."""
     found = [
-        capacity(LengthAware(), LAW, objective, lengths=MIXED, requests=2000)
+        capacity(LengthAware(), COST, objective, lengths=MIXED, requests=2000)
         for objective in (0.02, 0.04, 0.06, 0.1, 0.2, 0.5)
     ]
 
@@ -139,7 +140,7 @@ def test_more_time_is_never_less_load() -> None:
 
 
 def test_the_options_are_those_of_simulate() -> None:
-    """Two workers hold more than twice as much; a short queue, where nobody is refused, less."""
+    """Two workers hold more than twice as much; a short queue holds less."""
     one = capacity(NoBatching(), EACH, 0.05, requests=3000)
     two = capacity(NoBatching(), EACH, 0.05, requests=3000, replicas=2)
     short = capacity(NoBatching(), EACH, 0.05, requests=3000, max_queue_size=2)
@@ -151,9 +152,9 @@ def test_the_options_are_those_of_simulate() -> None:
 
 
 def test_what_one_alone_cannot_hold_holds_at_no_load() -> None:
-    """Where a request takes longer than the objective by itself, the answer is 0."""
+    """If a single request takes longer than the objective, the capacity is 0."""
     assert capacity(Greedy(), EACH, 0.009, requests=500) == 0.0
-    # Two in a hundred are too long, and the objective is for all but one.
+    # Two in a hundred are too long, and the objective allows one.
     lengths = [1] * 49 + [1000]
     cost = CostModel(per_token=0.001)
     assert capacity(NoBatching(), cost, 0.5, lengths=lengths, requests=500) == 0.0
@@ -165,36 +166,38 @@ def test_what_one_alone_cannot_hold_holds_at_no_load() -> None:
     [
         (NoBatching(), CostModel()),
         (ResettingWindow(0.001), EACH),
-        # all of them at once are through within the objective
+        # all of them at once are answered within the objective
         (Greedy(100), CostModel(fixed=0.001)),
     ],
     ids=["no cost", "no limit", "few requests"],
 )
 def test_what_holds_however_many_come_is_infinite(policy: Policy, cost: CostModel) -> None:
-    """Where no load is too high it says so, and does not look for one for ever."""
+    """If every load holds, the capacity is infinite, and the search ends."""
     assert capacity(policy, cost, 0.1, requests=300) == math.inf
 
 
 @pytest.mark.parametrize("objective", [0, -1.0, math.inf, math.nan, True, "0.1", None])
-def test_an_objective_that_makes_no_sense_is_refused(objective: Any) -> None:
-    """It raises before anything is simulated, and names the value."""
-    with pytest.raises(OptionError, match=f"objective is a number .* not {objective!r}"):
+def test_a_wrong_objective_is_rejected(objective: Any) -> None:
+    """Wrong options raise before a simulation, and the error has the value."""
+    with pytest.raises(
+        OptionError, match=f"objective must be a positive number .* got {objective!r}"
+    ):
         capacity(Greedy(), EACH, objective)
     with pytest.raises(OptionError, match="objective"):
         plan(Greedy(), EACH, 10.0, objective)
 
 
 @pytest.mark.parametrize("quantile", ["p98", "max", "", 99, None])
-def test_a_quantile_that_is_not_known_is_refused(quantile: Any) -> None:
-    """It raises and names those that there are."""
-    with pytest.raises(OptionError, match="quantile is one of p50, p90, p95, p99, mean"):
+def test_an_unknown_quantile_is_rejected(quantile: Any) -> None:
+    """The error lists the known quantiles."""
+    with pytest.raises(OptionError, match="quantile must be one of p50, p90, p95, p99, mean"):
         capacity(Greedy(), EACH, 0.1, quantile=quantile)
     with pytest.raises(OptionError, match="quantile"):
         plan(Greedy(), EACH, 10.0, 0.1, quantile=quantile)
 
 
 def test_every_quantile_that_is_named_is_known() -> None:
-    """What a type checker allows is what there is."""
+    """The type has the same values as the check."""
     found = [
         capacity(NoBatching(), EACH, 0.05, quantile=quantile, requests=500)
         for quantile in get_args(Quantile)
@@ -209,9 +212,9 @@ def test_every_quantile_that_is_named_is_known() -> None:
 @pytest.mark.parametrize("dispatch", get_args(Dispatch))
 @pytest.mark.parametrize("rate", [30.0, 500.0])
 def test_a_plan_is_the_fewest_that_hold(dispatch: Dispatch, rate: float) -> None:
-    """With so many the objective holds, with one less it does not."""
+    """The objective holds with the result, and fails with one replica less."""
     options: dict[str, Any] = {"lengths": MIXED, "dispatch": dispatch, "requests": 4000}
-    found = plan(LengthAware(), LAW, rate, 0.15, **options)
+    found = plan(LengthAware(), COST, rate, 0.15, **options)
     assert found.replicas is not None
     enough = simulated(LengthAware(), rate, replicas=found.replicas, **options)
 
@@ -225,17 +228,17 @@ def test_a_plan_is_the_fewest_that_hold(dispatch: Dispatch, rate: float) -> None
 
 @pytest.mark.parametrize("needed", [1, 2, 3, 6, 7, 11])
 def test_every_number_can_be_found(needed: int) -> None:
-    """Powers of two and what is between them."""
-    # One less can do 60 a second less than what comes, and falls behind for good.
+    """The result may be any number, not only a power of two."""
+    # One less can do 60 a second less than what arrives, and falls behind for good.
     found = plan(NoBatching(), EACH, 100.0 * needed - 40.0, 0.2)
 
     assert found.replicas == needed
 
 
 def test_more_time_needs_no_more_replicas() -> None:
-    """The looser the objective, the fewer."""
+    """A looser objective needs fewer replicas."""
     found = [
-        plan(LengthAware(), LAW, 600.0, objective, lengths=MIXED, requests=3000).replicas
+        plan(LengthAware(), COST, 600.0, objective, lengths=MIXED, requests=3000).replicas
         for objective in (0.05, 0.08, 0.1, 0.2, 0.5)
     ]
     numbers = [number for number in found if number is not None]
@@ -246,7 +249,7 @@ def test_more_time_needs_no_more_replicas() -> None:
 
 
 def test_a_plan_says_what_it_is() -> None:
-    """One sentence: how many of what, for which load and objective, and how it is then."""
+    """One sentence has the replicas, load, objective and expected latency."""
     found = plan(NoBatching(), EACH, 150.0, 0.05, quantile="p95", requests=3000)
 
     assert isinstance(found, Plan)
@@ -260,7 +263,7 @@ def test_a_plan_says_what_it_is() -> None:
 
 
 def test_a_plan_that_nothing_fulfils_says_so() -> None:
-    """Where one alone takes too long there is no number, however many are tried."""
+    """If a single request takes too long, there is no number of replicas."""
     found = plan(Greedy(8), EACH, 20.0, 0.005, requests=200)
 
     assert found.replicas is None
@@ -271,9 +274,9 @@ def test_a_plan_that_nothing_fulfils_says_so() -> None:
 
 
 def test_a_plan_is_the_same_each_time() -> None:
-    """Nothing in it depends on when it is made."""
+    """Equal arguments give equal plans."""
     one, same = (
-        plan(Greedy(4), LAW, 300.0, 0.2, lengths=MIXED, dispatch="random", requests=3000)
+        plan(Greedy(4), COST, 300.0, 0.2, lengths=MIXED, dispatch="random", requests=3000)
         for _ in range(2)
     )
 
@@ -284,8 +287,8 @@ def test_a_plan_is_the_same_each_time() -> None:
 @pytest.mark.parametrize(
     "options", [{"rate": 0.0}, {"rate": -1.0}, {"dispatch": "nearest"}, {"requests": 0}]
 )
-def test_what_a_plan_cannot_be_made_of_is_refused(options: dict[str, Any]) -> None:
-    """It raises as `simulate` and its traffic do."""
+def test_wrong_options_of_a_plan_are_rejected(options: dict[str, Any]) -> None:
+    """Wrong options raise as in `simulate` and its traffic."""
     given: dict[str, Any] = {"rate": 10.0, "objective": 0.1, **options}
     with pytest.raises(OptionError, match=next(iter(options))):
         plan(Greedy(), EACH, **given)
@@ -293,7 +296,7 @@ def test_what_a_plan_cannot_be_made_of_is_refused(options: dict[str, Any]) -> No
 
 # -- what is doubtful ---------------------------------------------------------------------
 
-#: fitted to small batches, and badly
+#: a bad fit, to small batches
 BAD = CostModel(
     0.0065, 0.0004, 0.00017, error=0.69, batches=12, warnings=("only 12 batches",), largest=4
 )
@@ -304,7 +307,7 @@ MISFIT = (
 
 
 def test_a_capacity_has_the_doubts_of_its_cost_model() -> None:
-    """The gravest first, in what a cell shows; it stays a number."""
+    """The most serious warning comes first in a cell; the result stays a number."""
     found = capacity(Greedy(16), BAD, 0.25, lengths=20, requests=1000)
     lines = str(found).splitlines()
 
@@ -322,7 +325,7 @@ def test_a_capacity_has_the_doubts_of_its_cost_model() -> None:
 
 
 def test_a_capacity_that_is_not_known_well_is_a_range() -> None:
-    """One digit, and between which loads it lies; all of them where the law fits."""
+    """A bad fit gives one digit and a range, and a good one all digits."""
     rough = Capacity(42.3, factor=2.0)
 
     assert str(rough) == "≈40/s (21/s to 85/s)"
@@ -332,7 +335,7 @@ def test_a_capacity_that_is_not_known_well_is_a_range() -> None:
 
 
 def test_a_capacity_can_be_kept() -> None:
-    """Copies of it have its warnings, and other tools see a number."""
+    """Copies keep the warnings, and other tools see a number."""
     found = Capacity(42.0, factor=2.0, warnings=["Doubtful."])
     again = pickle.loads(pickle.dumps(found))
 
@@ -343,8 +346,8 @@ def test_a_capacity_can_be_kept() -> None:
 
 
 def test_a_capacity_without_doubts_says_nothing() -> None:
-    """Of a law that was given and not fitted there are none."""
-    found = capacity(Greedy(4), LAW, 0.25, lengths=20, requests=1000)
+    """A model that was not fitted has no warnings."""
+    found = capacity(Greedy(4), COST, 0.25, lengths=20, requests=1000)
 
     assert found.warnings == ()
     assert found.factor == 1
@@ -353,7 +356,7 @@ def test_a_capacity_without_doubts_says_nothing() -> None:
 
 @pytest.mark.parametrize("objective", [0.001, 1000.0])
 def test_also_no_load_and_any_load_are_doubtful(objective: float) -> None:
-    """A law that does not fit says so whatever follows from it."""
+    """A bad fit is reported with every result."""
     found = capacity(Greedy(16), BAD, objective, requests=200)
 
     assert found in (0.0, math.inf)
@@ -361,7 +364,7 @@ def test_also_no_load_and_any_load_are_doubtful(objective: float) -> None:
 
 
 def test_a_plan_has_the_doubts_of_its_cost_model() -> None:
-    """In what it says, with one digit of what follows from the law."""
+    """A plan shows one digit of results that depend on a bad fit."""
     found = plan(LengthAware(16), BAD, 300.0, 0.25, lengths=20, requests=2000)
     lines = repr(found).splitlines()
 
@@ -369,11 +372,11 @@ def test_a_plan_has_the_doubts_of_its_cost_model() -> None:
     assert re.search(r": p99 ≈\d00? ms, ≈\d+0% busy$", lines[0])
     assert lines[1] == f"warning: {MISFIT}"
     assert found.warnings == found.report.notes
-    assert plan(LengthAware(16), LAW, 300.0, 0.25, lengths=20, requests=2000).warnings == ()
+    assert plan(LengthAware(16), COST, 300.0, 0.25, lengths=20, requests=2000).warnings == ()
 
 
 def test_a_plan_that_fails_has_them_too() -> None:
-    """That nothing is enough may be the law's mistake."""
+    """A bad fit may be the reason why no number is enough, so the warning is shown."""
     found = plan(NoBatching(), BAD, 100.0, 0.001, requests=200)
 
     assert repr(found).splitlines()[0].startswith("no number of replicas")

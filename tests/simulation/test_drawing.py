@@ -1,4 +1,4 @@
-"""A figure shows once, in a real kernel, and follows the theme, in a real browser."""
+"""Figures appear once in a real kernel, and follow the theme in a real browser."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def no_figure_left() -> Iterator[None]:
 
 
 def report() -> Report:
-    """A short run."""
+    """Return the report of a short run."""
     return simulate(Greedy(4), Poisson(60.0), CostModel(0.02), duration=2.0)
 
 
 def drawn(method: str = "plot") -> Any:
-    """The figure of one."""
+    """Return a plot of a report."""
     return getattr(report(), method)().figure
 
 
@@ -59,7 +59,7 @@ comparison = compare([NoBatching(), Greedy(4)], cost=cost, rates=[20, 40], durat
 
 
 def shown(notebook: Notebook, cell: str) -> list[tuple[str, dict[str, str]]]:
-    """Each output of a cell: its type, and what it holds."""
+    """Return the type and content of each output of a cell."""
     outputs: list[tuple[str, dict[str, str]]] = []
 
     def hear(message: dict[str, Any]) -> None:
@@ -91,7 +91,7 @@ CELLS = {
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(("cell", "kind"), CELLS.items())
 def test_a_figure_shows_once(only: Notebook, cell: str, kind: str) -> None:  # noqa: F811
-    """As the value of a cell, or when that is done, and no words of it beside."""
+    """A figure appears once, as the value of a cell or at its end, without text."""
     (output,) = shown(only, cell)
 
     assert output[0] == kind
@@ -103,7 +103,7 @@ def test_a_figure_shows_once(only: Notebook, cell: str, kind: str) -> None:  # n
 @in_a_kernel[1]
 @pytest.mark.timeout(300)
 def test_each_figure_of_a_cell_shows(only: Notebook) -> None:  # noqa: F811
-    """Also those in a loop, as pyplot's do, and what is the cell's value comes in its place."""
+    """Figures of a loop appear too, as pyplot's do, and the value of the cell at its place."""
     outputs = shown(only, "for _ in range(2):\n    report.plot()\nprint('done')\ncomparison.plot()")
     pictures = [data for _, data in outputs if "image/png" in data]
 
@@ -116,7 +116,7 @@ def test_each_figure_of_a_cell_shows(only: Notebook) -> None:  # noqa: F811
 
 
 def test_a_picture_has_each_form() -> None:
-    """SVG for a page, PNG for what shows none, and words for a terminal."""
+    """A figure has an SVG, a PNG and a text form."""
     ax: Any = report().plot()
     bundle = ax._repr_mimebundle_(include=None, exclude=None)
 
@@ -127,19 +127,19 @@ def test_a_picture_has_each_form() -> None:
 
 
 def test_the_ground_of_the_png_is_white() -> None:
-    """So that it can be read where the page is dark: without a kernel, and on a code host."""
+    """The PNG has its own background, so it is readable on dark pages without a kernel."""
     picture = Image.open(io.BytesIO(base64.b64decode(png(drawn()))))
 
     assert picture.convert("RGBA").getpixel((1, 1)) == (255, 255, 255, 255)
 
 
 def test_the_same_figure_is_the_same_text() -> None:
-    """A notebook that is run again has no other outputs for no reason."""
+    """Running a notebook again does not change its figures."""
     assert svg(drawn()) == svg(drawn())
 
 
 def test_a_figure_of_pyplot_is_kept_as_a_file(tmp_path: Any) -> None:
-    """In a script: it is pyplot's current figure, and saved by its own method."""
+    """In a script it is pyplot's current figure, and can be saved."""
     ax: Any = report().plot()
     ax.figure.savefig(tmp_path / "run.png")
 
@@ -148,7 +148,7 @@ def test_a_figure_of_pyplot_is_kept_as_a_file(tmp_path: Any) -> None:
 
 
 def test_a_figure_in_a_style_of_the_users_own_keeps_it() -> None:
-    """Black and white change places only if they mean ground and ink."""
+    """With a style of the user, black and white may have another meaning, so they stay."""
     with plt.style.context("dark_background"):
         text = svg(drawn())
 
@@ -157,7 +157,7 @@ def test_a_figure_in_a_style_of_the_users_own_keeps_it() -> None:
 
 
 def test_a_window_is_not_shown_a_second_time() -> None:
-    """With an interactive backend the figure is live already; a picture beside it is one more."""
+    """An interactive backend shows the figure already, so a cell shows no image."""
     figure = drawn()
     figure.canvas.__class__ = type("Window", (type(figure.canvas),), {})
 
@@ -170,7 +170,7 @@ def test_a_window_is_not_shown_a_second_time() -> None:
 
 @pytest.mark.parametrize(("theme", "ground"), [("light", (255,) * 3), ("dark", (17,) * 3)])
 def test_a_figure_follows_the_theme(browser: Browser, theme: str, ground: tuple[int, ...]) -> None:
-    """As JupyterLab shows it: an image in a page whose body tells its colour scheme."""
+    """The SVG follows the colour scheme of a page with an image, as in JupyterLab."""
     figure, ax = subplots(1, 1, 3, 2)
     ax.fill_between([0, 1], [1, 1], color="black")
     source = f"data:image/svg+xml,{quote(svg(figure))}"
@@ -187,7 +187,7 @@ def test_a_figure_follows_the_theme(browser: Browser, theme: str, ground: tuple[
 
 
 def test_two_figures_in_one_page_keep_their_colours() -> None:
-    """The rules of each are for itself, where an SVG is put into the page as it is."""
+    """The rules of an inline SVG apply to that figure only."""
     one, other = svg(drawn()), svg(drawn("timeline"))
     names = [text[9 : text.index('"', 9)] for text in (one, other)]
 

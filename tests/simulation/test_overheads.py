@@ -1,4 +1,4 @@
-"""What a server takes besides waiting and running: measured from records, and simulated."""
+"""Overheads of a server: estimated from records, and simulated."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def simulated(policy: Policy, cost: CostModel, rate: float, **options: Any) -> R
 
 @pytest.mark.parametrize("policy", [NoBatching(), Greedy(4), LengthAware(8)])
 def test_what_was_simulated_is_found_again(policy: Policy) -> None:
-    """From the records of a run, as from a server's."""
+    """The estimates from a run equal the overheads that it simulated."""
     report = simulated(policy, BESIDES, 60.0)
     found = with_overheads(COST, report.records, report.batches)
 
@@ -49,7 +49,7 @@ def test_what_was_simulated_is_found_again(policy: Policy) -> None:
 
 
 def test_a_policy_that_waits_is_not_taken_for_handling() -> None:
-    """What a window holds back is its decision."""
+    """The wait of a window is the policy's decision, not an overhead."""
     report = simulated(Window(16, 0.050), BESIDES, 20.0)
 
     assert with_overheads(COST, report.records, report.batches).handling < 0.01
@@ -57,7 +57,7 @@ def test_a_policy_that_waits_is_not_taken_for_handling() -> None:
 
 @pytest.mark.parametrize("count", [FEW, FEW + 1])
 def test_few_cases_say_nothing(count: int) -> None:
-    """Less than `FEW` are taken for none."""
+    """Fewer than `FEW` cases give no estimate."""
     seconds = [float(n) for n in range(count)]
     batches = [
         BatchRecord(n, "idle", (1,), started=at, seconds=0.5) for n, at in enumerate(seconds)
@@ -70,8 +70,8 @@ def test_few_cases_say_nothing(count: int) -> None:
     assert with_overheads(COST, [], batches).turnaround == 0.0
 
 
-def test_handling_is_waited_by_everybody_and_holds_nobody_up() -> None:
-    """Every answer comes so much later; as many are given."""
+def test_handling_delays_every_request_and_no_batch() -> None:
+    """Answers are delayed, and their number is the same."""
     before, after = (
         simulated(Greedy(8), COST, 50.0),
         simulated(Greedy(8), replace(COST, handling=0.005), 50.0),
@@ -83,8 +83,8 @@ def test_handling_is_waited_by_everybody_and_holds_nobody_up() -> None:
     assert after.throughput == pytest.approx(before.throughput, rel=0.01)
 
 
-def test_answers_come_later_for_a_larger_batch_and_hold_nobody_up() -> None:
-    """Three that come at once, and one by itself, each batch with its own seconds."""
+def test_answering_takes_longer_for_larger_batches_and_delays_none() -> None:
+    """Three requests at once and one alone, each batch with its own seconds."""
     cost = replace(COST, answering=0.002, per_answer=0.001)
     report = simulate(Greedy(3), [0.0, 0.0, 0.0, 1.0], cost, lengths=10)
 
@@ -93,7 +93,7 @@ def test_answers_come_later_for_a_larger_batch_and_hold_nobody_up() -> None:
 
 
 def test_turnaround_lowers_what_can_be_done() -> None:
-    """Swamped, a worker runs a batch in its seconds and the turnaround."""
+    """Under overload a worker takes the seconds of a batch plus the turnaround."""
     report = simulated(NoBatching(), replace(COST, turnaround=0.004), 1000.0)
 
     assert report.throughput == pytest.approx(1 / (0.012 + 0.004), rel=0.01)
@@ -102,7 +102,7 @@ def test_turnaround_lowers_what_can_be_done() -> None:
 
 @given(st.floats(0, 0.02), st.floats(0, 0.02), st.sampled_from([NoBatching(), Greedy(3)]))
 def test_both_ways_through_the_simulator_agree(slow: float, handled: float, policy: Policy) -> None:
-    """With events (a queue limit that is never met) and without."""
+    """The recursion gives the same as the events, which a large queue limit forces."""
     cost = replace(COST, turnaround=slow, handling=handled, answering=slow / 2, per_answer=0.001)
     events, recursion = (
         simulated(policy, cost, 70.0, max_queue_size=limit) for limit in (1e9, math.inf)
@@ -114,28 +114,28 @@ def test_both_ways_through_the_simulator_agree(slow: float, handled: float, poli
 
 
 def test_a_closed_loop_feels_them() -> None:
-    """One client asks again when it has its answer."""
+    """A client of a closed loop waits for its answer."""
     report = simulate(NoBatching(), traffic.ClosedLoop(1), BESIDES, lengths=10, duration=30.0)
 
-    # When the client asks again the worker is free: 3 ms after the batch.
+    # When the client sends again the worker is free: 3 ms after the batch.
     latency = 0.012 + BESIDES.handling + BESIDES.answering + BESIDES.per_answer
     assert report.throughput == pytest.approx(1 / latency, rel=0.01)
     assert report.latency.p50 == pytest.approx(latency)
 
 
 def test_they_are_said_and_kept() -> None:
-    """In words, and in JSON."""
-    assert "3 ms between two batches, 2 ms to take a request in" in str(BESIDES)
+    """The overheads are in the text and the JSON form."""
+    assert "3 ms between two batches, 2 ms to accept a request" in str(BESIDES)
     again = CostModel.from_json(BESIDES.to_json())
     assert (again.turnaround, again.handling) == (0.003, 0.002)
-    assert "take a request in; and 1 ms + 0.5 ms per request to answer a batch" in str(BESIDES)
+    assert "accept a request; and 1 ms + 0.5 ms per request to answer a batch" in str(BESIDES)
     assert (again.answering, again.per_answer) == (0.001, 0.0005)
     assert "between" not in str(COST)
 
 
 @pytest.mark.parametrize("policy", [NoBatching(), LengthAware(8), Window(8, 0.005)])
 def test_what_an_arrival_takes_from_a_batch_is_found_again(policy: Policy) -> None:
-    """And taken out of the law, which is then that of a batch alone."""
+    """The delay is removed from the cost, which is then that of an undisturbed batch."""
     report = simulate(policy, traffic.Poisson(50.0, n=5000), HELD_UP, lengths=10, noise=0.1)
     fitted = CostModel.fit(report.batches)
     found = with_overheads(fitted, report.records, report.batches)
@@ -147,15 +147,15 @@ def test_what_an_arrival_takes_from_a_batch_is_found_again(policy: Policy) -> No
 
 
 def test_where_arrivals_take_nothing_nothing_is_found() -> None:
-    """The law stays as it was."""
+    """The cost model stays the same."""
     report = simulate(NoBatching(), traffic.Poisson(50.0, n=5000), COST, lengths=10, noise=0.2)
     fitted = CostModel.fit(report.batches)
 
     assert with_overheads(fitted, report.records, report.batches).per_arrival == 0.0
 
 
-def test_a_batch_is_held_up_by_those_who_come_while_it_runs() -> None:
-    """Not by those before or after; two workers share it."""
+def test_arrivals_delay_the_running_batch() -> None:
+    """Only arrivals during the batch delay it; two workers share the delay."""
     arrivals = [0.0, 0.004, 0.008, 0.5]
     alone = simulate(Greedy(1), arrivals[:1] + arrivals[3:], HELD_UP, lengths=10)
     one = simulate(Greedy(1), arrivals, HELD_UP, lengths=10)
@@ -166,7 +166,7 @@ def test_a_batch_is_held_up_by_those_who_come_while_it_runs() -> None:
     assert two.batches[0].seconds == pytest.approx(0.013)
 
 
-def test_it_reads_as_part_of_the_law() -> None:
-    """In milliseconds, and as JSON."""
-    assert str(HELD_UP).endswith("which holds a running batch up by 1 ms")
+def test_per_arrival_is_part_of_the_text_form() -> None:
+    """The delay is in the text and the JSON form."""
+    assert str(HELD_UP).endswith("which delays a running batch by 1 ms")
     assert CostModel.from_json(HELD_UP.to_json()).per_arrival == 0.001

@@ -1,4 +1,4 @@
-"""Figures can be read: on white and on the dark of a theme, and with any kind of sight."""
+"""Plots are readable on light and dark pages, and with colour blindness."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from notebook_serve.traffic import LogNormal, Poisson
 
 mpl.use("Agg")
 
-LAW = CostModel(0.0065, 0.0004, 0.00017)
-#: a law that was fitted, badly, to small batches of short inputs
-BAD = replace(LAW, error=0.69, batches=30, largest=4, longest=20)
+COST = CostModel(0.0065, 0.0004, 0.00017)
+#: a bad fit, to small batches of short inputs
+BAD = replace(COST, error=0.69, batches=30, largest=4, longest=20)
 MIXED = LogNormal(22, 0.9, 4, 128)
 CHANGES = (PolicyChange(1.4, "NoBatching()"), PolicyChange(3.2, "Greedy(8)", "fault"))
 POLICIES: list[Policy] = [
@@ -45,15 +45,15 @@ def no_figure_left() -> Iterator[None]:
     plt.close("all")
 
 
-def run(cost: CostModel = LAW, rate: float = 75.0, **options: Any) -> Report:
-    """A simulated run in which some requests expire."""
+def run(cost: CostModel = COST, rate: float = 75.0, **options: Any) -> Report:
+    """Return a simulated run in which some requests expire."""
     traffic = Poisson(rate, seed=1)
     options = {"duration": 4.0, "timeout": 0.3, **options}
     return simulate(Greedy(16), traffic, cost, lengths=MIXED, **options)
 
 
 def figures() -> Iterator[tuple[str, Any]]:
-    """A figure of each kind."""
+    """Return a figure of each kind."""
     changed = replace(run(), changes=CHANGES)
     yield "latencies", changed.plot().figure
     yield "latencies of one size", run(rate=3.0).plot().figure
@@ -67,13 +67,13 @@ def figures() -> Iterator[tuple[str, Any]]:
 
 
 def luminance(colour: str) -> float:
-    """Relative luminance (WCAG 2.2)."""
+    """Return the relative luminance (WCAG 2.2)."""
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)]
     return float(np.dot((0.2126, 0.7152, 0.0722), linear))
 
 
 def contrast(one: str, other: str) -> float:
-    """Contrast ratio of two colours (WCAG 2.2), from 1 to 21."""
+    """Return the contrast ratio of two colours (WCAG 2.2), from 1 to 21."""
     dark, light = sorted(map(luminance, (one, other)))
     return (light + 0.05) / (dark + 0.05)
 
@@ -84,7 +84,7 @@ MARKS = (*PALETTE, LOST, WAITS, *(to_hex(SCALE(share / 50)) for share in range(5
 
 @pytest.mark.parametrize("ground", ["#ffffff", DARK])
 def test_marks_and_text_stand_out(ground: str) -> None:
-    """By 3 and by 4.5, on white and on the dark of a theme, the smallest batches included."""
+    """Marks have a contrast of 3 and text of 4.5, on light and on dark pages."""
     ink = "#000000" if ground == "#ffffff" else LIGHT
 
     assert min(contrast(mark, ground) for mark in MARKS) >= 3
@@ -102,7 +102,7 @@ SIGHTS: dict[str, list[list[float]]] = {
 
 
 def seen(colour: str, sight: Sequence[Sequence[float]]) -> np.ndarray[Any, Any]:
-    """A colour in CIELAB, where distances are as they look."""
+    """Return a colour in CIELAB, in which distances match perception."""
     srgb = np.asarray(to_rgb(colour))
     linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
     linear = np.clip(np.asarray(sight) @ linear, 0, 1)
@@ -113,7 +113,7 @@ def seen(colour: str, sight: Sequence[Sequence[float]]) -> np.ndarray[Any, Any]:
 
 @pytest.mark.parametrize("sight", SIGHTS)
 def test_colours_can_be_told_apart(sight: str) -> None:
-    """By five times what is just noticed, whatever kind of sight the reader has."""
+    """Colours differ by five times the smallest visible difference, with any kind of sight."""
     distances = {
         pair: np.linalg.norm(seen(pair[0], SIGHTS[sight]) - seen(pair[1], SIGHTS[sight]))
         for pair in combinations((*PALETTE, LOST, WAITS), 2)
@@ -123,13 +123,13 @@ def test_colours_can_be_told_apart(sight: str) -> None:
 
 
 def colours_of(text: str) -> set[str]:
-    """The colours that an SVG is drawn in."""
+    """Return the colours of an SVG."""
     body = text[: text.index("@media")]
     return set(re.findall(r"(?:fill|stroke): (#[0-9a-f]{6})", body))
 
 
 def test_every_mark_of_every_figure_stands_out() -> None:
-    """Nothing else is drawn but marks, what black and white are for, and faint frames."""
+    """Only marks, black, white and faint frames are drawn."""
     faint = {"#b0b0b0", "#cccccc"}  # the grid, and the frame of a legend
     for name, figure in figures():
         drawn = colours_of(svg(figure)) - {"#000000", "#ffffff"} - faint
@@ -142,7 +142,7 @@ def test_every_mark_of_every_figure_stands_out() -> None:
 
 def test_lines_differ_by_more_than_their_colour() -> None:
     """No two policies share marker, dashes and colour, nor marker and dashes alone."""
-    comparison = compare(POLICIES, cost=LAW, rates=[30], duration=2.0)
+    comparison = compare(POLICIES, cost=COST, rates=[30], duration=2.0)
     lines: list[Any] = list(comparison.plot().axes[0].lines)
     looks = {(line.get_marker(), line.get_linestyle()) for line in lines}
 
@@ -153,13 +153,13 @@ def test_lines_differ_by_more_than_their_colour() -> None:
 
 
 def uprights(ax: Any) -> list[Any]:
-    """The lines from the bottom to the top."""
+    """Return the vertical lines of a plot."""
     return [line for line in ax.lines if list(line.get_ydata()) == [0, 1]]
 
 
 @pytest.mark.parametrize("method", ["plot", "timeline"])
 def test_a_change_of_policy_is_marked(method: str) -> None:
-    """A vertical line at its time and the new policy's name; a failure in its own colour."""
+    """A change is a vertical line with the new policy's name; a failure has its own colour."""
     report = replace(run(), changes=CHANGES)
     options = {"limit": 1000, "start": 0.0} if method == "timeline" else {}
     ax = getattr(report, method)(**options)
@@ -182,7 +182,7 @@ def test_a_change_of_policy_is_marked(method: str) -> None:
 
 
 def test_a_change_outside_of_the_figure_does_not_widen_it() -> None:
-    """A time line of the first requests ends with them."""
+    """A time line of the first requests shows no later changes."""
     plain = run().timeline(limit=20, start=0.0).get_xlim()
     ax = replace(run(), changes=CHANGES).timeline(limit=20, start=0.0)
 
@@ -191,7 +191,7 @@ def test_a_change_outside_of_the_figure_does_not_widen_it() -> None:
 
 
 def test_of_many_changes_only_lines_are_drawn() -> None:
-    """Their names would be printed over each other."""
+    """Many names would overlap, so they are left out."""
     many = tuple(PolicyChange(n / 10, f"Greedy({n})") for n in range(1, MOST_NAMED + 2))
     ax = replace(run(), changes=many).plot()
 
@@ -204,7 +204,7 @@ def test_of_many_changes_only_lines_are_drawn() -> None:
 
 @pytest.mark.parametrize("method", ["plot", "timeline"])
 def test_notes_are_lines_under_the_axes(method: str) -> None:
-    """A figure that is sent to somebody else has its doubts with it, and no digit too many."""
+    """A saved figure has the warnings, and no more digits than are known."""
     ax = getattr(run(BAD), method)()
     lines = ax.get_xlabel().splitlines()
 
@@ -214,7 +214,7 @@ def test_notes_are_lines_under_the_axes(method: str) -> None:
 
 
 def test_a_rough_report_draws_rough_percentiles() -> None:
-    """One digit in the legend, as in the table."""
+    """The legend shows one digit, like the table."""
     labels = run(BAD).plot().get_legend_handles_labels()[1]
     shown = [label for label in labels if re.match(r"p\d\d ", label)]
 
@@ -224,7 +224,7 @@ def test_a_rough_report_draws_rough_percentiles() -> None:
 
 @pytest.mark.parametrize(("seconds", "label"), [(0.9961, "≈1000 ms"), (1.0, "≈1 s")])
 def test_a_rough_percentile_is_a_plain_number(seconds: float, label: str) -> None:
-    """Rounded up to a thousand it is none with an exponent; the deadline is known."""
+    """Rounding to a thousand needs no exponent; the deadline is exact."""
     records = [RequestRecord(n, n / 10, n / 10, n / 10 + seconds, "ok") for n in range(9)]
     report = Report(RequestLog.of(records), (), 1.0, error=0.69, deadline=0.25, warmup=0.0)
     labels = report.plot().get_legend_handles_labels()[1]
@@ -234,7 +234,7 @@ def test_a_rough_percentile_is_a_plain_number(seconds: float, label: str) -> Non
 
 
 def test_a_comparison_has_its_warnings_below() -> None:
-    """Each once, however many runs have it."""
+    """Each warning appears once, however many runs have it."""
     found = compare([NoBatching(), Greedy(8)], cost=BAD, rates=[30, 60], duration=2.0)
     below: Any = found.plot().get_supxlabel()
 
@@ -242,7 +242,7 @@ def test_a_comparison_has_its_warnings_below() -> None:
 
 
 def test_many_marks_do_not_make_a_large_svg() -> None:
-    """They are pixels in it, where a few are shapes; the axes stay shapes."""
+    """Many marks are pixels within the SVG, few are shapes; the axes are shapes."""
     few: Any = run().plot()
     many = run(rate=150.0, duration=60.0, timeout=math.inf)
     drawn: Any = (many.plot(), many.timeline(limit=5000))

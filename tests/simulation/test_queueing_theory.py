@@ -1,4 +1,4 @@
-"""Queueing theory, which the simulator must agree with.
+"""Agreement of the simulator with queueing theory.
 
 Each run has a fixed seed. A figure agrees if it is within five standard errors of the theory's, as
 the run itself estimates them (`Report.intervals`, from batch means); and the test is only worth
@@ -32,7 +32,7 @@ from notebook_serve.traffic import ClosedLoop, LogNormal, Poisson, Uniform
 
 Cost = Callable[[Sequence[int]], float]
 
-#: an estimate may be so many standard errors from the truth
+#: an estimate may differ from the truth by so many standard errors
 ERRORS = 5.0
 
 
@@ -43,36 +43,36 @@ def exponential(mean: float, seed: int = 0) -> Cost:
 
 
 def constant(seconds: float) -> Cost:
-    """Every batch takes as long."""
+    """Return a cost of the same seconds for every batch."""
     return lambda lengths: seconds
 
 
 def single(cost: Cost, rate: float, n: int, **options: Any) -> Report:
-    """One request at a time, in the order of arrival: the textbooks' queue."""
+    """The textbook queue: one request at a time, in the order of arrival."""
     return simulate(NoBatching(), Poisson(rate, seed=12, n=n), cost, **options)
 
 
 @lru_cache(maxsize=1)
 def standard_errors(report: Report) -> dict[str, float]:
-    """Of the figures that `Report.intervals` knows."""
+    """Return the standard error of each figure of `Report.intervals`."""
     return {
         name: (high - low) / 2 / STUDENT[0.95] for name, (low, high) in report.intervals().items()
     }
 
 
 def standard_error(report: Report, name: str = "latency_mean") -> float:
-    """Of one of these figures."""
+    """Return the standard error of a figure."""
     return standard_errors(report)[name]
 
 
 def agrees(found: float, theory: float, error: float, most: float = 0.03) -> None:
-    """Hold a figure to the theory, within its standard error, which is at most a share `most`."""
+    """Assert that a figure agrees with the theory, and that its standard error is small."""
     assert error <= most * theory, f"too unsure to tell: {found} ± {error}"
     assert abs(found - theory) <= ERRORS * error, f"{found} ± {error}, and not {theory}"
 
 
 def latency_agrees(report: Report, name: str, theory: float, most: float = 0.03) -> None:
-    """Hold a figure of the latencies to the theory."""
+    """Assert that a figure of the latencies agrees with the theory."""
     error = standard_error(report, f"latency_{name}")
     agrees(getattr(report.latency, name), theory, error, most)
 
@@ -93,7 +93,7 @@ def test_m_m_1(load: float) -> None:
     for percent in (50, 95, 99):
         latency_agrees(report, f"p{percent}", -math.log(1 - percent / 100) * mean, most=0.05)
     agrees(report.queue_time.mean, load * mean, standard_error(report), most=0.05)
-    # Each of the n service times varies by as much as its mean.
+    # The batch has n service times, each with a deviation equal to its mean.
     agrees(report.utilisation, load, load / math.sqrt(len(report.records)))
 
 
@@ -121,7 +121,7 @@ def test_m_g_1_by_noise(variation: float) -> None:
 
 
 def test_m_g_1_by_length() -> None:
-    """Lengths even from 1 to 9 and a cost for each token: E[S] = 5, E[S^2] = 95 / 3."""
+    """Uniform lengths from 1 to 9 and a cost for each token: E[S] = 5, E[S^2] = 95 / 3."""
     rate = 0.14
     cost = CostModel(per_token=1.0)
     report = single(cost, rate, 80_000, lengths=Uniform(1, 9, seed=5))
@@ -134,7 +134,7 @@ def test_m_g_1_by_length() -> None:
 
 
 def erlang_c(servers: int, offered: float) -> float:
-    """The probability that all of `servers` are busy, at an offered load of so many erlangs."""
+    """Return the probability that all `servers` are busy, at an offered load in erlangs."""
     blocked = 1.0
     for n in range(1, servers + 1):  # Erlang's B, by its recursion
         blocked = offered * blocked / (n + offered * blocked)
@@ -165,12 +165,12 @@ def test_m_m_c(servers: int) -> None:
 
 
 def share(flags: Sequence[bool]) -> float:
-    """Of how many it is true."""
+    """Return the share of requests for which `true` holds."""
     return sum(flags) / len(flags)
 
 
 def share_error(flags: Sequence[bool]) -> float:
-    """The standard error of a share of requests, by the means of twenty batches of them."""
+    """Return the standard error of a share of requests, from the means of twenty batches."""
     means = [np.mean(part) for part in np.array_split(np.array(flags), 20)]
     return float(np.std(means, ddof=1) / math.sqrt(len(means)))
 
@@ -213,7 +213,7 @@ def test_erlang_a(servers: int) -> None:
     agrees(report.mean_waiting, waiting, share_error(left) * rate / theta)
 
 
-# -- laws that hold for any policy --------------------------------------------------------
+# -- laws of any policy -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -230,9 +230,9 @@ def test_erlang_a(servers: int) -> None:
     ids=repr,
 )
 def test_littles_law(policy: Policy, options: dict[str, Any]) -> None:
-    """L = lambda W of the queue, whoever leaves it and why (Little, 1961).
+    """L = lambda W for the queue, for any outcome of its requests (Little, 1961).
 
-    Both sides are of one run, so only those who wait as the run begins and ends are amiss.
+    Both sides are of one run, so only requests that wait at its start or end cause a difference.
     """
     report = simulate(
         policy,
@@ -249,7 +249,7 @@ def test_littles_law(policy: Policy, options: dict[str, Any]) -> None:
 
 
 def test_the_utilisation_law() -> None:
-    """The share of time that workers are busy is the batches per second times their seconds."""
+    """Utilisation is batches per second times their seconds."""
     cost = CostModel(fixed=0.05, per_item=0.01)
     report = simulate(Greedy(4), Poisson(60.0, seed=1, n=20_000), cost, replicas=3)
     size = report.mean_batch_size
@@ -260,7 +260,7 @@ def test_the_utilisation_law() -> None:
 
 @pytest.mark.parametrize("clients", [1, 3, 10])
 def test_machine_repairman(clients: int) -> None:
-    """Clients that think and one server: the throughput is mu (1 - P(nobody is there)).
+    """Clients that think and one server: the throughput is mu (1 - P(no client is there)).
 
     Kleinrock, chapter 3, for clients that think for an exponential time; only its mean matters
     (Baskett, Chandy, Muntz and Palacios, "Open, Closed, and Mixed Networks of Queues", 1975).
@@ -284,7 +284,7 @@ def test_machine_repairman(clients: int) -> None:
 
 @cache
 def factorials(count: int) -> Any:
-    """The logarithms of the factorials from that of 0 on."""
+    """Return the logarithms of the factorials from that of 0 on."""
     return np.array([math.lgamma(n + 1.0) for n in range(count)])
 
 
@@ -292,11 +292,11 @@ def factorials(count: int) -> Any:
 class Bulk:
     """Poisson arrivals, served up to `most` at once, a batch of b in ``each * b + fixed`` seconds.
 
-    Exactly what `Greedy` does. The jobs that the server leaves or finds waiting when a batch is
-    done are a Markov chain (N. Bailey, "On Queueing Processes with Bulk Service", 1954; M. Neuts,
-    "A General Class of Bulk Queues with Poisson Input", 1967), here cut off at `states` and
+    This is the behaviour of `Greedy`. The jobs that the server leaves or finds waiting when a batch
+    is done are a Markov chain (N. Bailey, "On Queueing Processes with Bulk Service", 1954; M.
+    Neuts, "A General Class of Bulk Queues with Poisson Input", 1967), here cut off at `states` and
     solved. In the batch time H of a batch with b of q waiting, q - b wait all of H, and the Poisson
-    arrivals in it H / 2 each on average; nobody waits while the server is idle. Divided by the jobs
+    arrivals in it H / 2 each on average; no job waits while the server is idle. Divided by the jobs
     of a batch, that is the mean wait; and a job's batch is of size b in proportion to b P(b).
     """
 
@@ -307,7 +307,7 @@ class Bulk:
     states: int = 400
 
     def solve(self) -> tuple[float, float, float]:
-        """The mean batch size, the mean wait and the mean latency."""
+        """Return the mean batch size, the mean wait and the mean latency."""
         found = np.maximum(np.arange(self.states), 1)  # an idle server waits for one
         size = np.minimum(found, self.most)
         seconds = self.each * size + self.fixed
@@ -321,7 +321,7 @@ class Bulk:
         return float(jobs), float(wait), float(wait + share @ (size * seconds) / jobs)
 
     def _next(self, left: int, seconds: float) -> Any:
-        """The probabilities of how many wait at the end of a batch that left so many."""
+        """Return the probabilities of the queue length at the end of a batch."""
         mean = self.rate * seconds
         poisson = np.exp(np.arange(self.states) * math.log(mean) - mean - factorials(self.states))
         row = np.zeros(self.states)
@@ -331,16 +331,16 @@ class Bulk:
 
 
 def latency_bound(rate: float, alpha: float, tau: float) -> float:
-    """The closed form that the mean latency stays below, batches of b taking alpha b + tau.
+    """Return an upper bound of the mean latency, if a batch of b takes alpha b + tau.
 
     Y. Inoue, "Queueing Analysis of GPU-Based Inference Servers with Dynamic Batching: A
     Closed-Form Characterization", Performance Evaluation 147 (2021), arXiv:1912.06322: the lesser
     of two bounds, with no limit to the batch and rate * alpha < 1.
 
-    Derived once more, and so held to here. A batch of B is followed by one of A, or of 1 if A = 0,
+    A derivation, to check the formula: a batch of B is followed by one of A, or of 1 if A = 0,
     A being Poisson of mean rate (alpha B + tau). The first two moments of both sides give, in
     steady state, E[B] (1 - rate alpha) = rate tau + P(A = 0) and E[B^2] (1 - (rate alpha)^2) =
-    E[B] + rate^2 tau (2 alpha E[B] + tau). Those who come during a batch time H wait H / 2 on
+    E[B] + rate^2 tau (2 alpha E[B] + tau). Arrivals during a batch time H wait H / 2 on
     average and then take their own, so the mean latency is (rate E[H^2] / 2 + E[B H]) / E[B]. Of
     all this only 1 / E[B] is unknown, and more of it makes the latency greater. E[B] >= 1 gives the
     first bound, and P(A = 0) >= 0, which is E[B] >= rate tau / (1 - rate alpha), the second.
@@ -351,13 +351,13 @@ def latency_bound(rate: float, alpha: float, tau: float) -> float:
     return min(light, heavy)
 
 
-#: of a model that takes 1 s and 0.25 s for each in a batch: less than 4 a second can be borne
+#: a model with 1 s and 0.25 s for each request of a batch: its capacity is 4 a second
 ALPHA, TAU = 0.25, 1.0
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.5, 1.0, 2.0, 3.0])
 def test_batches_of_all_that_waits(rate: float) -> None:
-    """Mean batch size and latency are those of the chain, and within the closed form of Inoue."""
+    """Mean batch size and latency are those of the chain, and below the closed form of Inoue."""
     report = simulate(
         Greedy(10**9), Poisson(rate, seed=4, n=60_000), CostModel(TAU, per_item=ALPHA)
     )
@@ -370,14 +370,14 @@ def test_batches_of_all_that_waits(rate: float) -> None:
     bound = latency_bound(rate, ALPHA, TAU)
     assert latency <= bound
     assert report.latency.mean <= bound + ERRORS * error
-    # "Well approximated", says its abstract.
+    # The abstract calls it well approximated.
     assert report.latency.mean == pytest.approx(bound, rel=0.1)
 
 
 @pytest.mark.parametrize("tau", [0.1, 1.0, 10.0])
 @pytest.mark.parametrize("load", [0.01, 0.1, 0.3, 0.5, 0.7, 0.85])
 def test_the_bound_of_inoue_is_one(load: float, tau: float) -> None:
-    """Of the chain's exact latency, at any load and any part of it that is fixed."""
+    """The closed form is near the chain's exact latency, at any load and fixed share."""
     chain = Bulk(rate=load, each=1.0, fixed=tau, most=10**9, states=700)
     jobs, _, latency = chain.solve()
     bound = latency_bound(load, 1.0, tau)
@@ -390,7 +390,7 @@ def test_the_bound_of_inoue_is_one(load: float, tau: float) -> None:
 
 @pytest.mark.parametrize(("rate", "most"), [(0.5, 1), (1.0, 4), (1.7, 4), (2.5, 16)])
 def test_batches_with_a_limit(rate: float, most: int) -> None:
-    """`Greedy` of so many at most: mean batch size, wait and latency are those of the chain."""
+    """With a limited batch size, `Greedy` has the batch size, wait and latency of the chain."""
     cost = CostModel(TAU, per_item=ALPHA)
     report = simulate(Greedy(most), Poisson(rate, seed=7, n=80_000), cost)
     jobs, wait, latency = Bulk(rate, ALPHA, TAU, most).solve()
@@ -401,7 +401,7 @@ def test_batches_with_a_limit(rate: float, most: int) -> None:
 
 
 def test_the_chain_is_m_d_1_for_one_at_a_time() -> None:
-    """The theory agrees with itself: Pollaczek-Khinchine for equal service times."""
+    """The theory is consistent: the chain gives Pollaczek-Khinchine for equal service times."""
     jobs, wait, latency = Bulk(rate=0.6, each=0.0, fixed=1.0, most=1).solve()
 
     assert jobs == pytest.approx(1.0)
@@ -410,7 +410,7 @@ def test_the_chain_is_m_d_1_for_one_at_a_time() -> None:
 
 
 def test_a_load_beyond_the_capacity_grows_without_end() -> None:
-    """At rate * alpha > 1 the batches, and with them the latency, grow as long as it lasts."""
+    """If rate * alpha > 1, batches and latency grow without limit."""
     asked = Poisson(1.1 / ALPHA, seed=2, n=30_000)
     report = simulate(Greedy(10**9), asked, CostModel(TAU, per_item=ALPHA))
     sizes = [batch.size for batch in report.batches]

@@ -24,7 +24,7 @@ from notebook_serve.traffic import LogNormal, Poisson
 
 Make = Callable[..., Server]
 
-LAW = CostModel(0.0065, 0.0004, 0.00017)
+COST = CostModel(0.0065, 0.0004, 0.00017)
 MIXED = LogNormal(22, 0.9, 4, 128)
 GROUPS = ["", "", "b"]
 
@@ -40,13 +40,13 @@ POLICIES: list[Policy] = [
 
 
 def served(policy: Policy, rate: float, start: float = 0.0, **options: Any) -> Report:
-    """A run to replay, in which requests of several lengths and groups came from `start` on."""
+    """Return a run to replay: requests of several lengths and groups, from `start` on."""
     times = [start, *(start + at for at in Poisson(rate, seed=2).times(20.0))]
-    return simulate(policy, times, LAW, lengths=MIXED, groups=GROUPS, **options)
+    return simulate(policy, times, COST, lengths=MIXED, groups=GROUPS, **options)
 
 
 def fates(report: Report) -> list[list[Any]]:
-    """What became of each request, as columns."""
+    """Return the outcome of each request, as columns."""
     names = ("arrived", "started", "finished", "outcome", "batch_id", "length", "group")
     return [getattr(report.records, name) for name in names]
 
@@ -54,7 +54,7 @@ def fates(report: Report) -> list[list[Any]]:
 def record(
     number: int, outcome: Outcome = "ok", length: int = 10, group: str = "", ran: bool = True
 ) -> RequestRecord:
-    """A request of a second ago, which ran or did not."""
+    """Return a request of a second ago, which ran or did not."""
     at = 50.0 + number
     return RequestRecord(
         number, at, at + 0.1 if ran else None, at + 1.0, outcome, length=length, group=group
@@ -67,9 +67,9 @@ def record(
 @pytest.mark.parametrize("timeout", [math.inf, 0.2])
 @pytest.mark.parametrize("policy", POLICIES, ids=repr)
 def test_under_the_same_policy_it_is_the_same(policy: Policy, timeout: float) -> None:
-    """A simulated run, replayed under its policy and its law, comes out as it was to the digit."""
+    """A replay under the same policy and cost gives the same report, to the last digit."""
     before = served(policy, 110.0, timeout=timeout)
-    after = replay(before.records, policy, LAW, timeout=timeout)
+    after = replay(before.records, policy, COST, timeout=timeout)
 
     assert fates(after) == fates(before)
     assert after.latency == before.latency
@@ -78,10 +78,10 @@ def test_under_the_same_policy_it_is_the_same(policy: Policy, timeout: float) ->
 
 
 def test_it_begins_when_the_first_arrives() -> None:
-    """When that was does not matter, nor does the order in which the records are given."""
+    """Neither the clock of the records nor their order matters."""
     early, late = served(Greedy(8), 60.0), served(Greedy(8), 60.0, start=1e5)
     shuffled = random.Random(4).sample(list(late.records), len(late.records))
-    first, second = (replay(records, Greedy(8), LAW) for records in (early.records, shuffled))
+    first, second = (replay(records, Greedy(8), COST) for records in (early.records, shuffled))
 
     assert second.records.arrived[0] == 0.0
     assert second.records.arrived == pytest.approx(first.records.arrived, abs=1e-9)
@@ -90,9 +90,9 @@ def test_it_begins_when_the_first_arrives() -> None:
 
 
 def test_another_policy_makes_something_else_of_it() -> None:
-    """It is what that policy would have made of the same traffic from the beginning."""
+    """The result is that of the other policy on the same traffic."""
     expected = served(LengthAware(), 110.0)
-    found = replay(served(Greedy(16), 110.0).records, LengthAware(), LAW)
+    found = replay(served(Greedy(16), 110.0).records, LengthAware(), COST)
 
     assert fates(found) == fates(expected)
     assert found.policy == repr(LengthAware())
@@ -100,25 +100,25 @@ def test_another_policy_makes_something_else_of_it() -> None:
 
 
 def test_the_policy_learns_nothing_from_it() -> None:
-    """It is copied, as `simulate` does it."""
+    """The policy is copied, as in `simulate`."""
     policy = CostAware()
-    replay(served(Greedy(8), 60.0).records, policy, LAW)
+    replay(served(Greedy(8), 60.0).records, policy, COST)
 
     assert policy.cost is None
 
 
-# -- who comes again ----------------------------------------------------------------------
+# -- which requests are replayed ----------------------------------------------------------
 
 
-def test_those_refused_come_with_the_lengths_of_others() -> None:
-    """Of them nothing is known but when they came; each is like one that ran, group and all."""
+def test_rejected_requests_get_the_lengths_of_others() -> None:
+    """Only their arrival is known, so each gets the length and group of a request that ran."""
     before = served(Greedy(8), 200.0, max_queue_size=20)
     records = [
         item if item.started is not None else replace(item, length=1, group="")
         for item in before.records
     ]
     ran = {(item.length, item.group) for item in records if item.started is not None}
-    one, same, other = (replay(records, Greedy(8), LAW, seed=seed) for seed in (1, 1, 2))
+    one, same, other = (replay(records, Greedy(8), COST, seed=seed) for seed in (1, 1, 2))
     refused = {item.id for item in before.records if item.outcome == "rejected"}
     drawn = [item for item in one.records if item.id in refused]
 
@@ -134,7 +134,7 @@ def test_those_refused_come_with_the_lengths_of_others() -> None:
 
 
 def test_those_that_could_not_be_run_are_left_out() -> None:
-    """An invalid input, and one that failed before it could wait, cost nothing, then or again."""
+    """Invalid inputs, and requests that failed in preprocessing, cost nothing and are left out."""
     records = [
         record(1),
         record(2, "invalid", ran=False),
@@ -143,7 +143,7 @@ def test_those_that_could_not_be_run_are_left_out() -> None:
         record(5, "failed", ran=False),
         record(6, "expired", length=30),
     ]
-    report = replay(records, NoBatching(), LAW)
+    report = replay(records, NoBatching(), COST)
 
     assert report.records.arrived == [0.0, 3.0, 5.0]
     assert report.records.length == [10, 20, 30]
@@ -151,18 +151,18 @@ def test_those_that_could_not_be_run_are_left_out() -> None:
 
 
 @pytest.mark.parametrize("outcome", ["expired", "cancelled"])
-def test_those_who_left_the_queue_come_as_long_as_they_were(outcome: Outcome) -> None:
-    """They had waited, so what they are is known; whether they leave again is another matter."""
+def test_requests_that_left_the_queue_keep_their_lengths(outcome: Outcome) -> None:
+    """Their length is known; whether they time out again depends on the replay."""
     records = [record(1), record(2, outcome, length=77, group="b", ran=False)]
-    report = replay(records, NoBatching(), LAW)
+    report = replay(records, NoBatching(), COST)
 
     assert report.records.length == [10, 77]
     assert report.records.group == ["", "b"]
 
 
 def test_an_input_of_no_length_is_replayed_as_the_shortest() -> None:
-    """A function may say that an input has the length 0; that is no reason to fail."""
-    report = replay([record(1, length=0), record(2, length=5)], NoBatching(), LAW)
+    """A length of 0 is counted as 1."""
+    report = replay([record(1, length=0), record(2, length=5)], NoBatching(), COST)
 
     assert report.records.length == [1, 5]
 
@@ -177,42 +177,42 @@ def test_an_input_of_no_length_is_replayed_as_the_shortest() -> None:
     ids=["nothing", "only refused", "none that ran"],
 )
 def test_nothing_to_replay_is_an_error(records: list[RequestRecord]) -> None:
-    """Before anything ran there is no length and no cost to go by."""
+    """Without a request that ran, there is no length to replay."""
     with pytest.raises(OptionError, match="no request has run yet"):
-        replay(records, Greedy(), LAW)
+        replay(records, Greedy(), COST)
 
 
 # -- the options --------------------------------------------------------------------------
 
 
 def test_batches_vary_as_the_fit_says() -> None:
-    """The noise is the error of a fitted law, none for a law that was given, or what is asked."""
+    """The noise is that of the fit, none for a model that was not fitted, or the given one."""
     records = served(Greedy(8), 60.0).records
-    fitted = replace(LAW, error=0.2, batches=100)
+    fitted = replace(COST, error=0.2, batches=100)
     by_fit = replay(records, Greedy(8), fitted)
-    asked = replay(records, Greedy(8), LAW, noise=0.2)
+    asked = replay(records, Greedy(8), COST, noise=0.2)
     none = replay(records, Greedy(8), fitted, noise=0.0)
 
     assert fates(by_fit) == fates(asked)
-    assert fates(none) == fates(replay(records, Greedy(8), LAW))
+    assert fates(none) == fates(replay(records, Greedy(8), COST))
     assert fates(by_fit) != fates(none)
 
 
 def test_the_options_are_those_of_simulate() -> None:
-    """Replicas, limits and the rest reach it; what it does not know is refused."""
+    """Options of `simulate` are passed on, and unknown options are rejected."""
     records = served(Greedy(8), 110.0).records
     report = replay(
-        records, NoBatching(), LAW, replicas=2, dispatch="shortest", deadline=0.1, timeout=0.5
+        records, NoBatching(), COST, replicas=2, dispatch="shortest", deadline=0.1, timeout=0.5
     )
 
     assert report.replicas == 2
     assert report.deadline == 0.1
     assert (
         report.outcomes["expired"]
-        < replay(records, NoBatching(), LAW, timeout=0.5).outcomes["expired"]
+        < replay(records, NoBatching(), COST, timeout=0.5).outcomes["expired"]
     )
     with pytest.raises(TypeError, match="replica"):
-        replay(records, NoBatching(), LAW, replica=2)
+        replay(records, NoBatching(), COST, replica=2)
 
 
 # -- on a server --------------------------------------------------------------------------
@@ -230,13 +230,13 @@ sleeping.length = len  # type: ignore[attr-defined]
 
 
 def texts(count: int, seed: int = 0) -> list[str]:
-    """Texts of several lengths."""
+    """Return texts of several lengths."""
     rng = random.Random(seed)
     return ["x" * rng.randint(1, 60) for _ in range(count)]
 
 
 def test_a_server_that_served_nothing_has_nothing_to_tell(make: Make) -> None:
-    """It raises and says what to do, be the cost known or not."""
+    """The error says what to do, with or without a cost."""
     server = make(sleeping)
 
     with pytest.raises(OptionError, match="no batches"):
@@ -244,11 +244,11 @@ def test_a_server_that_served_nothing_has_nothing_to_tell(make: Make) -> None:
     with pytest.raises(OptionError, match="serve some"):
         server.what_if(Greedy())
     with pytest.raises(OptionError, match="serve some"):
-        server.what_if(Greedy(), cost=LAW)
+        server.what_if(Greedy(), cost=COST)
 
 
 def test_a_server_fits_what_its_batches_cost(make: Make) -> None:
-    """To the batches that it ran; a batch that failed and was run in parts is none of them."""
+    """The fit uses the batches that ran; a batch that failed and was retried is left out."""
     server = make(sleeping, policy=Greedy(4))
     for number in range(10):
         server.predict(texts(12, number))
@@ -263,7 +263,7 @@ def test_a_server_fits_what_its_batches_cost(make: Make) -> None:
 
 
 def test_what_if_replays_what_a_server_served(make: Make) -> None:
-    """The same requests, as long as they were, under another policy, by its own law and limits."""
+    """The same requests run under another policy, with the server's cost and limits."""
     server = make(sleeping, policy=Greedy(4), timeout=20.0, max_queue_size=500)
     sent = [text for number in range(5) for text in texts(12, number)]
     for number in range(5):
@@ -285,7 +285,7 @@ def test_what_if_replays_what_a_server_served(make: Make) -> None:
 
 
 def test_the_options_of_what_if_go_before_the_servers_own(make: Make) -> None:
-    """Its limits are the server's, unless others are asked for; so is the cost."""
+    """Cost and limits are the server's by default."""
     server = make(sleeping, timeout=20.0, max_queue_size=50, refuse_late=False)
     server.predict(texts(40))
     slow = CostModel(fixed=1.0)
@@ -303,30 +303,30 @@ def test_the_options_of_what_if_go_before_the_servers_own(make: Make) -> None:
 
 
 def test_what_if_takes_a_policy_and_nothing_else(make: Make) -> None:
-    """It is held to what the server's own policy is held to."""
+    """A policy is checked as the server's own."""
     server = make(sleeping)
     server.predict("x")
     wrong: Any = print
 
-    with pytest.raises(OptionError, match="a policy is an object"):
+    with pytest.raises(OptionError, match="a policy must be an object"):
         server.what_if(wrong)
 
 
 def test_records_may_come_as_columns() -> None:
-    """The log of a report and a list of its records are the same to replay."""
+    """The log of a report and a list of its records give the same replay."""
     report = served(Greedy(8), 60.0)
     assert isinstance(report.records, RequestLog)
 
-    assert fates(replay(report.records, Greedy(2), LAW)) == fates(
-        replay(list(report.records), Greedy(2), LAW)
+    assert fates(replay(report.records, Greedy(2), COST)) == fates(
+        replay(list(report.records), Greedy(2), COST)
     )
 
 
 # -- what is doubtful ---------------------------------------------------------------------
 
 
-def test_requests_that_several_policies_served_are_told_of() -> None:
-    """A note names each, timed from the first request; the records are on the server's clock."""
+def test_a_note_names_several_policies() -> None:
+    """A note names each policy, with times from the first request."""
     records = [record(number) for number in range(10)]  # from 50 s to 60 s
     changes = [
         PolicyChange(20.0, "NoBatching()", "start"),
@@ -334,8 +334,8 @@ def test_requests_that_several_policies_served_are_told_of() -> None:
         PolicyChange(52.5, "Greedy(8)"),
         PolicyChange(99.0, "Window(8)"),
     ]
-    several = replay(records, Greedy(8), LAW, changes=changes)
-    one = replay(records, Greedy(8), LAW, changes=changes[:2])
+    several = replay(records, Greedy(8), COST, changes=changes)
+    one = replay(records, Greedy(8), COST, changes=changes[:2])
 
     assert several.notes == (
         "These requests were served under Greedy(2) until 2.50 s, then Greedy(8).",
@@ -344,20 +344,20 @@ def test_requests_that_several_policies_served_are_told_of() -> None:
 
 
 def test_a_report_is_replayed_with_its_policies() -> None:
-    """It knows them itself, on its own clock."""
+    """A report has its changes, on its own clock."""
     before = replace(served(NoBatching(), 60.0), changes=(PolicyChange(5.0, "Greedy(4)", "fault"),))
-    after = replay(before, Greedy(8), LAW)
+    after = replay(before, Greedy(8), COST)
 
-    assert fates(after) == fates(replay(before.records, Greedy(8), LAW))
+    assert fates(after) == fates(replay(before.records, Greedy(8), COST))
     (note,) = after.notes
     assert note.startswith("These requests were served under NoBatching() until ")
-    assert note.endswith(", then Greedy(4) (the policy before failed).")
+    assert note.endswith(", then Greedy(4) (the previous policy failed).")
 
 
-def test_a_law_that_does_not_fit_is_told_of_and_rounded() -> None:
-    """Its doubts are the report's, in text, in HTML and in a file."""
-    law = replace(LAW, error=0.69, batches=30, largest=2, longest=1000)
-    report = replay(served(Greedy(8), 110.0).records, Greedy(8), law)
+def test_a_bad_fit_is_a_warning_and_rounds_figures() -> None:
+    """The warnings of the cost model are in the text, the HTML and the file of the report."""
+    cost = replace(COST, error=0.69, batches=30, largest=2, longest=1000)
+    report = replay(served(Greedy(8), 110.0).records, Greedy(8), cost)
 
     assert report.is_rough
     assert [note.partition(":")[0] for note in report.notes] == [
@@ -370,7 +370,7 @@ def test_a_law_that_does_not_fit_is_told_of_and_rounded() -> None:
 
 
 def test_what_if_names_the_policies_that_served(make: Make) -> None:
-    """The server knows when each took effect."""
+    """The server records when each policy took effect."""
     server = make(lambda inputs: inputs, policy=NoBatching())
     for policy in (Greedy(2), Greedy(3)):
         server.predict(["x"] * 30)
@@ -384,11 +384,11 @@ def test_what_if_names_the_policies_that_served(make: Make) -> None:
 
 
 def test_what_if_has_the_doubts_of_what_was_served(make: Make) -> None:
-    """Few batches, all of one size: the simulation says so."""
+    """Few batches, all of one size, give warnings."""
     server = make(lambda inputs: inputs, policy=NoBatching())
     for _ in range(5):
         server.predict("x")
     notes = server.what_if(Greedy(8)).notes
 
     assert any("only 5 batches" in note for note in notes)
-    assert any("cannot tell fixed from per_item" in note for note in notes)
+    assert any("do not distinguish fixed from per_item" in note for note in notes)

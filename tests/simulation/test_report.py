@@ -24,7 +24,7 @@ from notebook_serve.queueing.record_log import RequestLog
 from notebook_serve.queueing.stats import Distribution
 from notebook_serve.records import OUTCOMES, BatchRecord, Outcome, PolicyChange, RequestRecord
 from notebook_serve.simulation.plots import LOST, MOST_POINTS, MOST_REASONS, PALETTE
-from notebook_serve.simulation.report import NEEDED, STRETCHES, STUDENT, Report
+from notebook_serve.simulation.report import NEEDED, SECTIONS, STUDENT, Report
 
 mpl.use("Agg")
 
@@ -47,7 +47,7 @@ def request(
     batch: int | None = None,
     size: int = 0,
 ) -> RequestRecord:
-    """A request, of which the rest does not matter."""
+    """Return a request with only the attributes that matter here."""
     return RequestRecord(number, arrived, started, finished, outcome, batch, size)
 
 
@@ -71,21 +71,21 @@ BATCHES = [
 
 
 def run(**changes: Any) -> Report:
-    """The run above as a report."""
+    """Return the run above as a report."""
     report = Report(RequestLog.of(REQUESTS), BATCHES, 10.0, "Greedy(2)", deadline=1.5, warmup=0.2)
     return replace(report, **changes)
 
 
 def empty(duration: float = 10.0) -> Report:
-    """A report of nothing."""
+    """Return an empty report."""
     return Report(RequestLog(), (), duration)
 
 
-# -- figures over what came after the warm-up ---------------------------------------------
+# -- figures after the warm-up ------------------------------------------------------------
 
 
 def test_times_are_of_answers_that_arrived_after_the_warm_up() -> None:
-    """Requests 2, 4 and 6: not those before, nor those that were not answered."""
+    """Requests 2, 4 and 6: not those before the warm-up, nor those that were not answered."""
     report = run()
 
     assert (report.latency.p50, report.queue_time.p50, report.inference_time.p50) == (3.5, 0.5, 3.0)
@@ -95,7 +95,7 @@ def test_times_are_of_answers_that_arrived_after_the_warm_up() -> None:
 
 
 def test_rates_are_of_what_happened_between_warm_up_and_end() -> None:
-    """Request 1 arrived before but was answered within; request 6 was answered in the drain."""
+    """Request 1 arrived before but was answered within; request 6 was answered after the end."""
     report = run()
 
     assert (report.start, report.span) == (2.0, 8.0)
@@ -113,7 +113,7 @@ def test_an_answer_at_its_deadline_is_good(deadline: float, good: int) -> None:
 
 
 def test_outcomes_count_all_and_shares_those_after_the_warm_up() -> None:
-    """All eight requests, and the six that arrived from the second second on."""
+    """All eight requests, and the six that arrived after the warm-up."""
     report = run()
     none = dict.fromkeys(OUTCOMES, 0)
 
@@ -137,7 +137,7 @@ def test_batches_count_if_they_started_between_warm_up_and_end() -> None:
 
 
 def test_utilisation_is_clipped_to_the_span() -> None:
-    """Of batch 3 the one second before the end counts: 1 + 3 + 1 of 8, or of two workers' 16."""
+    """Of batch 3 one second is within the run: 1 + 3 + 1 of 8, or of two workers' 16."""
     early = BatchRecord(9, "full", (1,), 1.5, 1.0)  # half a second of it in the warm-up
 
     assert run().utilisation == 5 / 8
@@ -145,13 +145,13 @@ def test_utilisation_is_clipped_to_the_span() -> None:
     assert run(batches=[BATCHES[0], early]).utilisation == 0.5 / 8
 
 
-def test_mean_waiting_is_the_time_average_of_those_who_wait() -> None:
-    """Request 4 waits a second, 5 too though it never runs, 6 half a one; 1 in the warm-up."""
+def test_mean_waiting_is_the_time_average_of_the_queue() -> None:
+    """Request 4 waits a second, as does 5, which never runs; 6 half a second; 1 in the warm-up."""
     assert run().mean_waiting == 2.5 / 8
 
 
 def test_without_warm_up_everything_counts() -> None:
-    """The share that is left out may be nothing."""
+    """The warm-up may be 0."""
     report = run(warmup=0.0)
 
     assert report.offered == 8 / 10
@@ -236,7 +236,7 @@ def test_a_report_of_no_time_has_no_rates() -> None:
     assert "nan" not in repr(report)
 
 
-def test_without_batches_their_size_is_what_requests_were_told() -> None:
+def test_without_batches_their_size_is_that_of_the_answers() -> None:
     """Four requests in batches of 2 and one alone make three batches, as seen over HTTP."""
     report = run(batches=())
 
@@ -271,7 +271,7 @@ def test_answers_without_a_start_have_no_queue_time() -> None:
         {"replicas": 0},
     ],
 )
-def test_what_makes_no_sense_is_refused(wrong: dict[str, Any]) -> None:
+def test_wrong_options_are_rejected(wrong: dict[str, Any]) -> None:
     """In the line that made the report, not when its figures are asked for."""
     with pytest.raises(OptionError, match=next(iter(wrong))):
         run(**wrong)
@@ -311,7 +311,7 @@ def test_a_sequence_that_makes_batches_on_demand_is_kept() -> None:
 
 
 def steady(latencies: Sequence[float], each: int) -> Report:
-    """In each of ten stretches of a second, `each` answers of one latency."""
+    """In each of ten sections of a second, `each` answers of one latency."""
     times = [
         (k + n / (2 * each), latency) for k, latency in enumerate(latencies) for n in range(each)
     ]
@@ -334,7 +334,7 @@ def test_an_interval_comes_from_how_much_stretches_differ() -> None:
     ("each", "known"), [(9, ()), (10, ("mean", "p50")), (20, ("mean", "p50", "p95")), (100, NEEDED)]
 )
 def test_too_few_answers_have_no_interval(each: int, known: Iterable[str]) -> None:
-    """Ten in every stretch, and for a percentile some that lie beyond it."""
+    """Ten in every section, and for a percentile some that lie beyond it."""
     sure = steady([0.1] * 10, each).intervals()
 
     assert {name for name in NEEDED if not math.isnan(sure[f"latency_{name}"][1])} == set(known)
@@ -378,7 +378,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
 def test_the_table_of_student_is_right() -> None:
     """Against the distribution itself: for odd degrees of freedom a finite sum, here for 9."""
     for level, t in STUDENT.items():
-        angle = math.atan(t / math.sqrt(STRETCHES - 1))
+        angle = math.atan(t / math.sqrt(SECTIONS - 1))
         powers = (1, 2 / 3, 8 / 15, 16 / 35)
         total = sum(w * math.cos(angle) ** (2 * k + 1) for k, w in enumerate(powers))
         inside = 2 / math.pi * (angle + math.sin(angle) * total)
@@ -386,21 +386,21 @@ def test_the_table_of_student_is_right() -> None:
         assert inside == pytest.approx(level, abs=1e-4)
 
 
-def test_a_level_that_is_not_in_the_table_is_refused() -> None:
-    """With those that are; a higher level has a wider interval."""
+def test_an_unknown_level_is_rejected() -> None:
+    """Figures with enough answers have intervals; a higher level has a wider one."""
     report = steady([0.1, 0.3] * 5, each=10)
     ends = [report.intervals(level)["latency_mean"][1] for level in STUDENT]
 
     assert ends == sorted(set(ends))
-    with pytest.raises(OptionError, match=r"0\.8, 0\.9, 0\.95, 0\.98, 0\.99, not 0\.5"):
+    with pytest.raises(OptionError, match=r"0\.8, 0\.9, 0\.95, 0\.98, 0\.99, got 0\.5"):
         report.intervals(0.5)
 
 
-# -- in words -----------------------------------------------------------------------------
+# -- text ---------------------------------------------------------------------------------
 
 
 def test_the_summary_has_the_figures() -> None:
-    """One line for each, in units that read well; a run this short is sure of nothing."""
+    """Each figure has a line, in readable units; a run this short has no intervals."""
     late = Distribution(0.001, 0.002, 0.003, 0.004, 0.001)
     report = run(replicas=2, lateness=late, notes=("It was late.", "It was slow."))
     lines = [line.split("  ", 1) for line in repr(report).splitlines()]
@@ -421,8 +421,8 @@ def test_the_summary_has_the_figures() -> None:
         ("mean batch size", "1.67"),
         ("padding", "21.1%"),
         ("worker busy", "31.2%"),
-        ("generator late", "p50 1.0 ms, p95 3.0 ms, p99 4.0 ms"),
-        ("±", "half of a 95% confidence interval, where more than 5%; ? where answers are too few"),
+        ("generator delay", "p50 1.0 ms, p95 3.0 ms, p99 4.0 ms"),
+        ("±", "half of the 95% confidence interval, if above 5%; ? if there are too few answers"),
         ("note", "It was late."),
         ("note", "It was slow."),
     ]
@@ -430,7 +430,7 @@ def test_the_summary_has_the_figures() -> None:
 
 
 def test_what_is_sure_is_shown_without_an_interval() -> None:
-    """Half an interval of 38% is shown, and one below 5% is not; then no line explains it."""
+    """A half-width of 38% is shown, and one below 5% is not; then no line explains it."""
     unsure, sure = repr(steady([0.1, 0.3] * 5, each=100)), repr(steady([0.1] * 10, each=100))
 
     assert "mean 200.0 ms ±38%" in unsure
@@ -440,7 +440,7 @@ def test_what_is_sure_is_shown_without_an_interval() -> None:
 
 
 def test_the_html_form_has_the_same_escaped() -> None:
-    """In a cell the figures are a table, and a note is text whatever is in it."""
+    """The HTML is a table of the figures, and notes are escaped."""
     html = run(notes=("a <b>bold</b> note",))._repr_html_()
 
     assert "<td>throughput</td><td>0.375/s ±?</td>" in html
@@ -452,21 +452,21 @@ def test_the_html_form_has_the_same_escaped() -> None:
     [(0.0, "0/s"), (0.254, "0.254/s"), (16.66, "16.7/s"), (1250.4, "1250/s"), (math.nan, "–")],
 )
 def test_a_rate_in_words(rate: float, expected: str) -> None:
-    """Three digits, but all before the point."""
+    """Numbers have three digits, or their integer part."""
     assert per_second(rate) == expected
 
 
-# -- several policies, and doubtful figures -------------------------------------------------
+# -- several policies, and bad fits ---------------------------------------------------------
 
 CHANGES = (PolicyChange(4.0, "NoBatching()"), PolicyChange(8.5, "Greedy(8)", "fault"))
 
 
 def test_a_run_under_several_policies_names_each() -> None:
-    """In the row of the policy, with the times of the changes, in text and in HTML."""
+    """The policy's row has the changes with their times, in text and in HTML."""
     report = run(changes=CHANGES)
     expected = (
         "Greedy(2) until 4.00 s, then NoBatching() until 8.50 s, "
-        "then Greedy(8) (the policy before failed)"
+        "then Greedy(8) (the previous policy failed)"
     )
 
     assert repr(report).splitlines()[0] == f"policy           {expected}"
@@ -474,7 +474,7 @@ def test_a_run_under_several_policies_names_each() -> None:
 
 
 def test_each_request_has_the_policy_that_served_it() -> None:
-    """That in effect when its batch started, or when it left the queue without running."""
+    """The policy is the one in effect when the request left the queue."""
     frame = run(changes=CHANGES).to_frame()
 
     assert list(frame["policy"]) == [
@@ -487,7 +487,7 @@ def test_each_request_has_the_policy_that_served_it() -> None:
 
 
 def test_a_file_from_before_has_one_policy() -> None:
-    """A report that was saved without changes and error is read as it was meant."""
+    """A report that was saved without changes and error can still be read."""
     values = json.loads(run().to_json())
     del values["changes"], values["error"]
     report = Report.from_json(json.dumps(values))
@@ -497,8 +497,8 @@ def test_a_file_from_before_has_one_policy() -> None:
     assert repr(report) == repr(run())
 
 
-def test_figures_by_a_law_that_does_not_fit_have_one_digit() -> None:
-    """What was offered is known; what follows from the law is not, nor are its intervals."""
+def test_figures_of_a_bad_fit_have_one_digit() -> None:
+    """The offered load is exact; figures that depend on the fit have one digit and no interval."""
     rough, sharp = run(error=MOST_ERROR * 1.01), run(error=MOST_ERROR)
     lines = dict(line.split("  ", 1) for line in repr(rough).splitlines())
     values = {name: value.strip() for name, value in lines.items()}
@@ -515,7 +515,7 @@ def test_figures_by_a_law_that_does_not_fit_have_one_digit() -> None:
 
 
 def test_a_rough_report_stays_one_in_a_file(tmp_path: Path) -> None:
-    """Its error and its notes are saved with it."""
+    """Error and notes are saved."""
     report = run(error=0.69, notes=("The cost model does not fit.",))
     report.save(tmp_path / "run.json")
     back = Report.load(tmp_path / "run.json")
@@ -530,7 +530,7 @@ def test_a_rough_report_stays_one_in_a_file(tmp_path: Path) -> None:
     [(0.0, "0/s"), (37.2, "≈40/s"), (0.96, "≈1/s"), (9.6, "≈10/s"), (1234.0, "≈1000/s")],
 )
 def test_one_digit_of_a_number(value: float, expected: str) -> None:
-    """As few as are known, with the sign for it, and none of what is not there."""
+    """Known figures have one digit and the sign; unknown figures have neither."""
     assert roughly(value, per_second) == expected
     assert roughly(math.nan, per_second) == "–"
 
@@ -539,7 +539,7 @@ def test_one_digit_of_a_number(value: float, expected: str) -> None:
 
 
 def test_the_frame_has_a_row_for_each_request() -> None:
-    """Every column of the records, the three times, and what is not there is missing."""
+    """A frame has all columns and the three durations; unknown values are missing."""
     frame = run().to_frame()
 
     assert list(frame.columns) == [
@@ -556,7 +556,7 @@ def test_the_frame_has_a_row_for_each_request() -> None:
 
 
 def test_the_frame_of_nothing_has_the_types_of_any() -> None:
-    """What adds up seconds works on an empty frame as well."""
+    """An empty frame can be summed too."""
     none, some = empty().to_frame(), run().to_frame()
     numbers = ["arrived", "started", "finished", "batch_id", "queue_time", "latency"]
 
@@ -611,7 +611,7 @@ reports = st.builds(
 
 @given(reports)
 def test_json_gives_the_same_report_back(report: Report) -> None:
-    """Every field to the last digit, not-a-number and infinity included."""
+    """Every field is exact, including not-a-number and infinity."""
     text = report.to_json()
     back = Report.from_json(text)
 
@@ -623,7 +623,7 @@ def test_json_gives_the_same_report_back(report: Report) -> None:
 
 
 def test_json_is_by_columns_and_plain() -> None:
-    """Other tools can read it: null for no number, "inf" for no end."""
+    """Other tools can read it: null for not-a-number, "inf" for infinity."""
     values = json.loads(run(deadline=math.inf, lateness=Distribution(p50=0.5)).to_json())
 
     assert values["format"] == 1
@@ -634,7 +634,7 @@ def test_json_is_by_columns_and_plain() -> None:
 
 
 def test_a_file_holds_a_report(tmp_path: Path) -> None:
-    """What is saved is loaded with the same figures, whatever its texts are."""
+    """A saved report has the same figures, whatever its texts."""
     report = run(notes=("half a pair \ud800, and – dashes",))
     report.save(tmp_path / "run.json")
     back = Report.load(str(tmp_path / "run.json"))
@@ -659,34 +659,34 @@ def test_a_file_holds_a_report(tmp_path: Path) -> None:
         run().to_json().replace('"policy"', '"politics"'),
     ],
 )
-def test_text_that_is_no_report_is_refused(text: str) -> None:
-    """By a typed error, whatever is wrong with it."""
+def test_text_that_is_not_a_report_is_rejected(text: str) -> None:
+    """Any other text raises a typed error."""
     with pytest.raises(OptionError, match="report"):
         Report.from_json(text)
 
 
-# -- figures ------------------------------------------------------------------------------
+# -- plots --------------------------------------------------------------------------------
 
 
 def drawn(ax: Axes) -> Axes:
-    """The same, once everything on it was really drawn."""
+    """Return `ax` after its figure was drawn."""
     cast(Any, ax.figure).canvas.draw()
     return ax
 
 
 def labels(ax: Axes) -> list[str]:
-    """What the legend says."""
+    """Return the texts of the legend."""
     legend = ax.get_legend()
     return [text.get_text() for text in legend.get_texts()] if legend else []
 
 
 def points(ax: Axes) -> list[tuple[float, float]]:
-    """The points of the first scatter."""
+    """Return the points of the first scatter."""
     return [(x, y) for x, y in cast(Any, ax.collections[0].get_offsets())]
 
 
 def test_the_plot_has_a_point_for_each_answer() -> None:
-    """Where it arrived and how long it took, coloured by its batch's size, warm-up included."""
+    """Each point is an arrival and a latency, coloured by batch size, including the warm-up."""
     ax = drawn(run().plot())
     answered = [record for record in REQUESTS if record.outcome == "ok"]
 
@@ -700,7 +700,7 @@ def test_the_plot_has_a_point_for_each_answer() -> None:
 
 
 def test_the_plot_has_lines_and_marks_what_was_not_answered() -> None:
-    """Percentiles after the warm-up, the deadline if it is near, crosses on the axis."""
+    """Lines are percentiles after the warm-up, and a near deadline; crosses are on the axis."""
     ax = drawn(run().plot())
     lines = {str(line.get_label()): line for line in ax.lines}
     cross = lines["1 rejected, 1 expired, 1 failed"]
@@ -715,13 +715,13 @@ def test_the_plot_has_lines_and_marks_what_was_not_answered() -> None:
 
 
 def test_a_deadline_far_above_the_answers_is_not_drawn() -> None:
-    """The longest latency is 4 seconds, and the figure is about those."""
+    """The axis fits the longest latency, 4 seconds."""
     assert "deadline 4.5 s" in labels(run(deadline=4.5).plot())
     assert not any("deadline" in label for label in labels(run(deadline=30.0).plot()))
 
 
 def test_the_plot_of_one_batch_size_needs_no_scale_of_colours() -> None:
-    """It says the size in its legend; times below a second are milliseconds."""
+    """Equal sizes are in the legend; latencies below a second are in milliseconds."""
     ax = drawn(steady([0.1] * 10, each=2).plot())
 
     assert len(ax.figure.axes) == 1
@@ -731,7 +731,7 @@ def test_the_plot_of_one_batch_size_needs_no_scale_of_colours() -> None:
 
 
 def test_the_plot_of_many_shows_some_and_says_so() -> None:
-    """Evenly picked, no more than can be drawn at once; the lines are still those of all."""
+    """Many points are sampled evenly; the lines cover all requests."""
     count = 3 * MOST_POINTS + 1
     records = [request(n, n / 100, n / 100, n / 100 + 0.5 + n % 2) for n in range(count)]
     lost = [request(n, n / 100, None, n / 100, "rejected") for n in range(count, 2 * count)]
@@ -749,7 +749,7 @@ def test_the_plot_of_many_shows_some_and_says_so() -> None:
 
 
 def bars(ax: Axes, label: str) -> dict[int, tuple[float, float, str]]:
-    """Start, width and colour of the bars of this label, by the row that they are in."""
+    """Return start, width and colour of the bars with this label, by row."""
     [found] = [box for box in ax.containers if str(box.get_label()).startswith(label)]
     return {
         round(bar.get_y() + bar.get_height() / 2): (
@@ -762,7 +762,7 @@ def bars(ax: Axes, label: str) -> dict[int, tuple[float, float, str]]:
 
 
 def test_the_timeline_has_a_bar_for_each_wait_and_each_run() -> None:
-    """Those that arrived after the warm-up, in rows from the top, where their times are."""
+    """Requests after the warm-up have rows from the top, at their times."""
     ax = drawn(run().timeline())
     waits, runs = bars(ax, "waits"), bars(ax, "runs")
 
@@ -777,7 +777,7 @@ def test_the_timeline_has_a_bar_for_each_wait_and_each_run() -> None:
 
 
 def test_the_timeline_colours_batches() -> None:
-    """One colour for the requests of a batch, another for the next; its size and its reason."""
+    """Each batch has a colour, and a label with its size and reason."""
     ax = drawn(run().timeline())
     colours = {n: colour for n, (_, _, colour) in bars(ax, "runs").items()}
 
@@ -785,7 +785,7 @@ def test_the_timeline_colours_batches() -> None:
     assert [text.get_text().strip() for text in ax.texts] == ["2, full", "1, idle", "2, full"]
     assert set(labels(ax)) == {
         "waits",
-        "runs, each batch in a colour: its size, why released",
+        "runs, one colour per batch: size, reason of release",
         "1 rejected, 1 expired, 1 failed",
     }
 
@@ -800,12 +800,12 @@ def test_the_timeline_colours_batches() -> None:
     ],
 )
 def test_the_timeline_can_begin_and_end_elsewhere(options: dict[str, Any], rows: list[int]) -> None:
-    """From another moment on, or fewer of them."""
+    """Another start, or fewer requests."""
     assert list(bars(drawn(run().timeline(**options)), "waits")) == rows
 
 
 def test_the_timeline_of_unknown_batches_has_one_colour() -> None:
-    """Seen from outside, no server says which requests shared a batch."""
+    """A load test over HTTP does not know the batches."""
     records = [replace(record, batch_id=None) for record in REQUESTS]
     ax = drawn(run(records=RequestLog.of(records), batches=()).timeline())
 
@@ -815,26 +815,26 @@ def test_the_timeline_of_unknown_batches_has_one_colour() -> None:
 
 
 def test_the_timeline_of_many_batches_has_no_words() -> None:
-    """Where they would be printed over each other."""
+    """Many labels would overlap, so they are left out."""
     many = range(MOST_REASONS + 1)
     records = [request(n, n, n, n + 1.0, "ok", n, 1) for n in many]
     ran = [BatchRecord(n, "idle", (1,), n, 1.0) for n in many]
     ax = drawn(Report(RequestLog.of(records), ran, 100.0, warmup=0.0).timeline())
 
     assert not ax.texts
-    assert "runs, each batch in a colour" in labels(ax)
+    assert "runs, one colour per batch" in labels(ax)
 
 
 @pytest.mark.parametrize("report", [empty(), empty(0.0), run(duration=0.0)])
 def test_a_report_of_nothing_can_be_drawn(report: Report) -> None:
-    """Axes with their labels, and no warning."""
+    """An empty report has axes with labels, and no warning."""
     assert drawn(report.plot()).get_ylabel().startswith("latency")
     assert drawn(report.timeline()).get_xlabel().startswith("time")
 
 
 @pytest.mark.parametrize("method", ["plot", "timeline"])
 def test_a_figure_is_drawn_where_it_is_asked_for(method: str) -> None:
-    """Into the axes that were given, of a figure that pyplot need not know."""
+    """The plot uses given axes, also of a figure outside pyplot."""
     from matplotlib import pyplot as plt
     from matplotlib.figure import Figure
 
@@ -849,7 +849,7 @@ def test_a_figure_is_drawn_where_it_is_asked_for(method: str) -> None:
 
 
 def test_a_report_needs_nothing_that_is_optional() -> None:
-    """Neither matplotlib nor pandas nor numpy is loaded before it is asked for."""
+    """Importing a report loads neither matplotlib, pandas nor numpy."""
     code = "import sys, notebook_serve.simulation.report; print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
@@ -878,7 +878,7 @@ for method in (report.plot, report.timeline, report.to_frame):
 
 
 def test_what_is_missing_is_named() -> None:
-    """One line says what to install, whichever of the two it is."""
+    """The error says which extra to install."""
     done = subprocess.run(
         [sys.executable, "-c", ABSENT], capture_output=True, text=True, check=True, timeout=60
     )

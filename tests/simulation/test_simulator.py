@@ -48,27 +48,27 @@ from ..helpers.blocking_model import Gate, eventually
 Cost = Callable[[Sequence[int]], float]
 
 DISPATCHES: tuple[Dispatch, ...] = get_args(Dispatch)
-#: of every kind that decides by the law, the law being what `taught` has shown it
-LAW = CostModel(fixed=0.5, per_item=0.01, per_token=0.02)
+#: the cost that `taught` shows to policies that learn it
+COST = CostModel(fixed=0.5, per_item=0.01, per_token=0.02)
 
 
 def constant(seconds: float) -> Cost:
-    """Every batch takes as long."""
+    """Return a cost of the same seconds for every batch."""
     return lambda lengths: seconds
 
 
 def one_more(lengths: Sequence[int]) -> float:
-    """A second for the batch and one for each in it."""
+    """Return a second for the batch and one for each request."""
     return 1.0 + len(lengths)
 
 
 def total(lengths: Sequence[int]) -> float:
-    """A second for each token; padding costs nothing."""
+    """Return a second for each token, without a cost of padding."""
     return float(sum(lengths))
 
 
 def ran(report: Report) -> list[tuple[float, list[int], str]]:
-    """Of each batch: when it started, who was in it, and why it was released."""
+    """Return start, requests and reason of each batch."""
     members: dict[int | None, list[int]] = {}
     for record in report.records:
         members.setdefault(record.batch_id, []).append(record.id)
@@ -76,18 +76,18 @@ def ran(report: Report) -> list[tuple[float, list[int], str]]:
 
 
 def columns(report: Report) -> list[list[Any]]:
-    """Everything that is known of every request, and the batches."""
+    """Return all columns of the requests, and the batches."""
     log = report.records
     return [*(getattr(log, name) for name in RequestLog.columns()), list(report.batches)]
 
 
 def ended(report: Report) -> list[tuple[str, float]]:
-    """How and when each request ended."""
+    """Return the outcome and end of each request."""
     return list(zip(report.records.outcome, report.records.finished, strict=True))
 
 
 class Noting:
-    """Takes the oldest, and notes what it observes; a copy notes into the same list."""
+    """A policy that takes the oldest and stores its batches, in a list shared with its copies."""
 
     def __init__(self) -> None:
         self.seen: list[BatchRecord] = []
@@ -102,26 +102,26 @@ class Noting:
         return Decision((waiting[0],))
 
     def observe(self, batch: BatchRecord) -> None:
-        """Note it."""
+        """Store the batch."""
         self.seen.append(batch)
 
 
 @dataclass
 class Deaf:
-    """A policy that has learned enough: it decides as before, and observes nothing."""
+    """A policy that has stopped learning: it decides as before, and observes nothing."""
 
     policy: Policy
 
     def decide(self, waiting: Sequence[Job], now: float) -> Decision:
-        """As the policy does."""
+        """Decide as the inner policy."""
         return self.policy.decide(waiting, now)
 
 
 def taught(policy: CostAware | Adaptive) -> Policy:
-    """`policy`, when it has seen forty batches that followed `LAW`."""
+    """Return `policy` after forty batches that followed `COST`."""
     for number in range(40):
         lengths = tuple(1 + 7 * (number + i) % 50 for i in range(1 + number % 4))
-        policy.observe(BatchRecord(number, "", lengths, 0.0, LAW(lengths)))
+        policy.observe(BatchRecord(number, "", lengths, 0.0, COST(lengths)))
     assert policy.cost is not None
     return Deaf(policy)
 
@@ -140,11 +140,11 @@ def taught(policy: CostAware | Adaptive) -> Policy:
     ids=str,
 )
 def test_the_same_arguments_give_the_same_report(options: dict[str, Any]) -> None:
-    """In every column; and another seed gives other numbers."""
+    """Equal arguments give equal columns, and another seed other numbers."""
 
     def run(seed: int) -> list[list[Any]]:
         arrivals = Poisson(60.0, n=400)
-        return columns(simulate(Greedy(4), arrivals, LAW, lengths=3, seed=seed, **options))
+        return columns(simulate(Greedy(4), arrivals, COST, lengths=3, seed=seed, **options))
 
     assert run(1) == run(1)
     assert run(1) != run(2)
@@ -153,14 +153,14 @@ def test_the_same_arguments_give_the_same_report(options: dict[str, Any]) -> Non
 def test_the_seed_is_not_that_of_the_traffic() -> None:
     """Arrivals and lengths have seeds of their own."""
     asked = Poisson(5.0, seed=3, n=100)
-    one, two = (simulate(Greedy(4), asked, LAW, lengths=Uniform(1, 50), seed=s) for s in (1, 2))
+    one, two = (simulate(Greedy(4), asked, COST, lengths=Uniform(1, 50), seed=s) for s in (1, 2))
 
     assert columns(one) == columns(two)
 
 
 @pytest.mark.parametrize("variation", [0.1, 0.5, 2.0])
 def test_noise_has_the_mean_of_the_cost_and_the_variation_asked_for(variation: float) -> None:
-    """Of 20,000 log-normal service times around two seconds, within four standard errors."""
+    """The mean of 20,000 log-normal service times is within four standard errors."""
     arrivals = traffic.Constant(0.01, n=20_000)
     report = simulate(NoBatching(), arrivals, constant(2.0), noise=variation)
     seconds = [batch.seconds for batch in report.batches]
@@ -174,9 +174,9 @@ def test_noise_has_the_mean_of_the_cost_and_the_variation_asked_for(variation: f
 
 
 def test_the_report_says_what_was_simulated() -> None:
-    """The policy, the options and the columns of who asked for what."""
+    """The report has the policy, the options, and the lengths and groups of requests."""
     report = simulate(
-        Greedy(4), [0.0, 1.0, 2.0], LAW, lengths=[3, 5], groups="ab", timeout=9.0, warmup=0.5
+        Greedy(4), [0.0, 1.0, 2.0], COST, lengths=[3, 5], groups="ab", timeout=9.0, warmup=0.5
     )
 
     assert (report.source, report.policy) == ("simulated", "Greedy(max_batch_size=4)")
@@ -186,12 +186,12 @@ def test_the_report_says_what_was_simulated() -> None:
     assert report.records.length == [3, 5, 3]
     assert report.records.group == ["a", "b", "a"]
     assert report.records.batch_size == [1, 1, 1]
-    assert simulate(Greedy(), [0.0], LAW, replicas=2, deadline=1.0).deadline == 1.0
+    assert simulate(Greedy(), [0.0], COST, replicas=2, deadline=1.0).deadline == 1.0
 
 
-def test_nobody_came() -> None:
-    """No traffic makes an empty report."""
-    report = simulate(Greedy(), [], LAW)
+def test_traffic_without_arrivals() -> None:
+    """Traffic without arrivals gives an empty report."""
+    report = simulate(Greedy(), [], COST)
 
     assert (len(report.records), len(report.batches), report.duration) == (0, 0, 0.0)
 
@@ -208,7 +208,7 @@ def test_nobody_came() -> None:
             [(0, [0], "full"), (2, [1], "full"), (4, [2], "full"), (20, [3], "full")],
         ),
         (
-            # The third comes just as the first is done, and is there when the worker looks.
+            # The third arrives at the end of the first batch, and is in the queue at the next poll.
             Greedy(2),
             [0, 1, 2, 2, 6],
             [(0, [0], "idle"), (2, [1, 2], "full"), (5, [3], "idle"), (7, [4], "idle")],
@@ -220,8 +220,8 @@ def test_nobody_came() -> None:
             [(1, [0, 1], "full"), (7, [2], "deadline"), (25, [3], "deadline")],
         ),
         (
-            # The deadline of the oldest is not moved by who comes later; one that is over while a
-            # batch runs is no reason to wait.
+            # Later arrivals do not move the deadline of the oldest; a deadline that passes while a
+            # batch runs causes no further wait.
             Window(3, 1.5),
             [0, 1, 2, 2.5],
             [(1.5, [0, 1], "deadline"), (4.5, [2, 3], "deadline")],
@@ -242,7 +242,7 @@ def test_nobody_came() -> None:
 def test_by_hand(
     policy: Policy, arrivals: list[float], expected: list[tuple[float, list[int], str]]
 ) -> None:
-    """Who shares a batch, when it starts and why; a batch of n takes 1 + n seconds."""
+    """Batches have the expected requests, starts and reasons; a batch of n takes 1 + n seconds."""
     report = simulate(policy, arrivals, one_more)
 
     assert ran(report) == expected
@@ -255,7 +255,7 @@ def test_by_hand(
 
 
 def test_batch_mates_by_length() -> None:
-    """The oldest, of 10 tokens, goes with those of 11 and 12; those of 40 and 38 go together."""
+    """The oldest, of 10 tokens, runs with those of 11 and 12; those of 40 and 38 share a batch."""
     report = simulate(
         LengthAware(3, 0.25),
         [0.0, 1.0, 2.0, 3.0, 4.0, 5.0],
@@ -269,23 +269,23 @@ def test_batch_mates_by_length() -> None:
 
 
 def least_total(lengths: Sequence[int], most: int) -> float:
-    """The least seconds of all ways to cut sorted lengths into batches, by trying them all."""
+    """Return the least seconds of all divisions of sorted lengths into batches."""
     if not lengths:
         return 0.0
     tried = range(1, min(most, len(lengths)) + 1)
-    return min(LAW(lengths[:n]) + least_total(lengths[n:], most) for n in tried)
+    return min(COST(lengths[:n]) + least_total(lengths[n:], most) for n in tried)
 
 
-def test_batches_of_least_cost_once_the_law_is_known() -> None:
-    """Forty spaced bursts teach it the law; the last is through as soon as any cuts allow."""
+def test_batches_have_the_least_cost_once_it_is_learned() -> None:
+    """After forty bursts the policy knows the cost, and the queue takes the least total seconds."""
     draw = random.Random(7)
     sizes = [1 + number % 4 for number in range(40)] + [11]
     arrivals = [100.0 * burst for burst, size in enumerate(sizes) for _ in range(size)]
     lengths = [draw.randint(1, 60) for _ in arrivals]
     policy = CostAware(4)
 
-    aware = simulate(policy, arrivals, LAW, lengths=lengths)
-    greedy = simulate(Greedy(4), arrivals, LAW, lengths=lengths)
+    aware = simulate(policy, arrivals, COST, lengths=lengths)
+    greedy = simulate(Greedy(4), arrivals, COST, lengths=lengths)
 
     took = max(aware.records.finished) - 4000.0
     assert took == pytest.approx(least_total(sorted(lengths[-11:]), 4))
@@ -293,8 +293,8 @@ def test_batches_of_least_cost_once_the_law_is_known() -> None:
     assert policy.cost is None  # what it learned there stays there
 
 
-def test_who_can_be_in_time_goes_before_who_cannot() -> None:
-    """With 1.5 s for each, and the worker busy for 4 s, the one that came last runs first."""
+def test_requests_that_can_be_in_time_run_first() -> None:
+    """With 1.5 s for each, and the worker busy for 4 s, the newest runs first."""
     policy = taught(Adaptive(1.5, 4))
 
     report = simulate(policy, [0.0, 1.0, 1.5, 3.5], total, lengths=[4, 9, 9, 1])
@@ -303,7 +303,7 @@ def test_who_can_be_in_time_goes_before_who_cannot() -> None:
 
 
 def test_what_a_policy_refuses_is_rejected() -> None:
-    """Late since 1.0 and for two seconds, so at 3.0 all but a full batch (of one) is refused."""
+    """Late since 1.0 and for two seconds, so at 3.0 all but a full batch (of one) is dropped."""
     policy = CoDel(NoBatching(), target=0.5, interval=2.0)
 
     report = simulate(policy, [0.0] * 6, constant(1.0))
@@ -316,7 +316,7 @@ def test_what_a_policy_refuses_is_rejected() -> None:
 
 
 def test_groups_never_share_a_batch() -> None:
-    """The oldest goes with its mates, over the heads of others."""
+    """The oldest runs with others of its group, before older jobs of another group."""
     report = simulate(Greedy(3), [0.0, 1.0, 1.0, 1.0, 1.0], constant(4.0), groups="aabab")
 
     assert ran(report) == [(0.0, [0], "idle"), (4.0, [1, 3], "group"), (8.0, [2, 4], "idle")]
@@ -325,7 +325,7 @@ def test_groups_never_share_a_batch() -> None:
 @pytest.mark.parametrize("noise", [0.0, 0.4, Noise(0.4, 0.5, 3.0)])
 @pytest.mark.parametrize("policy", [NoBatching(), Greedy(1), Greedy(3), Greedy(1000)], ids=repr)
 def test_the_short_way_is_equal_in_every_number(policy: Policy, noise: float | Noise) -> None:
-    """Where events can be left out, the report is the one that they would have made."""
+    """Without events, the report equals that of the events."""
     draw = random.Random(5)
     arrivals = [0.0]
     for _ in range(500):
@@ -340,11 +340,11 @@ def test_the_short_way_is_equal_in_every_number(policy: Policy, noise: float | N
     assert columns(short) == columns(long)
 
 
-# -- who is not answered ------------------------------------------------------------------
+# -- requests without an answer -----------------------------------------------------------
 
 
 def test_a_full_queue_refuses() -> None:
-    """Two may wait; who finds them waiting is refused at once, and there is room again later."""
+    """Two may wait; the next is rejected at once, and later there is room again."""
     report = simulate(
         NoBatching(), [0.0, 1.0, 2.0, 3.0, 4.0, 11.0], constant(10.0), max_queue_size=2
     )
@@ -355,8 +355,8 @@ def test_a_full_queue_refuses() -> None:
     assert report.records.started == [0.0, 10.0, 20.0, None, None, 30.0]
 
 
-def test_who_arrives_together_waits_before_the_worker_looks() -> None:
-    """Of five at once, a queue of three takes three, though the worker is free."""
+def test_simultaneous_arrivals_join_the_queue_before_a_poll() -> None:
+    """Of five at once, a queue of three takes three, even if the worker is idle."""
     report = simulate(Greedy(2), [0.0] * 5, constant(1.0), max_queue_size=3)
 
     assert ran(report) == [(0.0, [0, 1], "full"), (1.0, [2], "idle")]
@@ -364,7 +364,7 @@ def test_who_arrives_together_waits_before_the_worker_looks() -> None:
 
 
 def test_time_runs_out_while_waiting_and_while_running() -> None:
-    """With 12 s for each: the second never runs; the fourth is given up at 26, its batch is not."""
+    """With 12 s for each: the second never runs; the fourth is cancelled at 26, in its batch."""
     report = simulate(
         NoBatching(), [0.0, 0.5, 2.0, 14.0, 15.0], total, lengths=[13, 1, 10, 20, 1], timeout=12.5
     )
@@ -385,7 +385,7 @@ def test_time_runs_out_while_waiting_and_while_running() -> None:
 
 
 def test_time_runs_out_while_the_policy_waits() -> None:
-    """A window longer than the timeout answers nobody; each ends at its own deadline."""
+    """With a window longer than the timeout, each request expires at its own deadline."""
     report = simulate(Window(3, 10.0), [0.0, 4.0, 6.0, 20.0], constant(1.0), timeout=5.0)
 
     assert ended(report) == [("expired", at) for at in (5.0, 9.0, 11.0, 25.0)]
@@ -393,7 +393,7 @@ def test_time_runs_out_while_the_policy_waits() -> None:
 
 
 def test_clients_give_up() -> None:
-    """Behind a batch that never ends, exponentially with the mean that was asked for."""
+    """Behind an endless batch, clients cancel after exponential times with the given mean."""
     arrivals = [0.0] + [1.0] * 20_000
     report = simulate(NoBatching(), arrivals, constant(1e9), patience=4.0)
     log = report.records
@@ -407,7 +407,7 @@ def test_clients_give_up() -> None:
 
 
 def test_giving_up_while_it_runs_stops_no_batch() -> None:
-    """The answer is not wanted any more, but the worker is busy until the end."""
+    """The answer is discarded, but the worker is busy until the end."""
     report = simulate(NoBatching(), [0.0] * 50, constant(1.0), patience=5.0, seed=2)
     running = [r for r in report.records if r.outcome == "cancelled" and r.started is not None]
     waiting = [r for r in report.records if r.outcome == "cancelled" and r.started is None]
@@ -423,21 +423,21 @@ def test_giving_up_while_it_runs_stops_no_batch() -> None:
 
 
 def test_whichever_comes_first_patience_or_deadline() -> None:
-    """Who would stay beyond the timeout expires at it."""
+    """Clients more patient than the timeout expire at it."""
     report = simulate(
         NoBatching(), [0.0] * 200, constant(1e9), patience=1.0, timeout=1.0, warmup=0.0
     )
 
     ends = Counter(report.records.outcome)
-    # A share of 1/e stays that long.
+    # A share of 1/e waits that long.
     assert ends["expired"] == pytest.approx(200 / math.e, abs=4 * math.sqrt(200 * 0.37 * 0.63))
     assert ends["cancelled"] == 200 - ends["expired"]
     for outcome, finished in ended(report):
         assert finished == 1.0 if outcome == "expired" else finished < 1.0
 
 
-def test_refusing_who_would_be_late_saves_the_others() -> None:
-    """At three times the capacity, nearly all of it is goodput; else not even half."""
+def test_rejecting_late_requests_saves_the_others() -> None:
+    """At three times the capacity, most of it is goodput; without rejections less than half."""
     cost = CostModel(fixed=0.02, per_item=0.005)  # 160 a second in batches of 16
     overload = Poisson(480.0, n=10_000)
 
@@ -450,8 +450,8 @@ def test_refusing_who_would_be_late_saves_the_others() -> None:
     assert refusing.outcomes["expired"] < 0.05 * waiting.outcomes["expired"]
 
 
-def test_nobody_is_refused_for_lateness_where_there_is_no_overload() -> None:
-    """Neither at half the capacity, nor by a queue whose four workers share what waits."""
+def test_no_request_is_rejected_as_late_without_overload() -> None:
+    """None is rejected at half the capacity, nor with four workers on one queue."""
     cost = CostModel(fixed=0.08, per_item=0.02)
     light, heavy = Poisson(20.0, n=3000), Poisson(100.0, n=6000)
 
@@ -474,7 +474,7 @@ def test_nobody_is_refused_for_lateness_where_there_is_no_overload() -> None:
     ids=str,
 )
 def test_lengths(lengths: Any, expected: list[int]) -> None:
-    """A number for all, a sequence in turn, or a distribution from its beginning."""
+    """Lengths are one number, a repeated sequence or a distribution from its beginning."""
     report = simulate(NoBatching(), [0.0] * 6, total, lengths=lengths)
 
     assert report.records.length == expected
@@ -482,11 +482,11 @@ def test_lengths(lengths: Any, expected: list[int]) -> None:
 
 
 def test_traffic_and_its_duration() -> None:
-    """All of what has an end, a minute of what has none, or as much as was asked for."""
-    finite = simulate(Greedy(), Poisson(10.0, n=50), LAW)
-    endless = simulate(Greedy(), traffic.Constant(2.0), LAW)
-    cut = simulate(Greedy(), traffic.Constant(2.0, n=100), LAW, duration=10.0)
-    longer = simulate(Greedy(), Trace([0.0, 2.5]), LAW, duration=10.0)
+    """Finite traffic is used in full, endless traffic for a minute or the given duration."""
+    finite = simulate(Greedy(), Poisson(10.0, n=50), COST)
+    endless = simulate(Greedy(), traffic.Constant(2.0), COST)
+    cut = simulate(Greedy(), traffic.Constant(2.0, n=100), COST, duration=10.0)
+    longer = simulate(Greedy(), Trace([0.0, 2.5]), COST, duration=10.0)
 
     times = Poisson(10.0, n=50).times()
     assert (finite.records.arrived, finite.duration) == (times, times[-1])
@@ -496,9 +496,9 @@ def test_traffic_and_its_duration() -> None:
 
 
 def in_flight(report: Report) -> int:
-    """The most requests that were asked and not answered at one time."""
+    """Return the most requests that were sent and not answered at one time."""
     log = report.records
-    # Who is answered may ask again at the same moment.
+    # A client may send again at the moment of its answer.
     changes = sorted([(at, 1) for at in log.arrived] + [(at, -1) for at in log.finished])
     now = most = 0
     for _, change in changes:
@@ -510,7 +510,7 @@ def in_flight(report: Report) -> int:
 @pytest.mark.parametrize("policy", [NoBatching(), Greedy(4), LengthAware(8), Window(4, 0.05)])
 @pytest.mark.parametrize(("clients", "think"), [(1, 0.0), (10, 0.0), (10, 0.3)])
 def test_a_closed_loop(policy: Policy, clients: int, think: float) -> None:
-    """Never more in flight than clients; as many answers as clients in the time of a round.
+    """At most one request per client is in flight, and each round has as many answers as clients.
 
     That is the interactive response time law, throughput = clients / (latency + think time).
     """
@@ -523,12 +523,12 @@ def test_a_closed_loop(policy: Policy, clients: int, think: float) -> None:
     assert report.duration == 200.0
     assert max(report.records.arrived) < 200.0
     assert report.records.arrived == sorted(report.records.arrived)
-    law = clients / (report.latency.mean + think)
-    assert report.throughput == pytest.approx(law, rel=0.01)
+    expected = clients / (report.latency.mean + think)
+    assert report.throughput == pytest.approx(expected, rel=0.01)
 
 
 def test_a_closed_loop_by_hand() -> None:
-    """Two clients that think for a second, and answers of two seconds one after the other."""
+    """Two clients that think for a second, with consecutive answers of two seconds."""
     report = simulate(NoBatching(), ClosedLoop(2, 1.0), constant(2.0), duration=7.0)
 
     assert report.records.arrived == [0.0, 0.0, 3.0, 5.0]
@@ -536,12 +536,12 @@ def test_a_closed_loop_by_hand() -> None:
     assert simulate(NoBatching(), ClosedLoop(1), constant(20.0)).duration == DURATION
 
 
-def test_clients_of_a_closed_loop_ask_again_when_refused() -> None:
-    """One runs, one waits, and the third asks every tenth of a second until there is room."""
+def test_rejected_clients_of_a_closed_loop_send_again() -> None:
+    """One runs, one waits, and the third sends every tenth of a second until there is room."""
     report = simulate(NoBatching(), ClosedLoop(3), constant(1.0), duration=2.0, max_queue_size=1)
     refused = [r.arrived for r in report.records if r.outcome == "rejected"]
 
-    # Both are refused at first, because the first waits until the worker looks.
+    # Both are rejected at first, because the first waits until the worker polls.
     assert refused[:4] == pytest.approx([0.0, 0.0, RETRY, 2 * RETRY])
     assert report.outcomes["ok"] >= 2
     assert in_flight(report) <= 3
@@ -549,7 +549,7 @@ def test_clients_of_a_closed_loop_ask_again_when_refused() -> None:
 
 
 def test_clients_of_a_closed_loop_ask_again_when_their_time_is_up() -> None:
-    """After 4 s, not when a worker next looks at the queue, which is at 13.0."""
+    """A request expires at 4 s, not at the next poll at 13.0."""
     report = simulate(
         NoBatching(), ClosedLoop(2), total, lengths=[3, 10], duration=9.0, timeout=4.0
     )
@@ -565,15 +565,15 @@ def test_clients_of_a_closed_loop_ask_again_when_their_time_is_up() -> None:
 @pytest.mark.parametrize(
     ("dispatch", "lengths", "started"),
     [
-        # One free worker is enough.
+        # One idle worker is enough.
         ("shared", [10, 1, 1, 1], [0.0, 1.0, 2.5, 4.0]),
-        # In turn: the third waits for the first, though the other worker is free.
+        # In turn: the third waits for the first worker, although the other is idle.
         ("round_robin", [10, 1, 1, 1], [0.0, 1.0, 10.0, 4.0]),
-        # The third finds nobody at the second worker, the fourth one at each: to the first.
+        # The third finds an empty second worker; the fourth finds one request at each.
         ("shortest", [10, 1, 9, 1], [0.0, 1.0, 2.5, 10.0]),
-        # The fourth finds 6 s of work at the first worker and 7.5 at the second.
+        # The fourth finds 6 s of work at the first worker and 7.5 s at the second.
         ("least_work", [10, 1, 9, 1], [0.0, 1.0, 2.5, 10.0]),
-        # And here 16 s and 7.5.
+        # Here it finds 16 s and 7.5 s.
         ("least_work", [20, 1, 9, 1], [0.0, 1.0, 2.5, 11.5]),
     ],
 )
@@ -588,7 +588,7 @@ def test_dispatch_by_hand(dispatch: Dispatch, lengths: list[int], started: list[
 
 
 def mean_waits(lengths: Any, rate: float) -> dict[str, float]:
-    """Seconds in the queues of four workers by each dispatch, of the same 8,000 requests."""
+    """Return the seconds in the queues of four workers by each dispatch, of equal requests."""
     asked = Poisson(rate, seed=6, n=8000)
     waits: dict[str, float] = {}
     for dispatch in DISPATCHES:
@@ -600,7 +600,7 @@ def mean_waits(lengths: Any, rate: float) -> dict[str, float]:
 
 
 def test_dispatch_at_the_same_load() -> None:
-    """At 80%, what is the same at all and where one in twenty is 81 times as long.
+    """At 80% load, with equal lengths and with one in twenty 81 times as long.
 
     One queue for all, and least work left, are one and the same where one runs at a time (M.
     Harchol-Balter, *Performance Modeling and Design of Computer Systems*, chapter 24), and here
@@ -625,7 +625,7 @@ def test_dispatch_at_the_same_load() -> None:
     replicas=st.integers(1, 4),
 )
 def test_least_work_is_as_one_queue(gaps: list[float], lengths: list[int], replicas: int) -> None:
-    """Whoever comes, each starts when it would have started from a shared queue."""
+    """Each request starts as from a shared queue."""
     arrivals = [sum(gaps[: n + 1]) for n in range(len(gaps))]
 
     def starts(dispatch: Dispatch) -> list[Any]:
@@ -638,9 +638,9 @@ def test_least_work_is_as_one_queue(gaps: list[float], lengths: list[int], repli
 
 
 def test_any_dispatch_with_one_replica_is_the_same() -> None:
-    """With one worker there is nothing to choose."""
+    """With one worker the dispatch does not matter."""
     reports = [
-        simulate(LengthAware(4), Poisson(3.0, n=300), LAW, lengths=Uniform(1, 60), dispatch=name)
+        simulate(LengthAware(4), Poisson(3.0, n=300), COST, lengths=Uniform(1, 60), dispatch=name)
         for name in DISPATCHES
     ]
 
@@ -648,7 +648,7 @@ def test_any_dispatch_with_one_replica_is_the_same() -> None:
 
 
 def test_those_whose_time_is_up_count_as_gone_for_the_dispatch() -> None:
-    """Two that expired behind a batch of 12 s do not make that queue the longer one at 9.0."""
+    """Two that expired behind a batch of 12 s do not count as waiting at 9.0."""
     report = simulate(
         NoBatching(),
         [0.0, 0.5, 1.0, 1.5, 2.0, 9.0],
@@ -662,18 +662,18 @@ def test_those_whose_time_is_up_count_as_gone_for_the_dispatch() -> None:
     assert report.records.started == [0.0, 0.5, None, None, None, 12.0]
 
 
-# -- policies of the user's own -----------------------------------------------------------
+# -- policies of the user -----------------------------------------------------------------
 
 
 class Breaks:
-    """Decides well a few times, and then breaks its contract."""
+    """A policy that decides correctly a few times, and then breaks its contract."""
 
     def __init__(self, how: Any) -> None:
         self.left = 3
         self.how = how
 
     def decide(self, waiting: Sequence[Job], now: float) -> Decision:
-        """Take the oldest, or do what is wrong."""
+        """Take the oldest, or return the wrong decision."""
         self.left -= 1
         if self.left >= 0:
             return Decision((waiting[0],))
@@ -697,7 +697,7 @@ class Breaks:
 )
 @pytest.mark.parametrize("dispatch", ["shared", "round_robin"])
 def test_a_policy_that_breaks_its_contract(how: Any, said: str, dispatch: Dispatch) -> None:
-    """The report notes it once for each queue, the queue goes on, and everybody is answered."""
+    """The report notes the fault once per queue, and all requests are answered."""
     report = simulate(
         Breaks(how), [0.1 * n for n in range(60)], constant(0.5), replicas=2, dispatch=dispatch
     )
@@ -712,7 +712,7 @@ def test_a_policy_that_breaks_its_contract(how: Any, said: str, dispatch: Dispat
 
 @pytest.mark.parametrize("dispatch", DISPATCHES)
 def test_a_policy_observes_every_batch_in_the_order_of_finishing(dispatch: Dispatch) -> None:
-    """Each record once, as in the report; a short batch before a long one that began earlier."""
+    """Each record is observed once; a short batch before a longer one that started earlier."""
     policy = Noting()
     report = simulate(
         policy, [0.0] * 40, total, lengths=[9, 1, 4], noise=0.2, replicas=3, dispatch=dispatch
@@ -725,7 +725,7 @@ def test_a_policy_observes_every_batch_in_the_order_of_finishing(dispatch: Dispa
 
 
 def test_each_queue_has_a_policy_of_its_own() -> None:
-    """What one of them learns is not known to the others, nor to the caller's."""
+    """Each copy learns alone, and the caller's policy learns nothing."""
 
     class Counting:
         decided = 0
@@ -745,25 +745,25 @@ def test_each_queue_has_a_policy_of_its_own() -> None:
     assert policy.decided == 0
 
 
-# -- what makes no sense ------------------------------------------------------------------
+# -- wrong options ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("seconds", [-1.0, -1e-9, math.nan, math.inf])
 @pytest.mark.parametrize("replicas", [1, 2])
-def test_a_cost_that_is_no_time_is_refused(seconds: float, replicas: int) -> None:
-    """As soon as a batch is to take so long."""
-    with pytest.raises(OptionError, match="a cost is a number of seconds from 0 up"):
+def test_a_cost_that_is_not_a_time_is_rejected(seconds: float, replicas: int) -> None:
+    """A wrong cost raises when a batch uses it."""
+    with pytest.raises(OptionError, match="a cost must be a number of seconds >= 0"):
         simulate(Greedy(), [0.0], constant(seconds), replicas=replicas)
 
 
 def test_a_cost_of_nothing_takes_no_time() -> None:
-    """Everybody is answered on arrival."""
+    """All requests are answered on arrival."""
     report = simulate(LengthAware(), [0.0, 0.0, 1.0], constant(0.0))
 
     assert report.records.finished == [0.0, 0.0, 1.0]
 
 
-#: values that each option must refuse
+#: wrong values of each option
 WRONG: dict[str, Sequence[object]] = {
     "replicas": (0, -1, 1.5, True, "2", None),
     "dispatch": ("", "Shared", None),
@@ -782,29 +782,29 @@ WRONG: dict[str, Sequence[object]] = {
     ("name", "value"), [(name, value) for name, values in WRONG.items() for value in values]
 )
 @pytest.mark.parametrize("asked", [Poisson(10.0, n=5), ClosedLoop(2, 1.0)], ids=["open", "closed"])
-def test_bad_options_are_refused(asked: Any, name: str, value: object) -> None:
-    """The error names the option and what it was."""
+def test_bad_options_are_rejected(asked: Any, name: str, value: object) -> None:
+    """The error has the option and the value."""
     with pytest.raises(OptionError, match=name if name != "lengths" else "length|data"):
         simulate(Greedy(), asked, constant(1.0), **{name: value})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("asked", [50.0, None, [1.0, 0.5], [-1.0], Poisson])
-def test_bad_traffic_is_refused(asked: Any) -> None:
-    """A rate is not traffic, and times must rise."""
+def test_bad_traffic_is_rejected(asked: Any) -> None:
+    """A rate is not traffic, and times must ascend."""
     with pytest.raises(OptionError):
         simulate(Greedy(), asked, constant(1.0))
 
 
 @pytest.mark.parametrize("policy", [None, object, print, 4])
-def test_what_is_no_policy_is_refused(policy: Any) -> None:
-    """Before anything runs."""
-    with pytest.raises(OptionError, match="a policy is an object"):
+def test_other_values_are_not_policies(policy: Any) -> None:
+    """The error comes before the first event."""
+    with pytest.raises(OptionError, match="a policy must be an object"):
         simulate(policy, [0.0], constant(1.0))
 
 
-# -- whatever the policy, the traffic and the limits --------------------------------------
+# -- any policy, traffic and limits -------------------------------------------------------
 
-#: these run something whenever they can
+#: policies that run a batch whenever possible
 NEVER_WAIT: list[Policy] = [
     NoBatching(),
     Greedy(1),
@@ -823,7 +823,7 @@ WAIT: list[Policy] = [Window(3, 0.75), Window(2, 0.0), ResettingWindow(0.25)]
 
 @st.composite
 def runs(draw: st.DrawFn) -> dict[str, Any]:
-    """The arguments of a simulation; times in quarters of a second, so that many coincide."""
+    """Draw the arguments of a simulation; times in quarters of a second, so that many coincide."""
 
     def quarters(most: int) -> st.SearchStrategy[float]:
         return st.integers(1, most).map(lambda n: n / 4)
@@ -835,7 +835,7 @@ def runs(draw: st.DrawFn) -> dict[str, Any]:
         "policy": draw(st.sampled_from(NEVER_WAIT + WAIT)),
         "traffic": draw(st.sampled_from([Trace(arrivals), loop])),
         "duration": draw(st.sampled_from([4.0, 8.0])),
-        "cost": draw(st.sampled_from([constant(0.25), total, LAW])),
+        "cost": draw(st.sampled_from([constant(0.25), total, COST])),
         "lengths": draw(st.lists(st.integers(1, 40), min_size=1, max_size=9)),
         "groups": draw(st.sampled_from([None, "ab", "aab", "abcdefg"])),
         "replicas": draw(st.integers(1, 3)),
@@ -852,7 +852,7 @@ def runs(draw: st.DrawFn) -> dict[str, Any]:
 @settings(max_examples=300, deadline=None)
 @given(runs())
 def test_every_request_ends_once_and_as_the_rules_have_it(options: dict[str, Any]) -> None:
-    """Answered with its batch, at its deadline, when its client left, or refused."""
+    """A request ends with its batch, at its deadline, at its cancellation or at its arrival."""
     report = simulate(**options)
     timeout = options["timeout"]
 
@@ -871,7 +871,7 @@ def test_every_request_ends_once_and_as_the_rules_have_it(options: dict[str, Any
 
 
 def check_end(record: RequestRecord, end: float, timeout: float) -> bool:
-    """Whether a record's outcome agrees with when it ended; `end` is its batch's."""
+    """Return True if the outcome of a record agrees with its end; `end` is its batch's."""
     if record.outcome == "ok":
         return record.finished == end < record.arrived + timeout
     if record.outcome == "expired":
@@ -884,7 +884,7 @@ def check_end(record: RequestRecord, end: float, timeout: float) -> bool:
 @settings(max_examples=300, deadline=None)
 @given(runs())
 def test_every_batch_is_one_that_may_be(options: dict[str, Any]) -> None:
-    """Of one group, no larger than the policy has it, of those who wait, and none is lost."""
+    """Batches have one group and waiting requests, within the policy's size, and none is lost."""
     report = simulate(**options)
     policy = options["policy"]
     inner = getattr(policy, "policy", policy)
@@ -902,7 +902,7 @@ def test_every_batch_is_one_that_may_be(options: dict[str, Any]) -> None:
 
 
 def by_queue(report: Report, dispatch: str) -> Iterator[tuple[list[RequestRecord], int]]:
-    """The requests of each queue that is known, and how many workers it has."""
+    """Return the requests of each known queue, and its number of workers."""
     records, replicas = list(report.records), report.replicas
     if dispatch == "shared" or replicas == 1:
         yield records, replicas
@@ -913,7 +913,7 @@ def by_queue(report: Report, dispatch: str) -> Iterator[tuple[list[RequestRecord
 @settings(max_examples=300, deadline=None)
 @given(runs())
 def test_workers_do_one_thing_at_a_time_and_never_idle(options: dict[str, Any]) -> None:
-    """No more batches at once than workers, and as many while something waits.
+    """At most as many batches as workers run at once, and exactly as many while requests wait.
 
     The latter for policies that never wait; for the others a worker may idle.
     """
@@ -927,7 +927,7 @@ def test_workers_do_one_thing_at_a_time_and_never_idle(options: dict[str, Any]) 
         numbers = {record.batch_id for record in records} - {None}
         spans = [(b.started, b.started + b.seconds) for b in report.batches if b.id in numbers]
         times = sorted({at for span in spans for at in span} | {r.arrived for r in records})
-        # Times that differ by rounding only have nothing between them.
+        # Times that differ only by rounding have nothing between them.
         for now in [(one + two) / 2 for one, two in pairwise(times) if two - one > 1e-9]:
             busy = sum(start < now < end for start, end in spans)
             assert busy <= workers
@@ -939,7 +939,7 @@ def test_workers_do_one_thing_at_a_time_and_never_idle(options: dict[str, Any]) 
 @settings(max_examples=150, deadline=None)
 @given(runs())
 def test_no_more_wait_than_may_and_no_client_asks_twice(options: dict[str, Any]) -> None:
-    """In each queue, and of a closed loop."""
+    """Requests run in the order of arrival, in each queue and in a closed loop."""
     report = simulate(**options)
 
     for records, _ in by_queue(report, options["dispatch"]):
@@ -951,29 +951,29 @@ def test_no_more_wait_than_may_and_no_client_asks_twice(options: dict[str, Any])
         assert in_flight(report) <= options["traffic"].clients
 
 
-# -- the live engine does the same --------------------------------------------------------
+# -- comparison with the engine -----------------------------------------------------------
 
 
 class Plug(Gate):
-    """Inputs are as long as their text, and of a kind; a text with a mark cannot be measured."""
+    """A model with inputs as long as their text; the length of a marked text raises."""
 
     def __call__(self, inputs: list[str], kind: str = "") -> list[str]:
         """Wait for the gate, then answer."""
         return super().__call__(inputs)
 
     def length(self, text: str) -> int:
-        """How many characters it has."""
+        """Return the number of characters."""
         if text == "bad":
             raise ValueError(text)
         return len(text)
 
 
 async def fill(server: Server, plug: Plug, jobs: Sequence[tuple[int, str]]) -> None:
-    """Let these wait, in this order, behind a request that runs; then let all run."""
+    """Enqueue these requests, in this order, behind one that runs; then run all."""
     first = asyncio.create_task(server.apredict("first", kind="a"))
     assert await asyncio.to_thread(plug.begun.wait, 60)
     rest = [asyncio.create_task(server.apredict("x" * n, kind=kind)) for n, kind in jobs]
-    # Inputs are measured in order: once this one is refused, the others wait.
+    # Inputs are measured in order: once this one has failed, the others wait.
     with pytest.raises(InvalidInput):
         await server.apredict("bad", kind="a")
     filled = time.monotonic()
@@ -986,7 +986,7 @@ async def fill(server: Server, plug: Plug, jobs: Sequence[tuple[int, str]]) -> N
 def what_ran(
     records: Sequence[RequestRecord], batches: Sequence[BatchRecord]
 ) -> tuple[list[str], list[tuple[list[int], str, tuple[int, ...], int]]]:
-    """The outcomes in the order of arrival; who was in each batch, why, in what order."""
+    """Return the outcomes in the order of arrival, and requests and reason of each batch."""
     come = sorted(records, key=lambda record: record.id)
     members: dict[int | None, list[int]] = {}
     for place, record in enumerate(come):

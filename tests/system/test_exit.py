@@ -301,5 +301,5 @@ def test_wait_leaves_a_handler_of_the_script_alone() -> None:
 
 def test_wait_needs_a_server_that_was_started() -> None:
     """There is nothing to wait for before; waiting for ever would hide the mistake."""
-    with pytest.raises(OptionError, match="before start"):
+    with pytest.raises(OptionError, match=r"call start\(\)"):
         serve(lambda inputs: inputs, start=False).wait()

@@ -55,8 +55,8 @@ def test_there_is_one_worker_for_each_device(arguments: Any, workers: int, text:
         ),
         ({"devices": ["cpu"]}, "cannot move a function, only a pipeline"),
         ({"workers": 2}, "2 threads cannot share one function"),
-        ({"overtime": 2.0}, "a thread cannot be ended"),
-        ({"worker": "process", "overtime": 0.5}, "overtime is a factor from 1"),
+        ({"overtime": 2.0}, "a thread cannot be killed"),
+        ({"worker": "process", "overtime": 0.5}, "overtime must be a number >= 1"),
     ],
 )
 def test_an_invalid_option_raises_in_the_cell(

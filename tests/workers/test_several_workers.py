@@ -177,6 +177,6 @@ def test_stop_answers_the_queue_with_all_workers(make: Make) -> None:
     server = make(loader=lambda: list, workers=2, policy=NoBatching())
     server.wait_ready(60)
     server.pause()
-    futures, _ = server._first._submit([*range(100)], {}, None)
+    futures, _ = server._submit([*range(100)], {}, None)
     server.stop()
     assert [future.result(0).value for future in futures] == [*range(100)]

@@ -106,7 +106,7 @@ def test_only_the_request_that_kills_the_process_fails(make: Make, word: str, en
     server = make(double, worker="process", policy=Greedy(4))
     inputs: list[Any] = [1, 2, word, 3, 4, 5]
     server.pause()
-    futures, _ = server._first._submit(inputs, {}, None)
+    futures, _ = server._submit(inputs, {}, None)
     server.resume()
 
     for value, future in zip(inputs, futures, strict=True):
@@ -140,7 +140,7 @@ def test_a_process_that_is_killed_from_outside_costs_nobody_his_answer(
 ) -> None:
     """Run a single input once more; replace an idle process before the next request."""
     server = make(partial(block_once, tmp_path), worker="process")
-    (future,), _ = server._first._submit("x", {}, None)
+    (future,), _ = server._submit("x", {}, None)
     eventually((tmp_path / "runs").exists, "it runs")
     before = int((tmp_path / "pid").read_text())
     os.kill(before, signal.SIGKILL)
@@ -200,7 +200,7 @@ def test_a_forward_far_beyond_its_time_is_ended(make: Make) -> None:
 def test_a_stop_does_not_wait_for_a_forward(make: Make) -> None:
     """End the process in the middle of it; the server can start again."""
     server = make(block, worker="process")
-    (future,), _ = server._first._submit("x", {}, None)
+    (future,), _ = server._submit("x", {}, None)
     eventually(lambda: server.stats().queue_depth == 0, "it runs")
     server.stop(drain=False)
     assert future.done()

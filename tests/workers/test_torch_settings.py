@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from notebook_serve import Server
-from notebook_serve.models.functions.function_model import FunctionModel
 from notebook_serve.models.factory import as_model
+from notebook_serve.models.functions.function_model import FunctionModel
 from notebook_serve.testing import Faulty
 from notebook_serve.workers.torch_settings import (
     NUMBER,

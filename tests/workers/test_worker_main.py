@@ -15,9 +15,9 @@ import psutil
 import pytest
 
 from notebook_serve.models.base import Prepared
-from notebook_serve.models.functions.function_model import FunctionModel
 from notebook_serve.models.bisection import Failure
 from notebook_serve.models.factory import as_model
+from notebook_serve.models.functions.function_model import FunctionModel
 from notebook_serve.workers.channel import Channel
 from notebook_serve.workers.executors import ThreadedModel
 from notebook_serve.workers.remote_errors import RemoteError

@@ -147,7 +147,7 @@ def test_one_poisoned_item_fails_alone_in_a_process(make: Make) -> None:
     server = make(double, worker="process", policy=Greedy(16))
     inputs: list[Any] = [*range(9), "odd", *range(6)]
     server.pause()
-    futures, _ = server._first._submit(inputs, {}, None)
+    futures, _ = server._submit(inputs, {}, None)
     server.resume()
 
     for value, future in zip(inputs, futures, strict=True):

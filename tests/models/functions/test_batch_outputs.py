@@ -177,7 +177,7 @@ def test_an_answer_over_http_is_right_or_an_error(make: Make, client: httpx.Clie
     assert answer.json() == [{"label": "x", "score": 0.5}, {"label": "y", "score": 0.5}]
     answer = client.post(server["objects"].url, content="x")
     assert (answer.status_code, answer.json()["type"]) == (500, "ModelFailed")
-    assert "holds an object of object" in answer.json()["error"]
+    assert "contains an object of object" in answer.json()["error"]
     assert "0x" not in answer.text
     answer = client.post(server["dicts"].url, content="x")
     assert answer.status_code == 500
