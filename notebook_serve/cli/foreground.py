@@ -20,7 +20,7 @@ from ..http.examples import example
 from ..server import Server
 
 #: seconds after which a waiting thread wakes up, so that Python can handle an interrupt
-POLL_INTERVAL = 0.5
+INTERRUPT_POLL = 0.5
 #: the signals that end a server, where the system has them
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 #: outcomes of requests other than an answer, in words
@@ -66,9 +66,9 @@ class Interrupts:
         # Python handles an interrupt that comes just before a wait only when the wait ends.
         while seconds > 0:
             with contextlib.suppress(queue.Empty):
-                self._requests.get(timeout=min(seconds, POLL_INTERVAL))
+                self._requests.get(timeout=min(seconds, INTERRUPT_POLL))
                 return True
-            seconds -= POLL_INTERVAL
+            seconds -= INTERRUPT_POLL
         return False
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
