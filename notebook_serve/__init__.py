@@ -1,4 +1,4 @@
-"""Serve a transformers pipeline from a notebook, and see what queueing and batching do to it."""
+"""Serve a transformers pipeline from a notebook, and see the effect of queueing and batching."""
 
 from __future__ import annotations
 

@@ -1,33 +1,33 @@
-"""Everything that can go wrong, as one tree; each class knows the HTTP status it is answered with.
+"""The exceptions of this package, as one tree; each class has the HTTP status of its response.
 
-ServeError                    500  the root: catch this to catch them all
-├── RequestError              400  the request is at fault; sending it again will not help
-│   ├── BadRequest            400  malformed: bad JSON, bad UTF-8, a header that makes no sense
-│   ├── Unauthorized          401  a token is set, and missing or wrong
-│   ├── Forbidden             403  a page that may not ask, or a name that is not this server's
-│   ├── NotAcceptable         406  the answer is not what ``Accept`` asks for
-│   ├── NoSuchModel           404  the server has no model of this name (a LookupError too)
-│   ├── BodyTooSlow           408  the body took longer to arrive than the server's timeout
-│   ├── BodyTooLarge          413  more bytes than ``max_body_size``
-│   ├── UnsupportedMediaType  415  a content type that the task cannot take
-│   └── InvalidInput          422  well formed, but the task rejects it
-├── ModelFailed               500  the model failed on this input (and only on this input)
-├── Unavailable               503  not now; ``retry_after`` says when to try again
-│   ├── QueueFull             503  as many requests wait as ``max_queue_size`` allows
-│   ├── Overloaded            503  what waits already would take longer than the request's time
-│   ├── CircuitOpen           503  the model failed many times in a row; it is left alone
+ServeError                    500  the root: catch it to catch them all
+├── RequestError              400  the request is at fault; a retry will not help
+│   ├── BadRequest            400  malformed: bad JSON, bad UTF-8, an invalid header
+│   ├── Unauthorized          401  the bearer token is missing or wrong
+│   ├── Forbidden             403  origin not in ``allow_origins``, or host not in ``allow_hosts``
+│   ├── NotAcceptable         406  the answer has no form that ``Accept`` allows
+│   ├── NoSuchModel           404  the server has no model of this name (also a LookupError)
+│   ├── BodyTooSlow           408  the body took longer to arrive than ``timeout``
+│   ├── BodyTooLarge          413  the body has more bytes than ``max_body_size``
+│   ├── UnsupportedMediaType  415  the task does not take this content type
+│   └── InvalidInput          422  well formed, but the task rejects the input
+├── ModelFailed               500  the model failed on this input
+├── Unavailable               503  not now; retry after ``retry_after`` seconds
+│   ├── QueueFull             503  the queue has ``max_queue_size`` requests
+│   ├── Overloaded            503  the estimated wait exceeds the request's timeout
+│   ├── CircuitOpen           503  the model failed many times in a row; wait for a cool-off
 │   ├── NotReady              503  the model is still loading, or could not be loaded
 │   ├── Stopping              503  the server is stopping or has stopped
 │   └── WorkerDead            503  the worker ended unexpectedly; ``start()`` recovers
-├── DeadlineExceeded          504  the request's time ran out, waiting or running
-├── StartError                500  raised in the cell: the server could not start
-│   ├── PortTaken             500  somebody else listens on the port that was asked for
-│   └── LoaderFailed          500  the loader raised; the cause is chained
-├── OptionError               500  raised in the cell: an option makes no sense (a ValueError too)
-│   ├── WrongCall             500  an unknown option, or too many arguments (a TypeError too)
-│   └── UnknownAttribute      500  an unknown attribute was set (an AttributeError too)
-│       └── FrozenPolicy      500  an option of a policy was set; set another policy instead
-└── PolicyError               500  a policy broke its contract; the queue goes on under ``Greedy``
+├── DeadlineExceeded          504  the request timed out, waiting or running
+├── StartError                500  raised in the cell: the server cannot start
+│   ├── PortTaken             500  the requested port is already in use
+│   └── LoaderFailed          500  the loader raised an exception, the ``__cause__``
+├── OptionError               500  raised in the cell: an invalid option (also a ValueError)
+│   ├── WrongCall             500  unknown option, wrong number of arguments (also a TypeError)
+│   └── UnknownAttribute      500  an unknown attribute was set (also an AttributeError)
+│       └── FrozenPolicy      500  an option of a policy was set; set a new policy instead
+└── PolicyError               500  a policy broke its contract; ``Greedy`` replaces it
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ from typing import TYPE_CHECKING, ClassVar
 if TYPE_CHECKING:
     from .records import RequestRecord
 
-#: where the frames lie that are no concern of a caller
+#: folder of the code with frames that say nothing to a caller
 PACKAGE = str(Path(__file__).parent)
 
 
 def callers_frames(trace: TracebackType | None) -> TracebackType | None:
-    """Return `trace` without the frames of this package; as it is where it has no others."""
+    """Return `trace` without the frames of this package, or with the first if it has no others."""
     frames = []
     while trace is not None:
         frames.append(trace)
@@ -56,7 +56,7 @@ def callers_frames(trace: TracebackType | None) -> TracebackType | None:
     ours = False
     for frame in reversed(frames):
         code = frame.tb_frame.f_code
-        # The method `__init__` of a dataclass has no file; it is ours if what it calls is.
+        # The `__init__` of a dataclass has no file. It is ours if the code that it calls is.
         made = ours and code.co_filename == "<string>" and code.co_name == "__init__"
         ours = made or code.co_filename.startswith(PACKAGE)
         if not ours:
@@ -65,22 +65,22 @@ def callers_frames(trace: TracebackType | None) -> TracebackType | None:
 
 
 class ServeError(Exception):
-    """The root of everything this package raises on purpose."""
+    """The base class of all exceptions that this package raises on purpose."""
 
-    #: the HTTP status that this error is answered with
+    #: the HTTP status of the response
     status: ClassVar[int] = 500
-    #: how the request fared that it answers, where there was one
+    #: the record of the request that it answers, if there is one
     record: RequestRecord | None = None
-    #: the position of the item at fault, where a list was sent
+    #: the position of the item at fault in a list of inputs
     index: int | None = None
 
     @property
     def message(self) -> str:
-        """The sentence that the client reads."""
+        """The message for the client."""
         return str(self.args[0]) if self.args else type(self).__name__
 
     def _render_traceback_(self) -> list[str]:
-        """Return the lines that IPython shows: the caller's own frames, and the sentence.
+        """Return the lines that IPython shows: the caller's own frames, and the message.
 
         The exception keeps all of its frames, for ``%debug`` and for a log.
         """
@@ -93,31 +93,31 @@ class ServeError(Exception):
 
 
 class RequestError(ServeError):
-    """The request is at fault; sending the same one again will not help."""
+    """The request is at fault; a retry will not help."""
 
     status = 400
 
 
 class BadRequest(RequestError):
-    """The request is malformed: bad JSON, bad UTF-8, or a header that makes no sense."""
+    """The request is malformed: bad JSON, bad UTF-8, or an invalid header."""
 
     status = 400
 
 
 class Unauthorized(RequestError):
-    """The server has a token, and the request has none or another."""
+    """The server has a token, and the request's token is missing or wrong."""
 
     status = 401
 
 
 class Forbidden(RequestError):
-    """The request comes from a page that may not ask, or calls the server by a wrong name."""
+    """The origin of the request is not in ``allow_origins``, or its host not in ``allow_hosts``."""
 
     status = 403
 
 
 class NotAcceptable(RequestError):
-    """The answer is no file of the kind that the header ``Accept`` asks for."""
+    """The answer has no form that the header ``Accept`` allows."""
 
     status = 406
 
@@ -141,7 +141,7 @@ class BodyTooLarge(RequestError):
 
 
 class UnsupportedMediaType(RequestError):
-    """The task cannot take a body of this content type."""
+    """The task does not take a body of this content type."""
 
     status = 415
 
@@ -153,7 +153,7 @@ class InvalidInput(RequestError):
 
     @property
     def quotes_its_cause(self) -> bool:
-        """Whether the sentence has the words of a library's exception, and is not all ours."""
+        """True if the message repeats that of a library's exception."""
         return self.__cause__ is not None and str(self.__cause__) in self.message
 
 
@@ -164,7 +164,7 @@ class ModelFailed(ServeError):
 
 
 class Unavailable(ServeError):
-    """The server cannot take the request now; ``retry_after`` says in whole seconds when it may."""
+    """The server cannot take the request now; a retry may work after ``retry_after`` seconds."""
 
     status = 503
 
@@ -174,15 +174,15 @@ class Unavailable(ServeError):
 
 
 class QueueFull(Unavailable):
-    """As many requests wait as ``max_queue_size`` allows."""
+    """The queue has ``max_queue_size`` requests."""
 
 
 class Overloaded(Unavailable):
-    """What waits already would take longer than this request has time."""
+    """The estimated wait exceeds the request's timeout."""
 
 
 class CircuitOpen(Unavailable):
-    """The model failed many times in a row, so it is left alone for a while."""
+    """The model failed many times in a row, so requests are rejected for a while."""
 
 
 class NotReady(Unavailable):
@@ -194,42 +194,42 @@ class Stopping(Unavailable):
 
 
 class WorkerDead(Unavailable):
-    """The worker ended unexpectedly; ``start()`` makes a new one."""
+    """The worker ended unexpectedly; ``start()`` starts a new one."""
 
 
 class DeadlineExceeded(ServeError):
-    """The request's time ran out, while it waited (then it never ran) or while it ran."""
+    """The request timed out, while it waited (then it never runs) or while it ran."""
 
     status = 504
 
 
 class StartError(ServeError):
-    """The server could not start; raised in the cell that asked for it."""
+    """The server cannot start; raised in the cell that starts it."""
 
 
 class PortTaken(StartError):
-    """Somebody else listens on the port that was asked for."""
+    """The requested port is already in use."""
 
 
 class LoaderFailed(StartError):
-    """The loader raised; its own exception is the ``__cause__``."""
+    """The loader raised an exception, which is the ``__cause__``."""
 
 
 class OptionError(ServeError, ValueError):
-    """An option makes no sense; raised in the cell that gave it."""
+    """An option is invalid; raised in the cell that gives it."""
 
 
 class WrongCall(OptionError, TypeError):
-    """A call has an option that does not exist, or too many or too few arguments."""
+    """A call has an unknown option, or too many or too few arguments."""
 
 
 class UnknownAttribute(OptionError, AttributeError):
-    """An attribute that does not exist, or cannot be changed, was set."""
+    """An attribute was set that does not exist or cannot be changed."""
 
 
 class FrozenPolicy(UnknownAttribute, FrozenInstanceError):
-    """An option of a policy was set; policies cannot be changed, but replaced."""
+    """An option of a policy was set; set a new policy on the server instead."""
 
 
 class PolicyError(ServeError):
-    """A policy broke its contract; the queue goes on under ``Greedy`` until another is set."""
+    """A policy broke its contract; ``Greedy`` replaces it until another policy is set."""

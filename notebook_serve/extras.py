@@ -1,4 +1,4 @@
-"""What is installed only if asked for: a missing one is named with the command that installs it."""
+"""Optional dependencies: import one, or name the command that installs it."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from .errors import ServeError
 
 
 class MissingExtra(ServeError, ImportError):
-    """Something optional is not installed; the message is the command that installs it."""
+    """An optional dependency is not installed; the message has the command that installs it."""
 
     status = 501
 
 
 def require(module: str, extra: str) -> Any:
-    """Import `module`, which the extra `extra` brings; raises `MissingExtra` where it is not."""
+    """Import `module`, a dependency of `extra`. Raises `MissingExtra` if it is not installed."""
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         package = module.partition(".")[0]
-        # Another name is of something that it needs: it is there, and broken, and says more itself.
-        # The second is where the package's name is one that several share.
+        # Another name is that of its own dependency: it is installed and broken, and its error says
+        # more. The second name covers namespace packages.
         if error.name not in (package, module):
             raise
         raise MissingExtra(

@@ -1,4 +1,4 @@
-"""Progress bars of seconds, bytes or steps, where a person can see them."""
+"""Progress bars of seconds, bytes or steps, in notebooks and on terminals."""
 
 from __future__ import annotations
 
@@ -13,36 +13,36 @@ from typing import Any
 from .extras import MissingExtra, require
 from .validation.checks import check_flags
 
-#: what takes no longer than this, in seconds, needs no bar
+#: seconds; work that takes no longer needs no bar
 SHORT = 2.0
 
-#: work of unknown length gets a bar after so many seconds
+#: seconds after which work of unknown length gets a bar
 LONG = 1.0
 
-#: how tqdm draws work of known length, and other work
+#: tqdm's formats for work of known length, and for other work
 STEPS = "{l_bar}{bar}| {n_fmt}/{total_fmt} steps, {elapsed}{postfix}"
 SECONDS = "{desc}: {elapsed}{postfix}"
 
-#: seconds between two looks at work that shows itself
+#: seconds between two updates of a bar by the thread that waits for the work
 TICK = 0.1
 
-#: a model of no more bytes than this needs no bar
+#: bytes; packing a model that is no larger needs no bar
 LITTLE = 50_000_000
 
-#: shows the seconds that have passed, and a text beside the bar
+#: a function that shows the elapsed seconds, and a text beside the bar
 Show = Callable[[float, str], None]
 
-#: shows the steps that are done, and a text beside the bar
+#: a function that shows the finished steps, and a text beside the bar
 Step = Callable[..., None]
 
 
 @contextmanager
 def progress_bar(wanted: bool | None, seconds: float) -> Iterator[Show | None]:
-    """Show a bar for work of so many seconds; gives None if there is none.
+    """Show a bar for work of so many seconds, and yield its `Show`, or None without a bar.
 
-    If `wanted` is None, there is none if tqdm is missing, if the work takes no longer than `SHORT`,
-    or if the error output is neither a terminal nor a notebook. Raises `MissingExtra` if a bar is
-    wanted and tqdm is not installed.
+    If `wanted` is None, there is no bar if tqdm is missing, if the work takes no longer than
+    `SHORT`, or if the error output is neither a terminal nor a notebook. Raises `MissingExtra` if a
+    bar is wanted and tqdm is not installed.
     """
     tqdm = _tqdm(wanted, seconds)
     if tqdm is None:
@@ -62,11 +62,11 @@ def progress_bar(wanted: bool | None, seconds: float) -> Iterator[Show | None]:
 def work_bar(
     wanted: bool | None, what: str, total: int | None = None, unit: str = "steps"
 ) -> Iterator[Step]:
-    """Give a function to call after each step of some work, which then shows a bar.
+    """Yield a function that draws a bar; call it after each step of the work.
 
-    ``show(done, text)`` draws it; with one step or an unknown `total`, only the seconds that have
-    passed. The bar comes once the work has taken longer than `LONG`, so short work shows none. It
-    goes when the work ends. `wanted` is that of `progress_bar`.
+    ``show(done, text)`` draws the steps. With one step or an unknown `total` it draws only the
+    elapsed seconds. The bar appears once the work has taken longer than `LONG`, and disappears when
+    the work ends. `wanted` is that of `progress_bar`.
     """
     begun, known = time.time(), total is not None and total > 1
     bar: Any = None
@@ -83,25 +83,25 @@ def work_bar(
             bar = tqdm(total=total if known else None, desc=what, leave=False, bar_format=form)
             bar.start_t = begun
         if bar is not None:
-            bar.n = done if known else 1  # a notebook draws an empty bar as one that stands still
+            bar.n = done if known else 1  # in a notebook an empty bar looks stuck
             bar.set_postfix_str(text)  # which also draws it
 
     try:
         yield show
     finally:
         if bar is not None:
-            bar.total = bar.n  # a notebook keeps one that is not full, in red
+            bar.total = bar.n  # a notebook keeps a bar that is not full, in red
             bar.close()
 
 
 def packing_bar() -> Callable[[int, int], None]:
-    """Give a function to call with the bytes of a model that are sent, and with its size."""
+    """Return a function that draws a bar; call it with the bytes that are sent, and the total."""
     bar: Any = None
 
     def show(done: int, size: int) -> None:
         nonlocal bar
         if bar is None and size > LITTLE and (tqdm := _tqdm(None, math.inf)) is not None:
-            bar = tqdm(total=size, desc="the model's memory", unit="B", unit_scale=True)
+            bar = tqdm(total=size, desc="sending the model", unit="B", unit_scale=True)
         if bar is not None:
             bar.update(done - bar.n)
             if done == size:
@@ -118,14 +118,14 @@ def _tqdm(wanted: bool | None, seconds: float) -> Any:
         return None
     try:
         with warnings.catch_warnings():
-            # Without ipywidgets it draws the bar as text, and warns of that.
+            # Without ipywidgets it draws the bar as text, with a warning.
             warnings.simplefilter("ignore")
             tqdm = require("tqdm.auto", "notebook").tqdm
     except MissingExtra:
         if wanted:
             raise
         return None
-    # Without the thread that redraws bars which nobody moves, and which stays when all are gone.
+    # Without tqdm's thread that redraws idle bars: it outlives them.
     return type("Bar", (tqdm,), {"monitor_interval": 0})
 
 

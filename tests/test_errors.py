@@ -1,3 +1,5 @@
+"""The tree of exceptions: statuses, parents, messages and pickles."""
+
 from __future__ import annotations
 
 import pickle
@@ -22,7 +24,7 @@ from notebook_serve.records import RequestRecord
 
 
 def classes() -> dict[str, type[ServeError]]:
-    """Every error that the module defines, by name."""
+    """Return every error that the module defines, by name."""
     return {
         name: value
         for name, value in vars(errors).items()
@@ -30,8 +32,8 @@ def classes() -> dict[str, type[ServeError]]:
     }
 
 
-def drawn() -> dict[str, tuple[int, str | None]]:
-    """The tree in the module's docstring: each class with its status and the one above it."""
+def parse_tree() -> dict[str, tuple[int, str | None]]:
+    """Parse the tree in the module's docstring: the status and parent of each class."""
     tree: dict[str, tuple[int, str | None]] = {}
     above: list[str] = []
     for line in (errors.__doc__ or "").splitlines():
@@ -45,13 +47,13 @@ def drawn() -> dict[str, tuple[int, str | None]]:
 
 def test_the_drawn_tree_names_every_class_and_no_other() -> None:
     """The tree in the docstring has exactly the classes that the module defines."""
-    assert drawn().keys() == classes().keys()
+    assert parse_tree().keys() == classes().keys()
 
 
 @pytest.mark.parametrize("name", sorted(classes()))
 def test_the_drawn_tree_is_the_real_one(name: str) -> None:
     """Each class has the status and the parent that the docstring draws."""
-    status, parent = drawn()[name]
+    status, parent = parse_tree()[name]
     kind = classes()[name]
     bases = [base.__name__ for base in kind.__bases__ if issubclass(base, ServeError)]
 
@@ -77,13 +79,13 @@ def test_the_drawn_tree_is_the_real_one(name: str) -> None:
     ],
 )
 def test_an_error_knows_its_status(name: str, status: int) -> None:
-    """What a client can run into is answered with the status that the contract promises."""
+    """The errors of requests have the statuses that the HTTP contract promises."""
     assert classes()[name].status == status
 
 
 @pytest.mark.parametrize("kind", classes().values(), ids=classes().keys())
 def test_the_message_is_the_first_argument(kind: type[ServeError]) -> None:
-    """Every class can be raised with one sentence, and gives it back as it is."""
+    """Raise each class with one sentence, and get it back unchanged."""
     with pytest.raises(ServeError) as caught:
         raise kind("it went wrong")
 
@@ -91,19 +93,19 @@ def test_the_message_is_the_first_argument(kind: type[ServeError]) -> None:
     assert str(caught.value) == "it went wrong"
 
 
-def test_an_error_without_arguments_is_called_by_its_name() -> None:
-    """A client reads a sentence in any case, at least the name of the class."""
+def test_an_error_without_arguments_has_its_name_as_message() -> None:
+    """No response has an empty message."""
     assert DeadlineExceeded().message == "DeadlineExceeded"
 
 
-def test_unavailable_says_when_to_try_again() -> None:
-    """``retry_after`` is what was given, and one second where nothing was."""
+def test_unavailable_has_seconds_to_retry_after() -> None:
+    """The default of ``retry_after`` is one second."""
     assert QueueFull("full", 7).retry_after == 7
     assert QueueFull("full").retry_after == 1
 
 
 def test_an_option_error_is_a_value_error() -> None:
-    """A wrong option can be caught as Python's own ``ValueError`` too."""
+    """A wrong option can also be caught as a ``ValueError``."""
     with pytest.raises(ValueError, match="no such option"):
         raise OptionError("no such option")
 
@@ -120,13 +122,13 @@ def test_an_option_error_is_a_value_error() -> None:
 def test_a_branch_is_caught_as_one(
     kind: type[ServeError], parent: type[ServeError], other: type[ServeError]
 ) -> None:
-    """Catching a branch catches its leaves, and not those of another branch."""
+    """To catch a branch catches its leaves, and not those of another branch."""
     assert issubclass(kind, parent)
     assert not issubclass(kind, other)
 
 
 def test_record_and_index_belong_to_one_error() -> None:
-    """What is noted on one error does not show on another."""
+    """They are attributes of the instance, not of its class."""
     error, other = InvalidInput("no mask"), InvalidInput("no mask")
     error.index = 3
     error.record = RequestRecord(1, 0.0, None, 1.0, "invalid")
@@ -135,8 +137,8 @@ def test_record_and_index_belong_to_one_error() -> None:
     assert InvalidInput.index is None
 
 
-def test_a_library_said_it_if_its_words_are_in_the_sentence() -> None:
-    """A sentence of ours stays ours where an exception only was the occasion for it."""
+def test_a_message_quotes_its_cause_if_it_has_its_words() -> None:
+    """A message of this package may have a cause without quoting it."""
 
     def raised(sentence: str, cause: Exception | None) -> InvalidInput:
         with pytest.raises(InvalidInput) as caught:
@@ -149,7 +151,7 @@ def test_a_library_said_it_if_its_words_are_in_the_sentence() -> None:
 
 
 def test_an_error_survives_pickling() -> None:
-    """An error from another process has its sentence, its wait and its position still."""
+    """An error from another process keeps its message, ``retry_after`` and index."""
     error = QueueFull("full", 9)
     error.index = 2
 

@@ -1,3 +1,5 @@
+"""Optional dependencies: installed, missing, and broken ones."""
+
 from __future__ import annotations
 
 import math
@@ -10,14 +12,14 @@ from notebook_serve.errors import ServeError
 from notebook_serve.extras import MissingExtra, require
 
 
-def test_what_is_installed_is_imported() -> None:
-    """A module inside a package is found as well."""
+def test_an_installed_module_is_imported() -> None:
+    """Import a module at the top, and one inside a package."""
     assert require("math", "notebook") is math
     assert require("os.path", "notebook").join("a", "b")
 
 
-def test_what_is_missing_is_named_with_its_command() -> None:
-    """One line says what to type; it is caught as this package's error and as an ImportError."""
+def test_a_missing_module_is_named_with_its_command() -> None:
+    """The error has the command that installs it, and is an ImportError too."""
     with pytest.raises(MissingExtra) as caught:
         require("no_such_package.inside", "notebook")
 
@@ -28,8 +30,10 @@ def test_what_is_missing_is_named_with_its_command() -> None:
     assert isinstance(caught.value, ImportError)
 
 
-def test_what_is_broken_says_so_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An installed package that lacks something of its own is not called missing."""
+def test_a_broken_module_raises_its_own_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An installed package that lacks a dependency of its own is not called missing."""
     (tmp_path / "broken_package.py").write_text("import no_such_dependency")
     monkeypatch.syspath_prepend(tmp_path)
 

@@ -1,4 +1,4 @@
-"""Progress bars: where they are shown, of what, and where not."""
+"""Progress bars of simulations, searches and loading, and the places that show them."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from notebook_serve import (
     progress,
 )
 from notebook_serve.extras import MissingExtra
-from notebook_serve.progress import work_bar
+from notebook_serve.progress import LITTLE, packing_bar, work_bar
 
 COST = CostModel(fixed=0.008, per_token=0.0002)
 POLICIES = NoBatching(), Greedy(8)
 
 
 class Terminal(io.TextIOBase):
-    """An error output to redirect to, which keeps what is drawn."""
+    """An error output that records the bars."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,18 +37,18 @@ class Terminal(io.TextIOBase):
         self.begun = threading.Event()
 
     def write(self, text: str) -> int:
-        """Take `text`."""
+        """Record `text`."""
         self.text += text
         if text.strip():
             self.begun.set()
         return len(text)
 
     def isatty(self) -> bool:
-        """So it is."""
+        """Return True."""
         return True
 
     def lines(self) -> list[str]:
-        """Each state of the one line that is drawn over and over; the last is empty again."""
+        """Return each state of the one line; after the last it must be empty again."""
         *lines, blank, end = self.text.split("\r")
         assert not blank.strip()
         assert end == ""
@@ -57,14 +57,14 @@ class Terminal(io.TextIOBase):
 
 @pytest.fixture
 def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
-    """A terminal, where all work takes too long to show nothing."""
+    """Return a terminal, and let all work count as long."""
     monkeypatch.setattr(progress, "LONG", -1.0)
     return Terminal()
 
 
 @pytest.fixture
 def no_tqdm(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is not installed."""
+    """Let tqdm be missing."""
 
     class Absent:
         def find_spec(self, name: str, *_: object) -> None:
@@ -100,46 +100,46 @@ def plans(wanted: bool | None) -> object:
     return plan(Greedy(8), COST, 300.0, 0.1, requests=200, progress=wanted)
 
 
-#: each with what its bar says in the end, at least
+#: each kind of work, with words that its bar has in the end
 WORK = [
     (compares, ["simulating", "3/4 runs", "Greedy(max_batch_size=8) at 20/s"]),
     (recommends, ["finding limits", "1/2 policies", "Greedy(max_batch_size=8)"]),
     (searches, ["searching for the capacity", "00:0", "Greedy(max_batch_size=8) at "]),
     (plans, ["planning", "00:0", " x Greedy(max_batch_size=8)"]),
 ]
-each = pytest.mark.parametrize(("work", "said"), WORK)
+each = pytest.mark.parametrize(("work", "words"), WORK)
 
 
 @each
 def test_long_work_shows_a_bar(
-    work: Callable[..., object], said: list[str], terminal: Terminal
+    work: Callable[..., object], words: list[str], terminal: Terminal
 ) -> None:
-    """By itself on a terminal: how far it is, of how much, and what it does now; then it goes."""
+    """On a terminal it shows the steps, their total and the present step, and then goes."""
     with redirect_stderr(terminal):
         work(None)
 
     last = terminal.lines()[-1]
-    assert all(word in last for word in said), last
+    assert all(word in last for word in words), last
 
 
 @each
 def test_work_shows_a_bar_if_it_is_wanted(
-    work: Callable[..., object], said: list[str], capsys: pytest.CaptureFixture[str]
+    work: Callable[..., object], words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Wherever the error output goes, and however short it is."""
+    """Also if the work is short, and the error output no terminal."""
     work(True)
 
-    assert said[0] in capsys.readouterr().err
+    assert words[0] in capsys.readouterr().err
 
 
 @each
-def test_work_shows_none_where_no_person_sees_it(
+def test_work_shows_no_bar_without_a_terminal(
     work: Callable[..., object],
-    said: list[str],
+    words: list[str],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Not on an error output that is no terminal."""
+    """An error output that is a file stays empty."""
     monkeypatch.setattr(progress, "LONG", -1.0)
     work(None)
 
@@ -147,18 +147,18 @@ def test_work_shows_none_where_no_person_sees_it(
 
 
 @each
-def test_work_shows_none_if_it_is_not_wanted(
-    work: Callable[..., object], said: list[str], terminal: Terminal
+def test_work_shows_no_bar_if_it_is_not_wanted(
+    work: Callable[..., object], words: list[str], terminal: Terminal
 ) -> None:
-    """Not on a terminal either."""
+    """A terminal stays empty too."""
     with redirect_stderr(terminal):
         work(False)
 
     assert terminal.text == ""
 
 
-def test_short_work_shows_none(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a terminal too, nothing is drawn before it has taken long."""
+def test_short_work_shows_no_bar(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is drawn before the work has taken long."""
     monkeypatch.setattr(progress, "LONG", 1e9)
     with redirect_stderr(terminal), work_bar(None, "work", 3) as show:
         for done in range(3):
@@ -168,7 +168,7 @@ def test_short_work_shows_none(terminal: Terminal, monkeypatch: pytest.MonkeyPat
 
 
 def test_work_without_tqdm(no_tqdm: None, terminal: Terminal) -> None:
-    """A bar that is wanted says what to install before the work; others are left out."""
+    """A bar that is wanted raises before the work; other bars are left out."""
     with redirect_stderr(terminal):
         assert capacity(Greedy(8), COST, 0.1, requests=200) > 0
     assert terminal.text == ""
@@ -176,8 +176,8 @@ def test_work_without_tqdm(no_tqdm: None, terminal: Terminal) -> None:
         capacity(Greedy(8), COST, 0.1, requests=10**9, progress=True)
 
 
-def test_a_bar_goes_with_work_that_fails(terminal: Terminal) -> None:
-    """What is raised passes, and the line is free."""
+def test_a_bar_disappears_if_the_work_fails(terminal: Terminal) -> None:
+    """The exception passes, and the line is empty."""
 
     def fail() -> None:
         with work_bar(None, "work", 3) as show:
@@ -190,13 +190,30 @@ def test_a_bar_goes_with_work_that_fails(terminal: Terminal) -> None:
     assert "1/3 steps" in terminal.lines()[-1]
 
 
+# -- sending a model --------------------------------------------------------------------------
+
+
+def test_a_large_model_shows_the_bytes_that_are_sent(terminal: Terminal) -> None:
+    """A small one shows none, and a second model has a bar of its own."""
+    with redirect_stderr(terminal):
+        show = packing_bar()
+        show(LITTLE, LITTLE)
+        assert terminal.text == ""
+        for _ in range(2):
+            for done in (LITTLE, 2 * LITTLE):
+                show(done, 2 * LITTLE)
+
+    assert terminal.text.count("sending the model: 100%") == 2
+    assert "100M/100M" in terminal.text
+
+
 # -- loading ----------------------------------------------------------------------------------
 
 
 def test_a_loader_that_takes_long_shows_the_seconds(
     make: Callable[..., Server], terminal: Terminal
 ) -> None:
-    """While `wait_ready` waits for it, and no longer."""
+    """The bar ends when `wait_ready` ends."""
 
     def loader() -> Callable[[list[object]], list[object]]:
         assert terminal.begun.wait(60)
@@ -211,7 +228,7 @@ def test_a_loader_that_takes_long_shows_the_seconds(
 def test_a_process_that_takes_long_to_start_shows_the_seconds(
     make: Callable[..., Server], terminal: Terminal
 ) -> None:
-    """While `serve` waits for it, and while `wait_ready` does; of several, how many are ready."""
+    """While `serve` or `wait_ready` waits; with several workers it counts the ready ones."""
     pytest.importorskip("cloudpickle")
     with redirect_stderr(terminal):
         make(lambda inputs: inputs, worker="process", name="one")
@@ -220,10 +237,10 @@ def test_a_process_that_takes_long_to_start_shows_the_seconds(
     assert "/2 workers, 00:0" in terminal.text
 
 
-def test_a_loader_that_fails_takes_its_bar_with_it(
+def test_the_bar_of_a_loader_disappears_if_it_fails(
     make: Callable[..., Server], terminal: Terminal
 ) -> None:
-    """Then comes the error."""
+    """The error follows."""
 
     def loader() -> object:
         assert terminal.begun.wait(60)
@@ -235,10 +252,10 @@ def test_a_loader_that_fails_takes_its_bar_with_it(
     assert "loading broken: 00:0" in terminal.lines()[-1]
 
 
-def test_a_model_that_loads_fast_shows_none(
+def test_a_model_that_loads_fast_shows_no_bar(
     make: Callable[..., Server], terminal: Terminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As most do."""
+    """Most models do."""
     monkeypatch.setattr(progress, "LONG", 1e9)
     with redirect_stderr(terminal):
         make(loader=lambda: list).wait_ready()

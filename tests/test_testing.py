@@ -10,7 +10,6 @@ import pytest
 
 from notebook_serve import Greedy, ModelFailed, NoBatching, Server, WorkerDead
 from notebook_serve.testing import Faulty
-from notebook_serve.workers.out_of_memory import MemoryLimit, is_out_of_memory
 
 from .helpers import small_models
 from .helpers.blocking_model import eventually
@@ -89,45 +88,3 @@ def test_a_dead_worker_can_be_started_again(make: Make) -> None:
     assert all(isinstance(answer, WorkerDead) for answer in answers[1:])
     server.start()
     assert server.predict("again") == "again"
-
-
-@pytest.mark.parametrize(
-    ("error", "expected"),
-    [
-        (MemoryError(), True),
-        (RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"), True),
-        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: ..."), True),
-        (RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate"), True),
-        (RuntimeError("shapes cannot be multiplied"), False),
-        (ValueError("out of memory"), False),
-    ],
-)
-def test_errors_of_allocators_mean_out_of_memory(error: Exception, expected: bool) -> None:
-    """`MemoryError` and the errors of torch's allocators count; others do not."""
-    assert is_out_of_memory(error) is expected
-
-
-def test_a_failed_allocation_of_torch_means_out_of_memory() -> None:
-    """A real allocation that cannot succeed is recognised."""
-    import torch
-
-    with pytest.raises(RuntimeError) as caught:
-        torch.empty(2**62, dtype=torch.int8)
-    assert is_out_of_memory(caught.value)
-    assert is_out_of_memory(torch.OutOfMemoryError("CUDA"))
-
-
-def test_the_ceiling_falls_at_once_and_rises_slowly() -> None:
-    """A failure halves the ceiling; it takes about seventy full batches to recover."""
-    ceiling = MemoryLimit()
-    ceiling.fitted(10_000)
-    assert ceiling.limit == math.inf
-    ceiling.failed(1000)
-    assert ceiling.limit == 500
-    ceiling.fitted(100)  # far below the ceiling: no evidence
-    assert ceiling.limit == 500
-    batches = 0
-    while ceiling.limit < 1000:
-        ceiling.fitted(int(ceiling.limit))
-        batches += 1
-    assert 60 < batches < 80

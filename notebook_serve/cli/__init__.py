@@ -1,4 +1,4 @@
-"""The command line's longer parts: the demo and a server in the foreground.
+"""The longer parts of the command line: the demo, and a server in the foreground.
 
-It may import all other rooms.
+It may import all other rooms. ``README.md`` lists its files in reading order.
 """

@@ -1,4 +1,4 @@
-"""A server in the foreground: it says where it answers, and ends when it is interrupted."""
+"""A server in the foreground: it prints its address, and stops when it is interrupted."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ from ..errors import ServeError, StartError
 from ..http.examples import example
 from ..server import Server
 
-#: seconds after which a thread that waits for an interrupt looks up, to see it
-LOOK_UP = 0.5
+#: seconds after which a waiting thread wakes up, so that Python can handle an interrupt
+INTERRUPT_POLL = 0.5
 #: the signals that end a server, where the system has them
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-#: how requests end while a server stops, in words
-ENDS = {
+#: outcomes of requests other than an answer, in words
+OUTCOMES = {
     "rejected": "rejected",
     "failed": "failed",
     "expired": "timed out",
-    "cancelled": "withdrawn",
+    "cancelled": "cancelled",
     "invalid": "invalid",
 }
 
-Tell = Callable[[str], None]
+PrintLine = Callable[[str], None]
 
 
 class Interrupts:
-    """Ctrl+C and a terminate while entered: the first asks for an end, the second is the end."""
+    """A handler of Ctrl+C and SIGTERM: the first requests a stop, the second exits at once."""
 
     def __init__(self) -> None:
-        # A queue and no event: a handler may run while this very thread holds the event's lock.
-        self._asked: queue.SimpleQueue[None] = queue.SimpleQueue()
+        # A queue, not an event: the handler may run while this thread holds the lock of an event.
+        self._requests: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._number = 0
         self._before: dict[signal.Signals, Any] = {}
 
@@ -57,46 +57,48 @@ class Interrupts:
         for each, handler in self._before.items():
             signal.signal(each, handler)
 
-    def ask(self) -> None:
-        """Ask for the end, from any thread."""
-        self._asked.put(None)
+    def request_stop(self) -> None:
+        """Request a stop, from any thread."""
+        self._requests.put(None)
 
     def wait(self, seconds: float = float("inf")) -> bool:
-        """Wait until the end is asked for, at most so many seconds; return True if it was."""
-        # Python does not see an interrupt that comes just before a wait begins until the wait ends.
+        """Wait for a request to stop, at most so many seconds; return True if there was one."""
+        # Python handles an interrupt that comes just before a wait only when the wait ends.
         while seconds > 0:
             with contextlib.suppress(queue.Empty):
-                self._asked.get(timeout=min(seconds, LOOK_UP))
+                self._requests.get(timeout=min(seconds, INTERRUPT_POLL))
                 return True
-            seconds -= LOOK_UP
+            seconds -= INTERRUPT_POLL
         return False
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         if self._number:
-            os.write(2, b"interrupted again: ended at once\n")
+            os.write(2, b"interrupted again: exiting at once\n")
             os._exit(128 + number)
         self._number = number
-        self.ask()
+        self.request_stop()
 
 
-def run(server: Server, tell: Tell, *, token: str | None = None, browse: bool = False) -> int:
-    """Start `server`, wait for an interrupt, and stop it; returns the exit status.
+def run(
+    server: Server, print_line: PrintLine, *, token: str | None = None, browse: bool = False
+) -> int:
+    """Start `server`, wait for an interrupt, stop it, and return the exit status.
 
-    With `browse` its page is opened once it is ready. Raises `StartError` if it cannot be loaded.
+    With `browse` its page opens once it is ready. Raises `StartError` if it cannot load the model.
     """
     with Interrupts() as interrupts, server:
-        tell(f"loading; will answer at {server.url}")
-        arguments = (server, interrupts, tell, token, browse)
-        threading.Thread(target=_watch, args=arguments, daemon=True).start()
+        print_line(f"loading; will answer at {server.url}")
+        arguments = (server, interrupts, print_line, token, browse)
+        threading.Thread(target=_announce, args=arguments, daemon=True).start()
         interrupts.wait()
         if server.state == "failed":
-            raise StartError(f"the model cannot be loaded: {_cause(server)}")
-        stop(server, tell)
+            raise StartError(f"the model cannot be loaded: {_load_error(server)}")
+        stop(server, print_line)
     return 0
 
 
-def _cause(server: Server) -> str:
-    """Return the reason for which the model of a server could not be loaded."""
+def _load_error(server: Server) -> str:
+    """Return the error that kept the model of `server` from being loaded, in words."""
     try:
         server.wait_ready()
     except ServeError as error:
@@ -105,60 +107,62 @@ def _cause(server: Server) -> str:
     return "it is loaded now"
 
 
-def _watch(
-    server: Server, interrupts: Interrupts, tell: Tell, token: str | None, browse: bool
+def _announce(
+    server: Server, interrupts: Interrupts, print_line: PrintLine, token: str | None, browse: bool
 ) -> None:
-    """Wait until the model is loaded and say so; ask for the end if it cannot be."""
+    """Wait until the model is loaded, and print how to call it; request a stop if that fails."""
     try:
         server.wait_ready()
     except ServeError:
-        interrupts.ask()
+        interrupts.request_stop()
         return
-    tell(f"ready: {command(server, token)}   (Ctrl+C stops)")
-    tell(f"page: {server.url}{'' if token is None else '/?token=...'}")
+    print_line(f"ready: {example_command(server, token)}   (Ctrl+C stops)")
+    print_line(f"page: {server.url}{'' if token is None else '/?token=...'}")
     if browse:
-        open_page(server.url, token, tell)
+        open_page(server.url, token, print_line)
 
 
-def command(server: Server, token: str | None) -> str:
-    """Return a command that asks `server`, for the kind of input that its model takes."""
+def example_command(server: Server, token: str | None) -> str:
+    """Return a curl command that sends an example input to `server`."""
     login = "" if token is None else '-H "Authorization: Bearer TOKEN" '
     return f"curl -X POST {login}{_body(server)} {server.url}"
 
 
 def _body(server: Server) -> str:
-    """Return the part of a command that sends an input which the model of `server` takes."""
+    """Return curl's options for an example input of the kind that the model takes."""
     model = server._engine.model
-    assert model is not None  # it was waited for
-    asked = example(model)
-    inputs, parameters = asked["inputs"], asked["parameters"]
-    if asked["way"] == "text" and not parameters:
+    assert model is not None  # the caller has waited for it
+    request = example(model)
+    inputs, parameters = request["inputs"], request["parameters"]
+    if request["way"] == "text" and not parameters:
         return f"-d {shlex.quote(inputs)}"
-    if asked["way"] == "bytes":
+    if request["way"] == "bytes":
         return "-H 'Content-Type: application/octet-stream' --data-binary @FILE"
     body = {"inputs": inputs, **({"parameters": parameters} if parameters else {})}
     return f"-H 'Content-Type: application/json' -d {shlex.quote(json.dumps(body))}"
 
 
-def open_page(url: str, token: str | None, tell: Tell) -> None:
-    """Open the page of the server at `url` in a browser, or say how to."""
+def open_page(url: str, token: str | None, print_line: PrintLine) -> None:
+    """Open the page of the server at `url` in a browser, or print its address."""
     if not webbrowser.open(url if token is None else f"{url}/?token={quote(token, safe='')}"):
-        tell(f"no browser can be opened here; open {url}{'' if token is None else '/?token=...'}")
+        address = url if token is None else f"{url}/?token=..."
+        print_line(f"no browser can be opened here; open {address}")
 
 
-def stop(server: Server, tell: Tell) -> None:
-    """Stop `server`, and say what became of the requests that it had."""
+def stop(server: Server, print_line: PrintLine) -> None:
+    """Stop `server`, and print the outcomes of the requests that it had."""
     before, port = server.stats().outcomes, server.url.rpartition(":")[2]
-    tell("stopping: accepted requests are answered first; Ctrl+C again ends at once")
+    print_line("stopping: accepted requests are answered first; Ctrl+C again exits at once")
     server.stop()
     after = server.stats().outcomes
     since = {name: after[name] - before[name] for name in after}
-    tell(f"stopped: {drained(since)}; port {port} is free; {after['ok']} answered since the start")
+    summary = f"{describe_drain(since)}; port {port} is free"
+    print_line(f"stopped: {summary}; {after['ok']} answered since the start")
 
 
-def drained(ended: Mapping[str, int]) -> str:
-    """Say in words how the requests `ended` that a stop found, by their number for each outcome."""
-    others = [f"{ended[name]} {word}" for name, word in ENDS.items() if ended[name]]
-    many = "request" if ended["ok"] == 1 else "requests"
-    first = f"{ended['ok']} {many} drained"
+def describe_drain(outcomes: Mapping[str, int]) -> str:
+    """Return the outcomes of the requests that a stop found, in words; takes their numbers."""
+    others = [f"{outcomes[name]} {word}" for name, word in OUTCOMES.items() if outcomes[name]]
+    noun = "request" if outcomes["ok"] == 1 else "requests"
+    first = f"{outcomes['ok']} {noun} drained"
     return ", ".join([first, *(others or ["0 rejected"])])

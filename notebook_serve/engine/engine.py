@@ -38,7 +38,7 @@ from ..queueing.stats import LastError, News, Queue, Recorder, Stats
 from ..queueing.wait_estimate import WaitEstimate
 from ..records import BatchRecord, ErrorRecord, PolicyChange, RequestRecord
 from ..workers.executors import Executor
-from ..workers.runtime_tuning import COLLECTING
+from ..workers.runtime_tuning import GC_THRESHOLD
 from .admission import MOST_RETRY_AFTER, Admission
 from .batch_runner import BatchRunner, Tracer
 from .circuit_breaker import CircuitBreaker
@@ -163,7 +163,7 @@ class Engine:
             self._runner.loading = {n for n, one in enumerate(executors) if not one.ready}
             if not self._runner.loading:
                 self._status.become("ready")
-        COLLECTING.hold(self)
+        GC_THRESHOLD.hold(self)
         self._deadlines.start()
         self._pre_post.start()
         self._workers.start()
@@ -196,7 +196,7 @@ class Engine:
                 logger.warning(
                     "%s: a forward pass outlasts stop(); its thread ends with it", self.name
                 )
-            COLLECTING.let_go(self)
+            GC_THRESHOLD.release(self)
             with status.lock:
                 status.become("stopped")
 

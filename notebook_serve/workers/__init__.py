@@ -1,4 +1,4 @@
-"""Workers: where a batch runs, which is a thread or a supervised process.
+"""Workers: the threads and processes that run batches.
 
-It may import `models` and `queueing`.
+It may import `models` and `queueing`. ``README.md`` lists its files in reading order.
 """

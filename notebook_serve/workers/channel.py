@@ -1,4 +1,4 @@
-"""Messages between two processes: one pickle each, large arrays beside it."""
+"""Messages between two processes: each is one pickle, with its large arrays beside it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 
 from .pickling import dumps, loads
 
-#: bytes that are asked for first: a message that is no larger takes one call to read. Each call
-#: gives up the interpreter's lock, which a busy cell does not soon give back.
-FIRST = 65_536
-#: the most pieces of memory that one call sends
-MOST = 512
+#: bytes that the first read asks for, so that a small message takes one call. Each call releases
+#: the GIL, and a busy cell does not give it back soon.
+READ_SIZE = 65_536
+#: pieces of memory that one call sends, at most
+MAX_PIECES = 512
 
 
 class Channel:
@@ -23,41 +23,41 @@ class Channel:
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
-        self._read = memoryview(bytearray(FIRST))
-        #: what of it has been read and not been used
+        self._read = memoryview(bytearray(READ_SIZE))
+        #: the part of `_read` that has been read from the socket and not been used
         self._unused = self._read[:0]
 
-    def send(self, value: Any, **how: Any) -> None:
-        """Send `value`; `how` are options of `dumps`. Raises `OSError` if nobody is there."""
-        data, buffers = dumps(value, **how)
-        parts = [data, *buffers]
-        head = struct.pack(f"!{1 + len(parts)}Q", len(parts), *(part.nbytes for part in parts))
-        left = deque([memoryview(head), *parts])
+    def send(self, value: Any, **options: Any) -> None:
+        """Send `value`, with `options` of `dumps`. Raises `OSError` if the other end is closed."""
+        data, buffers = dumps(value, **options)
+        pieces = [data, *buffers]
+        head = struct.pack(f"!{1 + len(pieces)}Q", len(pieces), *(each.nbytes for each in pieces))
+        left = deque([memoryview(head), *pieces])
         while left:
-            sent = self._socket.sendmsg(list(islice(left, MOST)))
+            sent = self._socket.sendmsg(list(islice(left, MAX_PIECES)))
             while left and sent >= left[0].nbytes:
                 sent -= left.popleft().nbytes
             if sent:
                 left[0] = left[0].cast("B")[sent:]
 
     def receive(self) -> Any:
-        """Wait for the next message. Raises `EOFError` or `OSError` if none can come any more."""
-        (count,) = struct.unpack("!Q", self._take(8))
-        sizes = struct.unpack(f"!{count}Q", self._take(8 * count))
-        data, *buffers = map(self._take, sizes)
+        """Wait for the next message. Raises `EOFError` or `OSError` if there can be none."""
+        (count,) = struct.unpack("!Q", self._read_exactly(8))
+        sizes = struct.unpack(f"!{count}Q", self._read_exactly(8 * count))
+        data, *buffers = map(self._read_exactly, sizes)
         return loads(data, buffers)
 
-    def shut(self) -> None:
-        """Let nobody send or receive any more; who waits for a message is woken."""
-        with suppress(OSError):  # it was already
+    def shut_down(self) -> None:
+        """End the connection in both directions, and wake a thread that waits for a message."""
+        with suppress(OSError):  # it has ended already
             self._socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """Give the socket back; nobody may use it any more."""
+        """Close the socket. No thread may use it any more."""
         self._socket.close()
 
-    def _take(self, size: int) -> bytearray:
-        """The next `size` bytes."""
+    def _read_exactly(self, size: int) -> bytearray:
+        """Return the next `size` bytes."""
         taken = bytearray(size)
         have = min(size, len(self._unused))
         taken[:have] = self._unused[:have]
@@ -65,18 +65,18 @@ class Channel:
         with memoryview(taken) as view:
             while have < size:
                 missing = size - have
-                if missing >= FIRST:
-                    have += self._more(view[have:], socket.MSG_WAITALL)
+                if missing >= READ_SIZE:
+                    have += self._receive_into(view[have:], socket.MSG_WAITALL)
                     continue
-                got = self._more(self._read)
+                got = self._receive_into(self._read)
                 used = min(got, missing)
                 view[have : have + used] = self._read[:used]
                 self._unused = self._read[used:got]
                 have += used
         return taken
 
-    def _more(self, into: memoryview, flags: int = 0) -> int:
-        got = self._socket.recv_into(into, flags=flags)
+    def _receive_into(self, memory: memoryview, flags: int = 0) -> int:
+        got = self._socket.recv_into(memory, flags=flags)
         if not got:
             raise EOFError
         return got

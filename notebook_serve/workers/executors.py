@@ -1,4 +1,4 @@
-"""What runs a worker's batches: the model itself, here on the worker's own thread."""
+"""Executors of batches: their protocol, and the one that runs the model on the worker's thread."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from ..models.base import Model, Prepared
 from .torch_settings import (
     SETTING,
     computes_on_cpu,
+    get_thread_count,
     has_compiled,
-    is_chosen,
+    is_chosen_by_user,
+    set_thread_count,
     torch_is_loaded,
-    torch_number,
-    use_threads,
 )
 from .torch_threads import TorchThreads
 
@@ -23,54 +23,54 @@ logger = logging.getLogger("notebook_serve")
 
 
 class Executor(Protocol):
-    """Where a worker's batches run. `load` and `run` are called on the worker's thread only."""
+    """A place to run a worker's batches. Only the worker's thread calls `load` and `run`."""
 
     #: ``thread`` or ``process``
     kind: str
-    #: where its model is, if that was asked for
+    #: the device of its model; empty if none was given
     device: str
 
     @property
     def ready(self) -> bool:
-        """Whether it can run at once, without loading."""
+        """Return True if it can run at once, without loading."""
 
     def begin(self) -> None:
-        """Before the worker's thread starts; raises what the person who starts it must know."""
+        """Prepare, before the worker's thread starts. Raises `StartError` in the caller's cell."""
 
     def load(self) -> Model | None:
-        """Make the model ready; gives what prepares and finishes, if there is anything new."""
+        """Load the model; return the one to prepare and finish with, or None to keep the old."""
 
     def run(self, items: Sequence[Prepared]) -> list[Any]:
-        """One raw output for each of `items`."""
+        """Return one raw output for each of `items`."""
 
     def again(self, error: Exception, items: Sequence[Prepared]) -> bool:
-        """Whether a run that raised `error` says so little of `items` that it is worth another."""
+        """Return True if `items` may not be the cause of `error`, and a second run may succeed."""
 
     def interrupt(self, reason: str) -> None:
-        """End the forward that runs, if that can be done; from any thread."""
+        """End the current forward pass, if that is possible; from any thread."""
 
     def close(self) -> None:
-        """Let go of the model, if it need not be kept; from any thread, without waiting."""
+        """Release the model, if it need not be kept; from any thread, without waiting."""
 
     def join(self) -> None:
-        """Wait until that is done."""
+        """Wait until the model is released."""
 
     def pid(self) -> int | None:
-        """The number of the process where the model is, if that is another."""
+        """Return the id of the model's process, or None if it is this one."""
 
     def restarts(self) -> Mapping[str, int]:
-        """How often it had to start anew, by reason."""
+        """Return the number of its restarts, by reason."""
 
     def warnings(self) -> list[str]:
-        """Sentences about what slows its forward passes; from any thread."""
+        """Return sentences about what slows its forward passes; from any thread."""
 
 
 class ThreadedModel:
-    """Runs a model, always on the same thread, with the threads of torch that suit it.
+    """A model, always run on the same thread, with a suitable number of torch's threads.
 
-    `threads` fixes the number. Otherwise each of `workers` has its share of the number that torch
-    has. That is adapted (see `TorchThreads`) unless the user has chosen it; `adapts` says so where
-    another process knows. The number is set for this thread only.
+    `threads` fixes that number. Otherwise each of `workers` gets its share of the threads that
+    torch has. The share is adapted (see `TorchThreads`) unless the user has chosen the number;
+    `adapts` states that for a worker process, which cannot tell. It is set for this thread only.
     """
 
     def __init__(
@@ -88,53 +88,53 @@ class ThreadedModel:
 
     @property
     def warnings(self) -> list[str]:
-        """Sentences about the threads of torch; none if all is well."""
+        """Sentences about torch's threads, if these are slow or fewer than it has."""
         warning = "" if self._threads is None else self._threads.warning
         return [warning] if warning else []
 
     def run(self, items: Sequence[Prepared]) -> list[Any]:
-        """Run the model, and learn from how long that takes."""
+        """Run the model, and learn from the seconds that it takes."""
         if not self._number and torch_is_loaded():
             self._begin()
         if self._threads is None:
             return self.model.run(items)
-        self._use(self._threads.number)
+        self._set(self._threads.number)
         begun = time.perf_counter()
         outputs = self.model.run(items)
         self._learn(self._threads, items, time.perf_counter() - begun)
         return outputs
 
     def _begin(self) -> None:
-        """Set the number to start with, and find out if it may be changed."""
+        """Set the first number, and find out if it may be adapted."""
         with SETTING:
-            self._number = number = torch_number()
+            self._number = number = get_thread_count()
         most = self._fixed or max(1, number // self._workers)
         adapts = self._adapts
         if adapts is None:
-            adapts = self._fixed is None and not is_chosen()
-        self._use(most)
+            adapts = self._fixed is None and not is_chosen_by_user()
+        self._set(most)
         if most > 1 and computes_on_cpu(self.model):
             self._threads = TorchThreads(most, adapts)
 
     def _learn(self, threads: TorchThreads, items: Sequence[Prepared], seconds: float) -> None:
         if threads.adapts and has_compiled():
-            # A compiled model would be compiled again for each other number.
+            # Each other number would have torch compile the model again.
             self._threads = TorchThreads(threads.most, adapts=False)
-            self._use(threads.most)
+            self._set(threads.most)
         elif threads.learn(len(items), max(item.length for item in items), seconds):
             message = "%s: torch uses %d of %d threads"
             logger.info(message, self.model.name, threads.chosen, threads.most)
 
-    def _use(self, number: int) -> None:
+    def _set(self, number: int) -> None:
         if number != self._number:
-            use_threads(number)
+            set_thread_count(number)
             self._number = number
 
 
 class ThreadExecutor:
-    """Runs the model on the worker's thread. `make` makes it, there, where `model` is None.
+    """An executor on the worker's thread. Where `model` is None, `make` makes it on that thread.
 
-    `threads` fixes the number of torch's threads; else each of `workers` has its share of them.
+    `threads` fixes the number of torch's threads. Otherwise each of `workers` gets its share.
     """
 
     kind = "thread"
@@ -154,14 +154,14 @@ class ThreadExecutor:
 
     @property
     def ready(self) -> bool:
-        """Whether there is a model."""
+        """Return True if there is a model."""
         return self._model is not None
 
     def begin(self) -> None:
-        """Nothing is in the way."""
+        """Do nothing: a thread needs no preparation."""
 
     def load(self) -> Model | None:
-        """Make the model, unless it was made before."""
+        """Make the model, unless there is one, and return it."""
         if self._model is None:
             assert self._make is not None
             self._model = self._make()
@@ -174,26 +174,26 @@ class ThreadExecutor:
         return self._threaded.run(items)
 
     def again(self, error: Exception, items: Sequence[Prepared]) -> bool:
-        """What a model raises is due to its inputs."""
+        """Return False: an exception of the model is due to its inputs."""
         return False
 
     def interrupt(self, reason: str) -> None:
-        """Nothing: a thread cannot be ended."""
+        """Do nothing: a thread cannot be interrupted."""
 
     def close(self) -> None:
-        """Nothing: the model is kept, for the next start."""
+        """Keep the model for the next start."""
 
     def join(self) -> None:
-        """Nothing to wait for."""
+        """Return at once: there is nothing to wait for."""
 
     def pid(self) -> int | None:
-        """It is this process."""
+        """Return None: the model is in this process."""
         return None
 
     def restarts(self) -> Mapping[str, int]:
-        """A thread that dies is not started again by itself."""
+        """Return nothing: a thread is not restarted."""
         return {}
 
     def warnings(self) -> list[str]:
-        """Say if torch's threads are fewer than it has, or slow."""
+        """Return a warning if torch's threads are slow, or fewer than it has."""
         return [] if self._threaded is None else self._threaded.warnings

@@ -1,4 +1,4 @@
-"""Running out of memory: how to know it, what to free, and how much to try next time."""
+"""Out-of-memory errors: recognition, clean-up, and the batch size to try next."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import math
 import sys
 from dataclasses import dataclass
 
-#: what allocators say, where they raise a plain RuntimeError
-SIGNS = ("out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory")
+#: parts of the messages of allocators that raise a plain RuntimeError
+MESSAGES = ("out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether `error` is Python's, a graphics card's or the CPU allocator's want of memory."""
+    """Return True if Python, a GPU or the CPU allocator ran out of memory."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
-    said = str(error).lower()
-    return isinstance(error, RuntimeError) and any(sign in said for sign in SIGNS)
+    message = str(error).lower()
+    return isinstance(error, RuntimeError) and any(part in message for part in MESSAGES)
 
 
 def free_memory() -> None:
-    """Give back what is held for nothing: garbage, and the caches of torch."""
+    """Free garbage and the caches of torch."""
     gc.collect()
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
@@ -29,20 +29,20 @@ def free_memory() -> None:
 
 @dataclass
 class MemoryLimit:
-    """The most padded tokens that a batch may have, learned from the batches that did not fit.
+    """The largest number of padded tokens in a batch, learned from batches that did not fit.
 
-    Halved by a batch that ran out of memory, and raised by a hundredth with each batch that came
-    near it and fitted: so a failure costs about one forward in seventy while memory stays short,
-    and the ceiling comes back when there is more.
+    A batch that runs out of memory halves it. Each batch that comes near it and fits raises it by
+    one percent. So while memory is short, about one forward pass in seventy fails; when there is
+    more memory, the limit recovers.
     """
 
     limit: float = math.inf
 
     def failed(self, tokens: int) -> None:
-        """A batch of several inputs with so many padded tokens ran out of memory."""
+        """Lower the limit: a batch of several inputs with so many tokens ran out of memory."""
         self.limit = max(1.0, min(self.limit, tokens) // 2)
 
     def fitted(self, tokens: int) -> None:
-        """A batch with so many padded tokens ran."""
+        """Raise the limit if a batch with so many tokens came near it and ran."""
         if tokens > 0.8 * self.limit:
             self.limit *= 1.01

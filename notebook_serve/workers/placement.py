@@ -1,4 +1,4 @@
-"""Where the model runs: in threads or in processes, how many, and on which devices."""
+"""Placement of workers: threads or processes, their number, and their devices."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from .executors import Executor, ThreadExecutor
 
 Kind = Literal["thread", "process"]
 
-#: more workers than this are a mistake
+#: more workers than this must be a mistake
 MOST_WORKERS = 64
-#: so many of torch's threads no machine has cores for
+#: no machine has cores for more of torch's threads than this
 MOST_THREADS = 1024
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Options of `serve`: the kind of its workers, and where each of them is."""
+    """The kind of a server's workers, the device of each, and its number of torch's threads."""
 
     kind: Kind = "thread"
-    #: one for each worker; an empty one leaves the model where it is
+    #: one for each worker; empty to leave the model where it is
     devices: tuple[str, ...] = ("",)
-    #: of torch, for each worker; None for its share of those that torch has
+    #: torch's threads for each worker; None for its share of those that torch has
     threads: int | None = None
 
     @classmethod
@@ -43,27 +43,29 @@ class Placement:
         devices: Sequence[str] | None,
         threads: int | None = None,
     ) -> Placement:
-        """The same, from what a person says. Raises `OptionError` if it makes no sense."""
+        """Check options of `serve` and return them as one. Raises `OptionError`."""
         if not isinstance(worker, str) or worker not in get_args(Kind):
-            raise OptionError(f"worker is 'thread' or 'process', not {worker!r}")
+            raise OptionError(f"`worker` must be 'thread' or 'process', got {worker!r}")
         if worker == "process" and sys.platform == "win32":
-            raise OptionError("worker='process' runs on Linux and macOS; Windows has threads only")
+            raise OptionError("worker='process' needs Linux or macOS; leave it out on Windows")
         given = workers is not None
         if given and (isinstance(workers, bool) or not isinstance(workers, Integral)):
-            raise OptionError(f"workers is a whole number, not {workers!r}")
+            raise OptionError(f"`workers` must be a whole number, got {workers!r}")
         if workers is not None and not 1 <= workers <= MOST_WORKERS:
-            raise OptionError(f"workers is a number from 1 to {MOST_WORKERS}, not {workers}")
-        threads = _checked_threads(threads)
+            raise OptionError(f"`workers` must be a number from 1 to {MOST_WORKERS}, got {workers}")
+        threads = _validate_threads(threads)
         if devices is None:
             return cls(worker, ("",) * int(workers or 1), threads)
         several = isinstance(devices, Sequence) and not isinstance(devices, str)
         if not several or not devices or not all(isinstance(d, str) and d for d in devices):
             hint = f"; write devices=[{devices!r}]" if isinstance(devices, str) and devices else ""
             raise OptionError(
-                f"devices is a list such as ['cuda:0', 'cuda:1'], not {devices!r}{hint}"
+                f"`devices` must be a list such as ['cuda:0', 'cuda:1'], got {devices!r}{hint}"
             )
         if workers not in (None, len(devices)):
-            raise OptionError(f"{workers} workers cannot be on {len(devices)} devices, one each")
+            raise OptionError(
+                f"`workers` must be {len(devices)}, one for each of `devices`, got {workers}"
+            )
         return cls(worker, tuple(devices), threads)
 
     def __str__(self) -> str:
@@ -73,7 +75,7 @@ class Placement:
 
     @property
     def workers(self) -> int:
-        """How many workers there are."""
+        """The number of workers."""
         return len(self.devices)
 
     def executors(
@@ -84,85 +86,85 @@ class Placement:
         name: str,
         show: Callable[[int, int], None],
     ) -> list[Executor]:
-        """What runs the batches of each worker; `made` is what the engine has made of `model`.
+        """Return an executor for each worker; `made` is the engine's own form of `model`.
 
-        `show` is told of the bytes of a model that is being sent to processes, and of how many.
+        While a model is sent to processes, `show` is called with the bytes so far and their total.
         """
         if model is not None and any(self.devices):
             self._check_movable(model)
         if self.kind == "process":
-            from .supervisor import Cargo, Keeper  # which need an extra
+            from .supervisor import ModelSource, Supervisor  # these need an extra
 
-            cargo = Cargo(loader if model is None else model, model is None, show)
+            source = ModelSource(loader if model is None else model, model is None, show)
             return [
-                Keeper(
-                    cargo,
+                Supervisor(
+                    source,
                     f"notebook-serve {name} process {n}",
                     device=device,
-                    front=model is None and n == 0,
+                    returns_copy=model is None and n == 0,
                     workers=self.workers,
                     threads=self.threads,
                 )
                 for n, device in enumerate(self.devices)
             ]
         if self.workers == 1 and self.devices == ("",):
-            make = None if loader is None else partial(_loaded, loader)
+            make = None if loader is None else partial(_load, loader)
             return [ThreadExecutor(made, make, threads=self.threads)]
-        shared = Shared(model, loader, self.workers)
+        factory = ThreadModelFactory(model, loader, self.workers)
         return [
-            ThreadExecutor(None, partial(shared.model, device), device, self.threads, self.workers)
+            ThreadExecutor(None, partial(factory.make, device), device, self.threads, self.workers)
             for device in self.devices
         ]
 
     def _check_movable(self, model: Any) -> None:
         if not is_own_pipeline(model):
             raise OptionError(
-                "devices are for pipelines, which can be moved; of anything else give a loader "
+                f"`devices` cannot move a {type(model).__name__}, only a pipeline; give a loader "
                 "with a parameter `device`"
             )
 
 
-def _loaded(loader: Callable[[], Any]) -> Model:
+def _load(loader: Callable[[], Any]) -> Model:
     return as_model(loader())
 
 
-class Shared:
-    """What several threads run: one pipeline's weights, or for each what the loader makes.
+class ThreadModelFactory:
+    """A factory of the models of several threads, which share the weights of a pipeline.
 
-    A pipeline of the library only reads its weights, and each worker has tokenizers of its own. Of
-    any other model it is not known whether two threads may run it at once.
+    A pipeline of transformers only reads its weights, and each worker has its own tokenizers. Any
+    other model may not be safe to run on two threads at once, so each needs its own.
     """
 
     def __init__(self, model: Any, loader: Callable[..., Any] | None, workers: int) -> None:
         if model is not None and workers > 1 and not is_own_pipeline(model):
             raise OptionError(
-                f"two threads may not run one {type(model).__name__} at once, for all that is "
-                "known; give loader=..., which makes each worker its own, or worker='process'"
+                f"{workers} threads cannot share one {type(model).__name__}: it may not be safe to "
+                "run on two at once; give loader=..., which is called for each, or worker='process'"
             )
         self._loader = loader
         self._lock = threading.Lock()
         self._pipe = model
 
-    def model(self, device: str) -> Model:
-        """A worker's model, made on its thread."""
+    def make(self, device: str) -> Model:
+        """Make the model of one worker; called on its thread."""
         with self._lock:
-            made, told = self._pipe, False
-            if made is None:
+            model, is_placed = self._pipe, False
+            if model is None:
                 assert self._loader is not None
-                told = bool(device) and takes_device(self._loader)
-                made = call_loader(self._loader, device) if told else self._loader()
-                if is_own_pipeline(made) and not told:
-                    self._pipe = made
-            if not told:
-                made = move_to_device(made, device, own=False)
-        return as_model(made)
+                is_placed = bool(device) and takes_device(self._loader)
+                model = call_loader(self._loader, device) if is_placed else self._loader()
+                if is_own_pipeline(model) and not is_placed:
+                    self._pipe = model
+            if not is_placed:
+                model = move_to_device(model, device, own=False)
+        return as_model(model)
 
 
-def _checked_threads(threads: Any) -> int | None:
+def _validate_threads(threads: Any) -> int | None:
     whole = isinstance(threads, Integral) and not isinstance(threads, bool)
     if threads is not None and not (whole and 1 <= threads <= MOST_THREADS):
         raise OptionError(
             f"`threads` must be a whole number >= 1 and <= {MOST_THREADS}, or None for torch's "
-            f"own, got {shown(threads)}"
+            f"default, got {shown(threads)}"
         )
     return None if threads is None else int(threads)

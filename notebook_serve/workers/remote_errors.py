@@ -1,4 +1,4 @@
-"""An exception on its way to another process, where it is to be of the same type and words."""
+"""Exceptions from another process, with the type, message and traceback that they had there."""
 
 from __future__ import annotations
 
@@ -12,46 +12,47 @@ from .pickling import dumps, loads
 
 
 class RemoteTraceback(Exception):
-    """Where in the worker's process an exception was raised; the cause of one that came from it."""
+    """The traceback in the worker process, as the cause of an exception that was raised there."""
 
     def __str__(self) -> str:
-        return f'in the worker\'s process:\n"""\n{self.args[0]}"""'
+        return f'in the worker process:\n"""\n{self.args[0]}"""'
 
 
 @dataclass(frozen=True)
-class Raised:
-    """What is to be known of an exception; it can be sent, whatever the exception holds."""
+class RemoteError:
+    """A description of an exception that can be sent, whatever the exception holds."""
 
     name: str
-    said: str
-    where: str
-    #: the exception as a pickle, or what it can be made from; empty if neither can be sent
-    parts: bytes
+    message: str
+    #: the traceback as text
+    trace: str
+    #: the exception as a pickle, or the parts to rebuild it from; empty if neither can be sent
+    pickled: bytes
 
     @classmethod
-    def of(cls, error: BaseException) -> Raised:
-        """What is to be known of `error`."""
-        # From the lines of the model on: those of this package tell its author nothing.
+    def of(cls, error: BaseException) -> RemoteError:
+        """Describe `error`."""
+        # The frames of this package say nothing to the author of the model.
         trace = callers_frames(error.__traceback__)
-        where = "".join(traceback.format_exception(type(error), error, trace))
-        said = ""
+        lines = traceback.format_exception(type(error), error, trace)
+        message = ""
         with suppress(Exception):
-            said = str(error)
-        return cls(type(error).__name__, said, where, _pickled(error, said))
+            message = str(error)
+        return cls(type(error).__name__, message, "".join(lines), _pickle(error, message))
 
-    def error(self) -> Exception:
-        """The same exception, or one of the same name and words if it cannot be made here."""
-        made: Any = None
+    def rebuild(self) -> Exception:
+        """Return the same exception, or one of the same name and message if that fails here."""
+        error: Any = None
         with suppress(Exception):
-            made = _made(self.parts)
-        if not isinstance(made, Exception) or str(made) != self.said:
-            made = type(self.name, (RuntimeError,), {})(self.said)
-        made.__cause__ = RemoteTraceback(self.where)
-        return made  # type: ignore[no-any-return]
+            error = _unpickle(self.pickled)
+        if not isinstance(error, Exception) or str(error) != self.message:
+            error = type(self.name, (RuntimeError,), {})(self.message)
+        error.__cause__ = RemoteTraceback(self.trace)
+        return error  # type: ignore[no-any-return]
 
 
-def _pickled(error: BaseException, said: str) -> bytes:
-    """The first form of `error` from which one of the same words can be made."""
+def _pickle(error: BaseException, message: str) -> bytes:
+    """Pickle the first form of `error` that gives an exception of the same message."""
     forms: tuple[Any, ...] = (
         error,
         (type(error), error.args, vars(error)),
@@ -60,18 +61,18 @@ def _pickled(error: BaseException, said: str) -> bytes:
     for form in forms:
         with suppress(Exception):
             data, buffers = dumps(form, devices=False)
-            if not buffers and str(_made(bytes(data))) == said:
+            if not buffers and str(_unpickle(bytes(data))) == message:
                 return bytes(data)
     return b""
 
 
-def _made(parts: bytes) -> Any:
-    form = loads(parts)
+def _unpickle(pickled: bytes) -> Any:
+    form = loads(pickled)
     if isinstance(form, BaseException):
         return form
-    # Not by calling the type, which may want other arguments than it keeps.
+    # Without `__init__`, which may need other arguments than the exception keeps.
     kind, arguments, attributes = form
-    made = kind.__new__(kind, *arguments)
-    made.args = arguments
-    vars(made).update(attributes)
-    return made
+    error = kind.__new__(kind, *arguments)
+    error.args = arguments
+    vars(error).update(attributes)
+    return error

@@ -1,4 +1,4 @@
-"""Prompts in another process: who listens here hears what is written there, and may end it."""
+"""Streaming from another process: its text arrives here piece by piece, and can be ended here."""
 
 from __future__ import annotations
 
@@ -13,102 +13,102 @@ from typing import Any
 from ..models.generation import Piece, Prompt
 from .shared_model import memory_file
 
-#: as many prompts as one batch may have
-MOST = mmap.PAGESIZE
+#: prompts that one batch may have, at most
+MAX_PROMPTS = mmap.PAGESIZE
 
 
 @dataclass(frozen=True)
-class Said:
-    """What was just written to the prompt of this number, on its way to who listens."""
+class PieceMessage:
+    """A piece of text that the process has generated for the prompt of this number."""
 
     number: int
     piece: Piece
 
 
-class Flags:
-    """Memory that two processes share: a byte for each prompt, which says that it is over."""
+class EndFlags:
+    """Memory that two processes share: one byte for each prompt, set when the prompt has ended."""
 
     def __init__(self, fd: int | None = None) -> None:
-        self.fd = memory_file(MOST) if fd is None else fd
-        self._memory = mmap.mmap(self.fd, MOST)
+        self.fd = memory_file(MAX_PROMPTS) if fd is None else fd
+        self._memory = mmap.mmap(self.fd, MAX_PROMPTS)
 
     def __getitem__(self, number: int) -> bool:
         return bool(self._memory[number])
 
-    def __setitem__(self, number: int, over: bool) -> None:
-        self._memory[number] = over
+    def __setitem__(self, number: int, ended: bool) -> None:
+        self._memory[number] = ended
 
     def close(self) -> None:
-        """Give the memory back."""
+        """Release the memory."""
         self._memory.close()
         os.close(self.fd)
 
 
-class Hearing:
-    """The prompts of one batch, while it runs in another process."""
+class PromptRelay:
+    """The notebook's side of the prompts of one batch that runs in another process."""
 
-    def __init__(self, flags: Flags) -> None:
+    def __init__(self, flags: EndFlags) -> None:
         self._flags = flags
         self._lock = threading.Lock()
         self._prompts: list[Prompt] = []
-        #: whether anything was heard
-        self.spoken = False
-        #: what a listener raised
-        self.failed: Exception | None = None
+        #: True once a piece has arrived
+        self.has_streamed = False
+        #: the exception that a listener raised
+        self.error: Exception | None = None
 
-    def send(self, prompt: Prompt) -> Any:
-        """How a prompt is sent: without who listens, by its number."""
+    def reduce(self, prompt: Prompt) -> Any:
+        """Reduce a prompt for pickling: to its number, without its listener."""
         number = len(self._prompts)
         self._prompts.append(prompt)
-        prompt.on_end = partial(self._over, number)
+        prompt.on_end = partial(self._set_flag, number)
         if prompt.over:
             prompt.on_end()
-        return DistantPrompt, (prompt.inputs, prompt.stops, number, prompt.emit is not None)
+        return RemotePrompt, (prompt.inputs, prompt.stops, number, prompt.emit is not None)
 
-    def hear(self, said: Said) -> None:
-        """Pass on what was written; who fails to listen hears no more."""
-        self.spoken = True
-        prompt = self._prompts[said.number]
+    def relay(self, message: PieceMessage) -> None:
+        """Pass a piece to its prompt's listener. After an exception of a listener, pass no more."""
+        self.has_streamed = True
+        prompt = self._prompts[message.number]
         try:
-            if prompt.emit is not None and self.failed is None:
-                prompt.emit(said.piece)
+            if prompt.emit is not None and self.error is None:
+                prompt.emit(message.piece)
         except Exception as error:
-            self.failed = error
+            self.error = error
             prompt.end()
 
     def close(self) -> None:
-        """The batch is through."""
+        """Detach the prompts, and clear their flags for the next batch."""
         with self._lock:
             for number, prompt in enumerate(self._prompts):
                 prompt.on_end = None
                 self._flags[number] = False
             self._prompts = []
 
-    def _over(self, number: int) -> None:
+    def _set_flag(self, number: int) -> None:
         with self._lock:
             if self._prompts:
                 self._flags[number] = True
 
 
-class DistantPrompt(Prompt):
-    """A prompt whose listener is in the notebook's process."""
+class RemotePrompt(Prompt):
+    """The process's side of a prompt; its listener is in the notebook's process."""
 
-    #: of this process: how it speaks to the notebook, and what tells that a prompt is over
-    speak: Callable[[Said], None]
-    flags: Flags
+    #: of this process: how it sends pieces to the notebook, and which prompts have ended
+    send: Callable[[PieceMessage], None]
+    flags: EndFlags
 
-    def __init__(self, inputs: Any, stops: tuple[str, ...], number: int, heard: bool) -> None:
+    def __init__(self, inputs: Any, stops: tuple[str, ...], number: int, streams: bool) -> None:
         self._number = number
-        super().__init__(inputs, stops, self._emit if heard else None)
+        super().__init__(inputs, stops, self._emit if streams else None)
 
     def _emit(self, piece: Piece) -> None:
-        type(self).speak(Said(self._number, piece))
+        type(self).send(PieceMessage(self._number, piece))
 
     @property
     def over(self) -> bool:
-        """Whether nobody waits for it any more."""
+        """Return True if the notebook wants no more text for it."""
         return self.flags[self._number]
 
     @over.setter
     def over(self, over: bool) -> None:
-        """Only the notebook says so."""
+        """Ignore: only the notebook ends a prompt."""

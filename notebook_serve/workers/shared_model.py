@@ -1,4 +1,4 @@
-"""A model packed once, for as many processes as want it: weights are mapped, not copied again."""
+"""A model packed once, for several processes: they map its weights instead of copying them."""
 
 from __future__ import annotations
 
@@ -12,60 +12,62 @@ from typing import Any
 
 from .pickling import dumps, loads
 
-#: arrays begin at multiples of so many bytes, as computing with them wants
-ALIGNED = 64
-#: bytes that are written at once
+#: arrays begin at multiples of so many bytes, as vector instructions need
+ALIGNMENT = 64
+#: bytes of one write
 CHUNK = 1 << 24
 
 
 @dataclass(frozen=True)
-class Parcel:
-    """A file without a name, in memory where the system can do that, which holds one object."""
+class SharedModel:
+    """A nameless file that holds one model or loader, in memory where the system can do that."""
 
     fd: int
     #: bytes of the pickle, and of each array
     sizes: tuple[int, ...]
 
     @classmethod
-    def pack(cls, value: Any, show: Callable[[int, int], None] = lambda done, size: None) -> Parcel:
-        """Pack `value`; `show` is told how many bytes are done, and of how many."""
+    def pack(
+        cls, value: Any, show: Callable[[int, int], None] = lambda done, size: None
+    ) -> SharedModel:
+        """Pack `value`; `show` is called with the bytes that are written, and their total."""
         data, buffers = dumps(value)
         pieces = [data, *buffers]
         sizes = tuple(piece.nbytes for piece in pieces)
-        parcel = cls(memory_file(_places(sizes)[-1]), sizes)
-        whole = sum(sizes)
+        model = cls(memory_file(_offsets(sizes)[-1]), sizes)
+        total = sum(sizes)
         try:
-            for n, (piece, place) in enumerate(zip(pieces, _places(sizes), strict=False)):
+            for n, (piece, offset) in enumerate(zip(pieces, _offsets(sizes), strict=False)):
                 with memoryview(piece).cast("B") as view:
                     for at in range(0, len(view), CHUNK):
-                        _write(parcel.fd, view[at : at + CHUNK], place + at)
-                        show(sum(sizes[:n]) + min(at + CHUNK, len(view)), whole)
+                        _write(model.fd, view[at : at + CHUNK], offset + at)
+                        show(sum(sizes[:n]) + min(at + CHUNK, len(view)), total)
         except BaseException:
-            parcel.close()
+            model.close()
             raise
-        return parcel
+        return model
 
     def open(self) -> Any:
-        """A copy of the object; memory of its arrays is shared until it is written to."""
-        places = _places(self.sizes)
-        whole = memoryview(mmap.mmap(self.fd, places[-1], access=mmap.ACCESS_COPY))
+        """Return a copy of the object. Its arrays share memory until they are written to."""
+        offsets = _offsets(self.sizes)
+        file = memoryview(mmap.mmap(self.fd, offsets[-1], access=mmap.ACCESS_COPY))
         data, *buffers = [
-            whole[place : place + size] for place, size in zip(places, self.sizes, strict=False)
+            file[offset : offset + size] for offset, size in zip(offsets, self.sizes, strict=False)
         ]
         return loads(data, buffers)
 
     def close(self) -> None:
-        """Give the file back; who has opened it keeps what he has."""
+        """Close the file; objects that were opened stay valid."""
         os.close(self.fd)
 
 
-def _places(sizes: Sequence[int]) -> list[int]:
-    """Where each piece begins; last, the size of the whole."""
-    return list(accumulate((-(-size // ALIGNED) * ALIGNED for size in sizes), initial=0))
+def _offsets(sizes: Sequence[int]) -> list[int]:
+    """Return the offset of each piece, and last the size of the file."""
+    return list(accumulate((-(-size // ALIGNMENT) * ALIGNMENT for size in sizes), initial=0))
 
 
 def memory_file(size: int) -> int:
-    """A file of zeros without a name, in memory where the system can do that; its descriptor."""
+    """Return the descriptor of a nameless file of zeros, in memory where the system can do that."""
     if hasattr(os, "memfd_create"):
         fd = os.memfd_create("notebook-serve")
     else:
@@ -75,7 +77,7 @@ def memory_file(size: int) -> int:
     return fd
 
 
-def _write(fd: int, view: memoryview, place: int) -> None:
+def _write(fd: int, view: memoryview, offset: int) -> None:
     while view:
-        written = os.pwrite(fd, view, place)
-        view, place = view[written:], place + written
+        written = os.pwrite(fd, view, offset)
+        view, offset = view[written:], offset + written

@@ -1,4 +1,4 @@
-"""The threads of torch: how many a thread uses, and how they wait in a worker process."""
+"""Settings of torch: the number of its threads, and how they wait in a worker process."""
 
 from __future__ import annotations
 
@@ -13,69 +13,70 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-#: held while the number of later threads differs, for an instant, from what it was
+#: held while the number for later threads is changed for an instant
 SETTING = threading.RLock()
 
-#: variables by which a user sets the number of threads, and how they wait for each other
+#: variables with which a user sets the number of threads, and how they wait for each other
 NUMBER = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY")
-#: Threads in a process of ours spin for microseconds and then sleep, instead of spinning for 10 to
-#: 200 ms. GNU's runtime reads both variables, Intel's and LLVM's the first.
+#: settings that let threads of a worker process spin for microseconds and then sleep, instead of
+#: spinning for 10 to 200 ms. GNU's runtime reads both variables, Intel's and LLVM's the first.
 PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "1000"}
-#: how deep a model is searched for modules of torch: a pipeline in a function in two wrappers
+#: depth to which a model is searched for modules of torch: a pipeline in a function in two wrappers
 DEPTH = 6
-#: where Linux says which logical cores are one physical core
+#: folder in which Linux lists the logical cores of each physical core
 CORES = Path("/sys/devices/system/cpu")
 
 
 def torch_is_loaded() -> bool:
-    """Return True if torch has been imported, and not only begun to be."""
+    """Return True if the import of torch is complete."""
     torch = sys.modules.get("torch")
     spec = getattr(torch, "__spec__", None)
     return torch is not None and not getattr(spec, "_initializing", False)
 
 
-def torch_number() -> int:
+def get_thread_count() -> int:
     """Return the number of threads that torch uses on the calling thread."""
     return int(sys.modules["torch"].get_num_threads())
 
 
-def use_threads(number: int) -> None:
-    """Let torch use so many threads on the calling thread, and on no other.
+def set_thread_count(number: int) -> None:
+    """Set the number of torch's threads on the calling thread only.
 
     `torch.set_num_threads` acts on the calling thread, and on threads that use torch for the first
-    time later. A short thread sets the number of the later ones back.
+    time later. A short-lived thread restores the number for those. The calling thread must have
+    used torch before, as by `get_thread_count`: its first use sets the number of later threads.
     """
     set_number = sys.modules["torch"].set_num_threads
     with SETTING:
-        later = _on_new_thread(torch_number)
+        later = _call_on_new_thread(get_thread_count)
         set_number(number)
         if later is not None and later != number:
-            _on_new_thread(functools.partial(set_number, later))
+            _call_on_new_thread(functools.partial(set_number, later))
 
 
-def _on_new_thread(function: Callable[[], T]) -> T | None:
-    """Return what `function` returns on a new thread, or None if none can be started any more."""
+def _call_on_new_thread(function: Callable[[], T]) -> T | None:
+    """Call `function` on a new thread; return its result, or None if no thread can be started."""
     found: list[T] = []
     thread = threading.Thread(target=lambda: found.append(function()), daemon=True)
     try:
         thread.start()
-    except RuntimeError:  # the interpreter ends
+    except RuntimeError:  # the interpreter is shutting down
         return None
     thread.join()
     return found[0] if found else None
 
 
-def is_chosen() -> bool:
+def is_chosen_by_user() -> bool:
     """Return True if the user has chosen the number of torch's threads on the calling thread."""
     if any(name in os.environ for name in NUMBER):
         return True
-    return torch_is_loaded() and torch_number() not in usual_numbers()
+    return torch_is_loaded() and get_thread_count() not in default_thread_counts()
 
 
-def usual_numbers() -> set[int]:
-    """Return the numbers of threads that torch may take by itself: logical or physical cores."""
-    logical = cores()
+def default_thread_counts() -> set[int]:
+    """Return the default numbers of torch's threads: those of logical and of physical cores."""
+    logical = list_cores()
     names = [CORES / f"cpu{core}" / "topology" / "thread_siblings_list" for core in logical]
     try:
         physical = len({name.read_text("ascii") for name in names})
@@ -84,15 +85,15 @@ def usual_numbers() -> set[int]:
     return {len(logical), physical}
 
 
-def cores() -> list[int]:
+def list_cores() -> list[int]:
     """Return the logical cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return sorted(os.sched_getaffinity(0))
     return list(range(os.cpu_count() or 1))
 
 
-def environment(threads: int | None, workers: int) -> dict[str, str]:
-    """Return the variables for each of so many worker processes; the user's own stay.
+def process_environment(threads: int | None, workers: int) -> dict[str, str]:
+    """Return the variables to set for each of so many worker processes, except the user's own.
 
     A process has `threads` threads of torch, or its share of those that torch has here.
     """
@@ -100,7 +101,7 @@ def environment(threads: int | None, workers: int) -> dict[str, str]:
     if threads is not None:
         return {**waiting, "OMP_NUM_THREADS": str(threads)}
     given, loaded = os.environ.get("OMP_NUM_THREADS"), torch_is_loaded()
-    number = torch_number() if loaded else len(cores())
+    number = get_thread_count() if loaded else len(list_cores())
     if given is not None and (not loaded or given == str(number)):
         return dict(waiting)
     if not loaded and workers == 1:
@@ -118,15 +119,15 @@ def has_compiled() -> bool:
 
 
 def computes_on_cpu(model: Any) -> bool:
-    """Return True if `model` is seen to use torch, and all that is seen of it is on the CPU."""
+    """Return True if modules of torch are found in `model`, and all of them are on the CPU."""
     try:
-        found = list(_torch_parts(model, DEPTH, set()))
-    except Exception:  # whatever a proxy raises that is only looked at
+        found = list(_find_torch(model, DEPTH, set()))
+    except Exception:  # a proxy may raise anything when it is inspected
         return False
     return bool(found) and all(_device(part) == "cpu" for part in found)
 
 
-def _torch_parts(thing: Any, depth: int, seen: set[int]) -> Iterator[Any]:
+def _find_torch(thing: Any, depth: int, seen: set[int]) -> Iterator[Any]:
     """Yield the modules of torch that `thing` is or refers to, and torch itself."""
     torch = sys.modules["torch"]
     if thing is torch or isinstance(thing, torch.nn.Module):
@@ -134,11 +135,11 @@ def _torch_parts(thing: Any, depth: int, seen: set[int]) -> Iterator[Any]:
     elif depth and id(thing) not in seen:
         seen.add(id(thing))
         for part in _parts(thing):
-            yield from _torch_parts(part, depth - 1, seen)
+            yield from _find_torch(part, depth - 1, seen)
 
 
 def _parts(thing: Any) -> Iterator[Any]:
-    """Yield what an object holds, or a function names."""
+    """Yield the objects that an object holds or a function refers to."""
     if isinstance(thing, functools.partial):
         yield from (thing.func, *thing.args, *thing.keywords.values())
     elif isinstance(thing, MethodType):
@@ -146,12 +147,12 @@ def _parts(thing: Any) -> Iterator[Any]:
     elif isinstance(thing, FunctionType):
         named = thing.__globals__
         yield from (named[name] for name in thing.__code__.co_names if name in named)
-        yield from (cell.cell_contents for cell in thing.__closure__ or () if _is_full(cell))
+        yield from (cell.cell_contents for cell in thing.__closure__ or () if _has_value(cell))
     elif not isinstance(thing, (ModuleType, type)):
         yield from getattr(thing, "__dict__", {}).values()
 
 
-def _is_full(cell: Any) -> bool:
+def _has_value(cell: Any) -> bool:
     try:
         cell.cell_contents  # noqa: B018
     except ValueError:

@@ -1,8 +1,8 @@
-"""How many threads torch uses for the forward passes of a worker.
+"""Choice of the number of torch's threads for the forward passes of a worker.
 
 On an idle machine more threads are faster. Beside another busy program they can be many times
-slower: at the end of each operation the threads wait for each other, and spin while they do, so
-that the one that they wait for gets no core. Which is the case is seen in the forward passes.
+slower: at the end of each operation the threads wait for the slowest one. They spin while they
+wait, and so keep it from getting a core. Only the times of forward passes show which case it is.
 """
 
 from __future__ import annotations
@@ -18,43 +18,44 @@ from ..queueing.cost_model import FEW, CostModel, Fit
 #: a batch: its size, its longest input, and its seconds
 Batch = tuple[int, int, float]
 
-#: how many batches are kept of those that ran with the number in use
+#: batches kept of those that ran with the number in use
 RECENT: Final = 64
 #: batches that run before the first trial of another number; the very first is left out
 FIRST: Final = 6
-#: batches of a trial, at least where the number on trial is faster and at most
+#: batches of a trial: at least, if the number on trial is faster, and at most
 FEWEST: Final = 4
 MOST: Final = 20
-#: another number is adopted if batches take less than this share of what they take now
+#: another number is adopted if batches take less than this share of their present time
 BETTER: Final = 0.9
-#: a trial is decided if the difference is so many times its standard error, and if it is so many
-#: times that after all batches of the trial
+#: a trial ends early if the difference is so many times its standard error; after all its batches
+#: the smaller factor is enough
 SURE: Final = 3.0
 LIKELY: Final = 2.0
-#: the least by which batches are thought to vary, as a share
+#: the smallest relative variation that batches are assumed to have
 SPREAD: Final = 0.05
 #: a trial comes early if so many batches in a row each take so many times as long as at the last
+#: trial
 ROW: Final = 4
 ALARM: Final = 1.5
-#: fewer threads are told of if batches take so many times as long with more
-TOLD: Final = 1.5
-#: a fixed number of threads is warned of if batches take so many times as long as at first
+#: fewer threads are reported if batches take so many times as long with more
+REPORTED: Final = 1.5
+#: a fixed number of threads is reported if batches take so many times as long as at first
 SLOW: Final = 2.0
 #: the share of time that trials may cost
 SHARE: Final = 0.01
-#: seconds of forward passes between two trials: the fewest, and the most that a row of trials
-#: that changed nothing leads to
+#: seconds of forward passes between two trials: at least, and at most after a row of trials that
+#: changed nothing
 SHORTEST_REST: Final = 1.0
 LONGEST_REST: Final = 20.0
 
 
 class TorchThreads:
-    """Chooses the number of threads for the next forward pass, by how long the last ones took.
+    """A number of threads for the next forward pass, chosen from the times of the last ones.
 
     It starts with `most` threads. Half as many run a few batches on trial, and stay in use if they
-    are faster; fewer threads try twice as many in the same way. Trials come early when batches
-    take longer than before, and otherwise so seldom that they cost at most one percent of the
-    time. If it does not adapt, it only warns. It knows neither torch nor a clock.
+    are faster. While fewer are in use, twice as many are tried in the same way. Trials come early
+    when batches take longer than before; otherwise they cost at most one percent of the time. If it
+    does not adapt, it only warns. It knows neither torch nor a clock.
     """
 
     def __init__(self, most: int, adapts: bool = True) -> None:
@@ -63,12 +64,12 @@ class TorchThreads:
         self.number = most
         #: the number that is used between trials
         self.chosen = most
-        #: how many times as long batches took with more threads, when these were last compared
+        #: the factor by which batches took longer with more threads, at the last comparison
         self.slowdown = 1.0
         self._recent: deque[Batch] = deque(maxlen=RECENT)
         self._trial: list[Batch] = []
         self._cost: CostModel | None = None
-        #: how long batches took at the last trial, beside what `_cost` says
+        #: the time of batches at the last trial, relative to the prediction of `_cost`
         self._usual = 1.0
         self._begun = False
         #: batches, and their seconds, until another number is tried
@@ -80,10 +81,10 @@ class TorchThreads:
 
     @property
     def warning(self) -> str:
-        """Say that forward passes are slow, and what to do; empty if all is well."""
+        """A sentence about slow forward passes and the remedy; empty if there are none."""
         if not self.adapts:
             return self._slow_warning() if self.slowdown > SLOW else ""
-        if self.chosen == self.most or self.slowdown < TOLD:
+        if self.chosen == self.most or self.slowdown < REPORTED:
             return ""
         return (
             f"torch runs this model on {self.chosen} of {self.most} threads. With more, forward "
@@ -106,7 +107,7 @@ class TorchThreads:
         if self.number != self.chosen:
             self._trial.append((size, longest, seconds))
             return self._is_over() and self._decide()
-        if not self._begun:  # the first batch of all pays for what is made once
+        if not self._begun:  # the very first batch includes one-off work
             self._begun = True
             return False
         self._recent.append((size, longest, seconds))
@@ -127,13 +128,13 @@ class TorchThreads:
             self._cost = _fit(self._recent)
 
     def _is_alarmed(self) -> bool:
-        """Return True if batches take far longer than at the last trial and may take fewer."""
+        """Return True if batches take far longer than at the last trial, with several threads."""
         if self._cost is None or self.chosen == 1:
             return False
         newest = list(self._recent)[-ROW:]
         if len(newest) < ROW or min(self._paces(newest)) < ALARM * self._usual:
             return False
-        # What ran before says nothing of how it is now.
+        # Earlier batches say nothing about the present load.
         self._recent = deque(newest, maxlen=RECENT)
         self._upwards, self._row = False, 0
         return True
@@ -147,7 +148,7 @@ class TorchThreads:
         self._trial = []
 
     def _difference(self) -> tuple[float, float]:
-        """Return how much longer batches take on trial, as a logarithm, and its standard error."""
+        """Return the log of the ratio of times, on trial to before, and its standard error."""
         now = [math.log(pace) for pace in self._paces(self._recent)]
         tried = [math.log(pace) for pace in self._paces(self._trial)]
         spread = max(SPREAD, stdev(now))
@@ -160,11 +161,11 @@ class TorchThreads:
         return better or difference > SURE * error or len(self._trial) >= MOST
 
     def _decide(self) -> bool:
-        """End a trial: adopt its number if that is faster; return True if so."""
+        """End a trial, adopt its number if that is faster, and return True if it is adopted."""
         difference, error = self._difference()
         adopted = difference < min(math.log(BETTER), -LIKELY * error)
         is_fewer = self.number < self.chosen
-        if adopted == is_fewer:  # so it is known what more threads than the chosen cost
+        if adopted == is_fewer:  # this compared the chosen number with more threads
             self.slowdown = math.exp(abs(difference))
         self._plan(adopted, math.exp(difference) - 1.0)
         if adopted:
@@ -175,14 +176,14 @@ class TorchThreads:
         return adopted
 
     def _plan(self, adopted: bool, excess: float) -> None:
-        """Set when the next trial may come, after one whose batches took so much longer."""
+        """Set when the next trial may begin; `excess` is the extra time of this one, relative."""
         usual = sum(seconds for _, _, seconds in self._trial) / (1.0 + excess)
         self._row = 0 if adopted else self._row + 1
         pause = min(LONGEST_REST, SHORTEST_REST * 2.0**self._row)
         self._waits, self._rest = FIRST, max(excess * usual / SHARE, pause)
 
     def _paces(self, batches: Iterable[Batch]) -> list[float]:
-        """How long each batch took beside what the cost model says."""
+        """Return the time of each batch, relative to the prediction of the cost model."""
         assert self._cost is not None
         return [
             seconds / max(self._cost.seconds(size, longest), 1e-9)

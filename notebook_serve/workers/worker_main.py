@@ -1,6 +1,7 @@
-"""What the worker's process does: makes the model ready, and runs the batches that are sent to it.
+"""The program of a worker process: it loads the model, and runs the batches that it receives.
 
-Its main thread runs the model. A second one waits for the notebook's end, and ends the process.
+Its main thread runs the model. A second thread waits for the end of the notebook, and then ends the
+process.
 """
 
 from __future__ import annotations
@@ -26,116 +27,117 @@ from ..models.functions.function_model import FunctionModel
 from .channel import Channel
 from .executors import ThreadedModel
 from .out_of_memory import free_memory, is_out_of_memory
-from .pickling import shapes_only
-from .remote_errors import Raised
-from .remote_streaming import DistantPrompt, Flags
-from .worker_process import Start, Warned
+from .pickling import weightless_reducers
+from .remote_errors import RemoteError
+from .remote_streaming import EndFlags, RemotePrompt
+from .worker_process import LoadMessage, WarningsMessage
 
-#: of Linux's prctl: the signal to get when the parent has died
+#: option of Linux's prctl: the signal to get when the parent has died
 PR_SET_PDEATHSIG = 1
 
 
-def main(conversation: int, life: int, flags: int) -> None:
-    """Serve the notebook at the other end of the socket `conversation`, as long as it lives."""
-    for fd in (conversation, life, flags):
+def main(sock: int, lifeline: int, flags: int) -> None:
+    """Serve the notebook at the other end of `sock` as long as it lives; takes descriptors."""
+    for fd in (sock, lifeline, flags):
         os.set_inheritable(fd, False)
-    end_with(life)
+    end_with_notebook(lifeline)
     if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(line_buffering=True)  # what a model prints is seen at once
-    channel = Channel(socket.socket(fileno=conversation))
-    DistantPrompt.speak, DistantPrompt.flags = channel.send, Flags(flags)
+        sys.stdout.reconfigure(line_buffering=True)  # shows at once what a model prints
+    channel = Channel(socket.socket(fileno=sock))
+    RemotePrompt.send, RemotePrompt.flags = channel.send, EndFlags(flags)
     model = load(channel)
-    # The notebook may go while a batch runs; nobody is left then to be told.
-    with suppress(EOFError, OSError):
+    with suppress(EOFError, OSError):  # the notebook may end while a batch runs
         while model is not None:
-            answer(channel, model)
+            run_next_batch(channel, model)
 
 
-def end_with(life: int) -> None:
-    """End this process, and what it has started, when nobody holds the other end of the pipe."""
+def end_with_notebook(lifeline: int) -> None:
+    """End this process and all that it has started when the other end of the pipe is closed."""
     if sys.platform.startswith("linux"):
-        # Native code that keeps the interpreter's lock would keep the thread from its work.
+        # Native code that holds the GIL would stop the thread below.
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
     def watch() -> None:
-        os.read(life, 1)
+        os.read(lifeline, 1)
         os.killpg(0, signal.SIGKILL)
 
-    threading.Thread(target=watch, name="notebook-serve life", daemon=True).start()
+    threading.Thread(target=watch, name="notebook-serve lifeline", daemon=True).start()
 
 
 def load(channel: Channel) -> ThreadedModel | None:
-    """Make the model ready and say so, or say why that is not possible."""
+    """Load the model and reply; return None after an exception, which is the reply then."""
     try:
-        start: Start = channel.receive()
-        model = made(start)
-        if start.front:
-            ways = {
-                FunctionModel: _without_function,
-                EncoderModel: _without_encoder,
-                **shapes_only(),
+        message: LoadMessage = channel.receive()
+        model = make_model(message)
+        if message.returns_copy:
+            reducers = {
+                FunctionModel: _reduce_without_function,
+                EncoderModel: _reduce_without_encoder,
+                **weightless_reducers(),
             }
-            channel.send(model, devices=False, ways=ways)
+            channel.send(model, devices=False, reducers=reducers)
         else:
             channel.send(None)
     except BaseException as error:
         with suppress(OSError):
-            channel.send(Raised.of(error))
+            channel.send(RemoteError.of(error))
         return None
-    return ThreadedModel(model, start.threads, adapts=start.adapts)
+    return ThreadedModel(model, message.threads, adapts=message.adapts)
 
 
-def made(start: Start) -> Model:
-    """The model that the notebook has sent, or whose loader it has sent."""
-    given = start.parcel.open()
-    start.parcel.close()
-    if start.loads:
-        return as_model(call_loader(given, start.device))
-    return as_model(move_to_device(given, start.device, own=True))
+def make_model(message: LoadMessage) -> Model:
+    """Return the model in a message, or the one that its loader makes."""
+    given = message.model.open()
+    message.model.close()
+    if message.is_loader:
+        return as_model(call_loader(given, message.device))
+    return as_model(move_to_device(given, message.device, own=True))
 
 
-def _without_function(model: FunctionModel) -> Any:
-    # To prepare and to finish takes all but the function itself.
+def _reduce_without_function(model: FunctionModel) -> Any:
+    # The notebook prepares and finishes with all but the function itself.
     return copyreg.__newobj__, (FunctionModel,), {**vars(model), "_function": None}  # type: ignore[attr-defined]
 
 
-def _without_encoder(model: EncoderModel) -> Any:
+def _reduce_without_encoder(model: EncoderModel) -> Any:
     return copyreg.__newobj__, (EncoderModel,), {**vars(model), "_encode": None}  # type: ignore[attr-defined]
 
 
-def answer(channel: Channel, model: ThreadedModel) -> None:
-    """Run the next batch. Raises `EOFError` or `OSError` if there is none to come."""
+def run_next_batch(channel: Channel, model: ThreadedModel) -> None:
+    """Receive a batch, run it and reply. Raises `EOFError` or `OSError` if there is none."""
     reply: Any
     before = model.warnings
     try:
-        reply = outputs_of(model, channel.receive())
+        reply = run_batch(model, channel.receive())
     except (EOFError, OSError):
         raise
-    except Exception as error:  # an input that is not understood here
-        reply = Raised.of(error)
+    except Exception as error:  # an input that cannot be unpickled here
+        reply = RemoteError.of(error)
     if model.warnings != before:
-        channel.send(Warned(model.warnings))
+        channel.send(WarningsMessage(model.warnings))
     try:
         channel.send(reply, devices=False)
     except OSError:
         raise
     except Exception as error:
-        wrong = TypeError(f"an output cannot be sent to the notebook: {error}")
-        channel.send(Raised.of(wrong))
+        unsendable = TypeError(f"an output cannot be sent to the notebook: {error}")
+        channel.send(RemoteError.of(unsendable))
 
 
-def _sendable(output: Any) -> Any:
-    """Return an output as it is; what one item raised, in a form that can be sent."""
-    return Failure(Raised.of(output.error).error()) if isinstance(output, Failure) else output
-
-
-def outputs_of(model: ThreadedModel, items: Sequence[Prepared]) -> Any:
-    """What the model makes of a batch, or what it raised."""
+def run_batch(model: ThreadedModel, items: Sequence[Prepared]) -> Any:
+    """Return the outputs of a batch, or the exception that the model raised."""
     try:
-        return [_sendable(output) for output in model.run(items)]
+        return [_make_sendable(output) for output in model.run(items)]
     except Exception as error:
-        raised, short_of_memory = Raised.of(error), is_out_of_memory(error)
-    # Here nothing holds the frames of the failed forward any more.
+        reply, short_of_memory = RemoteError.of(error), is_out_of_memory(error)
+    # After the except block: no variable holds the frames of the failed forward pass any more.
     if short_of_memory:
         free_memory()
-    return raised
+    return reply
+
+
+def _make_sendable(output: Any) -> Any:
+    """Return an output as it is, but the exception of one item in a form that can be sent."""
+    if isinstance(output, Failure):
+        return Failure(RemoteError.of(output.error).rebuild())
+    return output

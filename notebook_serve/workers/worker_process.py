@@ -1,7 +1,8 @@
-"""One process with a model in it, from its start to its end, as seen from the notebook.
+"""One worker process with a model, from its start to its end, as the notebook sees it.
 
-It is spawned, never forked, and does not run the notebook's code: what it needs is sent to it. It
-ends with the notebook, however that ends: the pipe between them is closed by the system.
+The process is spawned, never forked, and does not run the notebook's code: the notebook sends it
+the model. It ends with the notebook, even if that is killed: the system closes the pipe between
+them.
 """
 
 from __future__ import annotations
@@ -22,170 +23,172 @@ from ..errors import InvalidInput
 from ..models.base import Prepared
 from ..models.generation import Prompt
 from .channel import Channel
-from .remote_errors import Raised
-from .remote_streaming import Flags, Hearing, Said
-from .shared_model import Parcel
+from .remote_errors import RemoteError
+from .remote_streaming import EndFlags, PieceMessage, PromptRelay
+from .shared_model import SharedModel
 
-#: what the process runs; it finds modules where the notebook does
+#: the program of the process; it finds modules where the notebook finds them
 CODE = """
 import json, sys
 sys.path[:] = json.loads(sys.argv[1])
 from notebook_serve.workers.worker_main import main
 main(*map(int, sys.argv[2:]))
 """
-#: what is known of some ends
-SIGNS = {
+#: the usual reasons for some signals
+REASONS = {
     signal.SIGKILL: "as the system does when memory runs out",
     signal.SIGSEGV: "a fault in native code",
     signal.SIGABRT: "native code gave up",
 }
 
-#: what pickle raises for a value that it cannot send
+#: the exceptions of pickle for a value that cannot be sent
 UNSENDABLE = (pickle.PicklingError, TypeError, AttributeError, RecursionError)
 
 
 class ProcessDied(Exception):
-    """The worker's process ended while it ran these inputs; it may have `spoken` before."""
+    """The worker process ended while it ran these inputs."""
 
-    spoken = False
+    #: True if text of this batch had already been streamed
+    has_streamed = False
 
 
-class Silent(Exception):
-    """A process does not talk any more: it has ended, or will."""
+class Disconnected(Exception):
+    """The process has closed its end of the channel: it has ended, or is about to."""
 
 
 @dataclass(frozen=True)
-class Start:
-    """What a process is told when it begins."""
+class LoadMessage:
+    """The first message to a process: its model, and how to load it."""
 
-    parcel: Parcel
-    #: whether the parcel holds a loader, to be called there, and not a model
-    loads: bool
-    #: where a pipeline is moved to; empty to leave it where it is
+    model: SharedModel
+    #: True if `model` holds a loader, for the process to call
+    is_loader: bool
+    #: the device to move a pipeline to; empty to leave it where it is
     device: str = ""
-    #: whether the notebook wants the model without its weights, to prepare and finish with
-    front: bool = False
-    #: the number of torch's threads; None for what its environment says
+    #: True to send back a copy of the model without weights, for preparing and finishing
+    returns_copy: bool = False
+    #: the number of torch's threads; None for the one in its environment
     threads: int | None = None
-    #: whether that number may be adapted
+    #: True if that number may be adapted
     adapts: bool = False
 
 
 @dataclass(frozen=True)
-class Warned:
-    """The sentences that a process warns with from now on, sent before a reply."""
+class WarningsMessage:
+    """The warnings of a process from now on, sent before a reply."""
 
     sentences: list[str]
 
 
-class Process:
-    """A running process. One thread loads and asks; others may end it."""
+class WorkerProcess:
+    """A running process. One thread loads and runs; other threads may end it."""
 
-    def __init__(self, start: Start, environment: Mapping[str, str]) -> None:
+    def __init__(self, message: LoadMessage, environment: Mapping[str, str]) -> None:
         ours, theirs = socket.socketpair()
-        life, self._life = os.pipe()
-        self._channel, self._flags = Channel(ours), Flags()
-        #: whether anything was heard of the newest batch before its end
-        self.spoken = False
-        #: whether the newest message has left; if not, it could not be made bytes of
-        self._sent = False
+        lifeline, self._lifeline = os.pipe()
+        self._channel, self._flags = Channel(ours), EndFlags()
+        #: True if the newest batch had streamed text before its end
+        self.has_streamed = False
+        #: False if the newest message could not be pickled
+        self._is_sent = False
         #: sentences about what slows its forward passes
         self.warnings: list[str] = []
-        passed = (theirs.fileno(), life, self._flags.fd)
+        passed = (theirs.fileno(), lifeline, self._flags.fd)
         try:
             path = json.dumps([entry for entry in sys.path if isinstance(entry, str)])
             self._process = subprocess.Popen(  # noqa: S603  # nothing of it comes from clients
                 [sys.executable, "-c", CODE, path, *map(str, passed)],
                 stdin=subprocess.DEVNULL,
-                pass_fds=(*passed, start.parcel.fd),
+                pass_fds=(*passed, message.model.fd),
                 env={**os.environ, **environment},
-                # So an interrupt of the notebook is not one of the model, and all that the model
-                # may have started ends with it.
+                # An interrupt of the notebook then does not reach the model, and processes that
+                # the model starts can be killed with it.
                 start_new_session=True,
             )
         except BaseException:
-            self._give_back()
+            self._release()
             raise
         finally:
             theirs.close()
-            os.close(life)
-        self._start = start
+            os.close(lifeline)
+        self._message = message
 
     @property
     def pid(self) -> int:
-        """Its number in the system."""
+        """The process id."""
         return self._process.pid
 
     def load(self) -> Any:
-        """Wait until it has the model; gives the model without weights, if that was wanted.
+        """Wait until the model is loaded; return its copy without weights, or None if not wanted.
 
-        Raises what loading raised there, or `Silent` if the process ends before.
+        Raises the exception of the loader, or `Disconnected` if the process ends before.
         """
-        return self._reply_to(self._start, Hearing(self._flags))
+        return self._call(self._message, PromptRelay(self._flags))
 
-    def ask(self, items: Sequence[Prepared]) -> list[Any]:
-        """Run a batch there; raises what the model raises, or `Silent` if the process ends."""
-        hearing = Hearing(self._flags)
+    def run(self, items: Sequence[Prepared]) -> list[Any]:
+        """Run a batch. Raises the exception of the model, or `Disconnected` if the process ends."""
+        relay = PromptRelay(self._flags)
         try:
-            outputs: list[Any] = self._reply_to(items, hearing)
+            outputs: list[Any] = self._call(items, relay)
         except UNSENDABLE as error:
-            if self._sent:
+            if self._is_sent:
                 raise  # the model itself raised it
             raise InvalidInput(
-                f"the input cannot be sent to the worker's process: {error}"
+                f"the input cannot be sent to the worker process: {error}"
             ) from error
         finally:
-            self.spoken = hearing.spoken
-            hearing.close()
+            self.has_streamed = relay.has_streamed
+            relay.close()
         return outputs
 
-    def _reply_to(self, message: Any, hearing: Hearing) -> Any:
+    def _call(self, message: Any, relay: PromptRelay) -> Any:
+        """Send a message and return the reply, after the pieces and warnings that precede it."""
         try:
-            self._sent = False
-            self._channel.send(message, ways={Prompt: hearing.send})
-            self._sent = True
-            while isinstance(reply := self._channel.receive(), (Said, Warned)):
-                if isinstance(reply, Warned):
+            self._is_sent = False
+            self._channel.send(message, reducers={Prompt: relay.reduce})
+            self._is_sent = True
+            while isinstance(reply := self._channel.receive(), (PieceMessage, WarningsMessage)):
+                if isinstance(reply, WarningsMessage):
                     self.warnings = reply.sentences
                 else:
-                    hearing.hear(reply)
+                    relay.relay(reply)
         except (EOFError, OSError) as error:
-            raise Silent from error
-        if hearing.failed is not None:
-            raise hearing.failed
-        if isinstance(reply, Raised):
-            raise reply.error()
+            raise Disconnected from error
+        if relay.error is not None:
+            raise relay.error
+        if isinstance(reply, RemoteError):
+            raise reply.rebuild()
         return reply
 
     def wait(self) -> str:
-        """Wait for its end, and say what that was."""
+        """Wait for the end of the process, and return its cause in words."""
         code = self._process.wait()
-        self._channel.shut()  # a process that it has started may hold the other end
-        return f"exit status {code}" if code >= 0 else _killed_by(-code)
+        self._channel.shut_down()  # a process that it has started may hold the other end
+        return f"exit status {code}" if code >= 0 else _describe_signal(-code)
 
     def end(self) -> None:
-        """Ask it to end, once it is through with what it runs."""
-        self._channel.shut()
+        """Let the process end after the batch that it runs."""
+        self._channel.shut_down()
 
     def kill(self) -> None:
-        """End it, and whatever it has started, at once."""
+        """Kill the process, and all that it has started."""
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
 
     def close(self) -> None:
-        """Give back what it took, once it has ended and nobody asks it any more."""
-        self.kill()  # what it has started
-        self._give_back()
+        """Release the resources of a process that has ended and that no thread calls."""
+        self.kill()  # the processes that it has started
+        self._release()
 
-    def _give_back(self) -> None:
+    def _release(self) -> None:
         self._channel.close()
         self._flags.close()
-        os.close(self._life)
+        os.close(self._lifeline)
 
 
-def _killed_by(number: int) -> str:
+def _describe_signal(number: int) -> str:
     try:
         known = signal.Signals(number)
     except ValueError:
         return f"killed by signal {number}"
-    return f"killed by {known.name}" + (f" ({SIGNS[known]})" if known in SIGNS else "")
+    return f"killed by {known.name}" + (f" ({REASONS[known]})" if known in REASONS else "")

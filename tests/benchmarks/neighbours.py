@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from notebook_serve.workers.torch_settings import cores
+from notebook_serve.workers.torch_settings import list_cores
 from tests.benchmarks.peers.setups import PEERS, Peer
 from tests.benchmarks.side_by_side import Cell, Found, measure, summary
 from tests.benchmarks.workload import machine
@@ -86,11 +86,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("rounds", type=int, nargs="?", default=3)
     parser.add_argument("--cells", nargs="+", default=CELLS)
-    parser.add_argument("--busy", type=int, nargs="+", default=(0, 1, len(cores())))
+    parser.add_argument("--busy", type=int, nargs="+", default=(0, 1, len(list_cores())))
     parser.add_argument("--result", type=Path, default=RESULT)
     options = parser.parse_args()
     cells = [(kind, int(clients)) for kind, clients in (each.split(",") for each in options.cells)]
-    made, beside = ways(len(cores()))
+    made, beside = ways(len(list_cores()))
     rounds: dict[str, list[dict[str, Found]]] = {}
     for number in range(options.rounds):
         # In alternating order, so that no way always runs after the same one.
@@ -99,7 +99,7 @@ def main() -> None:
             found = one_round(made, order, cells, programs)
             rounds.setdefault(f"{programs} busy programs", []).append(found)
     kept = {
-        "machine": machine(len(cores())),
+        "machine": machine(len(list_cores())),
         "summary": {name: summary(each, beside) for name, each in rounds.items()},
         "rounds": rounds,
     }

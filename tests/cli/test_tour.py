@@ -1,4 +1,4 @@
-"""The demo: what it prints, what its page shows meanwhile, and what it says of its figures."""
+"""The demo: its output, its page, and the conclusions that it draws from its figures."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from notebook_serve.__main__ import main
-from notebook_serve.cli.tour import SAME, STEADY, Findings, Run
+from notebook_serve.cli.tour import SAME, STEADY, Findings, Measurement
 
 from ..helpers.blocking_model import eventually
 from ..helpers.browser import Visit, a_browser, visiting  # noqa: F401
@@ -25,18 +25,18 @@ QUICK = ("demo", "--seconds", "0.8", "--clients", "8", "--port", "0")
 POLICIES = ("NoBatching", "Greedy", "CostAware (the default)")
 
 
-def runs(short: Sequence[float], mixed: Sequence[float], **options: Any) -> Findings:
-    """Findings of three policies with these rates."""
+def findings(short: Sequence[float], mixed: Sequence[float], **options: Any) -> Findings:
+    """Return findings of three policies with these rates."""
     return Findings(
         [
-            Run(kind, policy, rate, 0.1, 0.2, 4.0, 0.5, **options)
+            Measurement(kind, policy, rate, 0.1, 0.2, 4.0, 0.5, **options)
             for kind, rates in (("short", short), ("mixed", mixed))
             for policy, rate in zip(POLICIES, rates, strict=True)
         ]
     )
 
 
-# -- what it says of its figures ------------------------------------------------------------
+# -- conclusions ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -82,23 +82,23 @@ def runs(short: Sequence[float], mixed: Sequence[float], **options: Any) -> Find
         ),
     ],
 )
-def test_the_sentences_say_what_was_measured(
+def test_conclusions_follow_the_figures(
     short: Sequence[float], mixed: Sequence[float], expected: list[str]
 ) -> None:
-    """Whatever the figures are, and be they against what is expected."""
-    assert runs(short, mixed).sentences() == expected
+    """Also if the figures are the opposite of the expected ones."""
+    assert findings(short, mixed).conclusions() == expected
 
 
-def test_a_difference_within_the_noise_is_none() -> None:
-    """Two rates that differ by no more than `SAME` are called about as fast."""
+def test_a_small_difference_is_called_about_as_fast() -> None:
+    """Two rates that differ by no more than `SAME` are called the same."""
     for factor, word in ((1 + 0.9 * SAME, "about as fast as"), (1 + 1.1 * SAME, "faster than")):
-        said = runs((100, 100 * factor, 100), (100, 100, 100)).sentences()[0]
-        assert f"{word} NoBatching" in said
+        sentence = findings((100, 100 * factor, 100), (100, 100, 100)).conclusions()[0]
+        assert f"{word} NoBatching" in sentence
 
 
 def test_the_table_compares_with_no_batching_on_the_same_texts() -> None:
-    """Each kind of text has its own base, and every policy its row."""
-    rows = str(runs((100, 240, 236), (80, 40, 104)).table()).splitlines()[1:]
+    """Each kind of text has its own baseline, and every policy has a row."""
+    rows = str(findings((100, 240, 236), (80, 40, 104)).table()).splitlines()[1:]
     assert [re.findall(r"[\d.]+ x", row)[0] for row in rows] == [
         *("1.00 x", "2.40 x", "2.36 x"),
         *("1.00 x", "0.50 x", "1.30 x"),
@@ -106,23 +106,23 @@ def test_the_table_compares_with_no_batching_on_the_same_texts() -> None:
     assert [policy in row for policy, row in zip(POLICIES * 2, rows, strict=True)] == [True] * 6
 
 
-def test_figures_that_are_not_steady_are_called_unsure() -> None:
-    """Where one turn of a policy was much faster than another, the policy and by how much."""
-    assert runs((1, 2, 3), (1, 2, 3), spread=STEADY).doubt() == ""
-    assert "was 1.6 times as fast in one" in runs((1, 2, 3), (1, 2, 3), spread=1.6).doubt()
-    assert "far faster" in runs((1, 2, 3), (1, 2, 3), spread=math.inf).doubt()
+def test_unsteady_figures_have_a_warning() -> None:
+    """It names the policy with the largest difference between two turns, and its size."""
+    assert findings((1, 2, 3), (1, 2, 3), spread=STEADY).warning() == ""
+    assert "was 1.6 times as fast in one" in findings((1, 2, 3), (1, 2, 3), spread=1.6).warning()
+    assert "far faster" in findings((1, 2, 3), (1, 2, 3), spread=math.inf).warning()
 
 
-def test_a_table_without_a_base_has_no_ratio() -> None:
-    """A base without answers is no base."""
-    assert " x" not in str(runs((0, 240, 236), (0, 40, 104)).table())
+def test_a_table_without_a_baseline_has_no_ratio() -> None:
+    """A baseline without answers gives no ratio."""
+    assert " x" not in str(findings((0, 240, 236), (0, 40, 104)).table())
 
 
-# -- the whole of it --------------------------------------------------------------------------
+# -- the whole demo ---------------------------------------------------------------------------
 
 
 def test_the_demo_ends_by_itself(capsys: pytest.CaptureFixture[str]) -> None:
-    """It asks the model, compares three policies on two kinds of texts, and exits with 0."""
+    """It queries the model, compares three policies on two kinds of texts, and exits with 0."""
     assert main(QUICK) == 0
     printed = capsys.readouterr().out
     (url,) = re.findall(r"^Open (http://127\.0\.0\.1:\d+) in a browser", printed, re.MULTILINE)
@@ -140,13 +140,13 @@ def test_the_demo_ends_by_itself(capsys: pytest.CaptureFixture[str]) -> None:
     ]
     assert rows[0][2] == rows[3][2] == "1.00"
     assert re.findall(r"^(\d)\. ", printed, re.MULTILINE) in (["1", "2", "3"], ["1"])
-    assert re.search(r"has learned what a batch costs|has not learned enough", printed)
+    assert re.search(r"has fitted its cost model|too few to fit its cost model", printed)
 
 
 def terminal(*arguments: str) -> tuple[subprocess.Popen[bytes], int]:
-    """The command at a terminal of its own, and that terminal's other end.
+    """Start the command at a new terminal; return it with the terminal's other end.
 
-    What it opens in a browser is shown there too.
+    The terminal also shows the pages that it opens in a browser.
     """
     ours, theirs = pty.openpty()
     command = [sys.executable, "-W", "error", "-m", "notebook_serve", *arguments]
@@ -178,7 +178,7 @@ def read(ours: int, until: str = "") -> str:
 
 @pytest.mark.parametrize("how", ["enter", "interrupt"])
 def test_at_a_terminal_the_server_goes_on(how: str) -> None:
-    """After the table the page is still there, with light traffic, until Enter or Ctrl+C."""
+    """After the table the page stays, with light traffic, until Enter or Ctrl+C."""
     process, ours = terminal(*QUICK)
     try:
         printed = read(ours, "ends it now")
@@ -206,7 +206,7 @@ def test_at_a_terminal_the_server_goes_on(how: str) -> None:
 
 @pytest.mark.parametrize("option", [(), ("--open",)])
 def test_no_wait_ends_at_a_terminal_too(option: tuple[str, ...]) -> None:
-    """It needs no key pressed then; and only --open opens a page."""
+    """It waits for no key, and only --open opens a page."""
     process, ours = terminal(*QUICK, "--no-wait", *option)
     try:
         printed = read(ours)
@@ -220,7 +220,7 @@ def test_no_wait_ends_at_a_terminal_too(option: tuple[str, ...]) -> None:
 
 
 def test_an_interrupt_ends_it_in_the_middle() -> None:
-    """Ctrl+C while it measures: no table, no traceback, the usual exit status, no server."""
+    """Ctrl+C during a measurement prints no table and no traceback, and stops the server."""
     process, ours = terminal("demo", "--seconds", "600", "--port", "0")
     try:
         printed = read(ours, "[1/13]")
@@ -238,7 +238,7 @@ def test_an_interrupt_ends_it_in_the_middle() -> None:
 
 
 def test_the_page_shows_each_policy_while_it_is_measured(visit: Visit) -> None:
-    """The policies come one after the other on the page, which says what is answered."""
+    """The page names one policy after the other."""
     process, ours = terminal("demo", "--seconds", "3", "--port", "0", "--no-wait")
     try:
         (url,) = re.findall(r"Open (http://\S+) ", read(ours, "in a browser"))

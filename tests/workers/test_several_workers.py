@@ -1,4 +1,4 @@
-"""Several workers and one queue: each that is idle takes the next batch."""
+"""Several workers and one queue: an idle worker takes the next batch."""
 
 from __future__ import annotations
 
@@ -14,9 +14,7 @@ import pytest
 
 from notebook_serve import (
     Greedy,
-    LoaderFailed,
     NoBatching,
-    OptionError,
     Policy,
     ServeError,
     Server,
@@ -32,7 +30,7 @@ Make = Callable[..., Server]
 
 
 def test_two_threads_run_at_the_same_time(make: Make) -> None:
-    """Each has what the loader made for it; a batch that must meet another one does."""
+    """The loader is called for each; a batch that waits for another one meets it."""
     together = threading.Barrier(2)
     made = []
 
@@ -55,7 +53,7 @@ def test_two_threads_run_at_the_same_time(make: Make) -> None:
 
 
 def meeting(folder: Path) -> Callable[[list[Any]], list[Any]]:
-    """A model that waits until another process runs it too: each opens the pipe at one end."""
+    """Return a model that waits until a second process runs it: each opens one end of a pipe."""
 
     def model(inputs: list[Any]) -> list[Any]:
         try:
@@ -70,7 +68,7 @@ def meeting(folder: Path) -> Callable[[list[Any]], list[Any]]:
 
 
 def test_two_processes_run_at_the_same_time(make: Make, tmp_path: Path) -> None:
-    """One model is sent to both."""
+    """The same model is sent to both."""
     os.mkfifo(tmp_path / "pipe")
     server = make(meeting(tmp_path), worker="process", workers=2, policy=NoBatching())
     pids = server.predict([1, 2])
@@ -79,7 +77,7 @@ def test_two_processes_run_at_the_same_time(make: Make, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("task", ["fill-mask", "text-generation"])
 def test_threads_share_weights_and_never_a_tokenizer(make: Make, task: str) -> None:
-    """With different parameters at the same time, each answer is that of the pipeline alone."""
+    """With different parameters at once, each answer is that of the pipeline alone."""
     pipe = small_models.pipeline(task)
     server = make(pipe, workers=3, policy=Greedy(4))
     texts = small_models.inputs(task, 24, seed=2)
@@ -103,45 +101,8 @@ def test_threads_share_weights_and_never_a_tokenizer(make: Make, task: str) -> N
     assert {id(runner.model) for runner in runners} == {id(pipe.model)}
 
 
-def test_a_loader_of_a_pipeline_is_called_once_and_one_with_a_device_for_each(make: Make) -> None:
-    """A pipeline is shared, unless each worker wants it on a device of its own."""
-    calls: list[str] = []
-
-    def loader(device: str = "") -> Any:
-        calls.append(device)
-        return small_models.pipeline("fill-mask")
-
-    shared = make(loader=loader, workers=2)
-    shared.wait_ready(60)
-    assert calls == [""]
-    apart = make(loader=loader, devices=["cpu", "cpu"])
-    apart.wait_ready(60)
-    assert calls == ["", "cpu", "cpu"]
-    assert [worker.device for worker in apart.stats().workers] == ["cpu", "cpu"]
-    text = small_models.inputs("fill-mask", 1, seed=1)[0]
-    assert_same(apart.predict(text), shared.predict(text))
-
-
-def test_a_pipeline_is_moved_to_its_device(make: Make) -> None:
-    """A copy of it; the person's own stays where it was. (The device ``meta`` holds no numbers.)"""
-    pipe = small_models.pipeline("fill-mask")
-    server = make(pipe, devices=["meta", "cpu"])
-    executors: Any = server._engine._runner.executors
-    models = [executor._model._runner.model for executor in executors]
-    assert [str(model.device) for model in models] == ["meta", "cpu"]
-    assert models[1] is pipe.model
-    assert "2 threads on meta, cpu" in server._repr_html_()
-
-
-def test_what_a_loader_makes_cannot_be_moved(make: Make) -> None:
-    server = make(loader=lambda: list, devices=["cpu"])
-    with pytest.raises(LoaderFailed, match="cannot be moved to cpu") as caught:
-        server.wait_ready(60)
-    assert isinstance(caught.value.__cause__, OptionError)
-
-
-def test_if_one_of_them_dies_all_is_over_until_the_next_start(make: Make) -> None:
-    """As with one; everybody is answered, and start() makes new ones."""
+def test_if_one_worker_dies_all_end_until_the_next_start(make: Make) -> None:
+    """Every request is answered, and start() makes new workers."""
     deadly = [True]
 
     def loader() -> Callable[[list[Any]], list[Any]]:
@@ -165,7 +126,7 @@ def test_if_one_of_them_dies_all_is_over_until_the_next_start(make: Make) -> Non
 
 @pytest.mark.parametrize("worker", ["thread", "process"])
 def test_everything_at_once_loses_nothing(make: Make, worker: str) -> None:
-    """Many clients, errors, policies that change and a pause; all are answered, each rightly."""
+    """Combine clients, errors, new policies and pauses; each request has the right answer."""
     seed = random.randrange(2**32)
     print(f"seed {seed}")  # noqa: T201 - to repeat a failure
     rng = random.Random(seed)
@@ -211,7 +172,8 @@ def test_everything_at_once_loses_nothing(make: Make, worker: str) -> None:
     server.stop()
 
 
-def test_stop_answers_what_waits_on_all_workers(make: Make) -> None:
+def test_stop_answers_the_queue_with_all_workers(make: Make) -> None:
+    """A hundred paused requests have their answers when stop() returns."""
     server = make(loader=lambda: list, workers=2, policy=NoBatching())
     server.wait_ready(60)
     server.pause()

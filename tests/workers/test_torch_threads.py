@@ -1,4 +1,4 @@
-"""The number of torch's threads is chosen by numbers: batches of a machine that is a formula."""
+"""Choice of the number of torch's threads, with the times of a simulated machine."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import pytest
 from notebook_serve.queueing.cost_model import FEW
 from notebook_serve.workers.torch_threads import RECENT, SLOW, TorchThreads
 
-#: how many times as long a forward pass takes on so many threads as on one
+#: time of a forward pass by number of threads, relative to one thread
 IDLE = {1: 1.0, 2: 0.6, 4: 0.4, 8: 0.3}
-#: beside another program that uses a core: threads that spin for each other
+#: the same beside another program that uses a core: threads spin for each other
 BUSY = {1: 1.1, 2: 5.0, 4: 9.0, 8: 9.0}
-#: beside one on a machine with many cores
+#: the same on a machine with many cores
 HALF = {1: 1.0, 2: 0.6, 4: 0.4, 8: 4.0}
 
 
 @dataclass
 class Machine:
-    """Runs batches of mixed texts, each as long as the threads and the neighbours say."""
+    """A simulated machine that runs batches of mixed texts, with other programs beside it."""
 
     threads: TorchThreads
     seed: int
@@ -34,7 +34,7 @@ class Machine:
         self._rng = random.Random(self.seed)
 
     def run(self, batches: int, slowness: dict[int, float], scale: float = 1.0) -> float:
-        """Run so many batches; return their seconds over those that one idle thread needs."""
+        """Run so many batches; return their time relative to one idle thread."""
         took = alone = 0.0
         for _ in range(batches):
             size, longest = self._rng.randint(1, 16), self._rng.randint(4, 128)
@@ -49,12 +49,12 @@ class Machine:
 
 @pytest.fixture
 def seed() -> int:
-    """A new one each time; pytest shows it with a test that fails."""
+    """Return a new seed each time; pytest shows it if a test fails."""
     return random.randrange(10**6)
 
 
 def test_an_idle_machine_keeps_all_threads(seed: int) -> None:
-    """The trials cost at most two percent, the first one included."""
+    """All trials together cost at most two percent."""
     machine = Machine(TorchThreads(2), seed)
 
     assert machine.run(5000, IDLE) < 1.02 * IDLE[2] * 1.01
@@ -64,7 +64,7 @@ def test_an_idle_machine_keeps_all_threads(seed: int) -> None:
 
 
 def test_a_machine_that_is_busy_from_the_start_gets_one_thread(seed: int) -> None:
-    """After a dozen batches; and later trials of two cost two percent at most."""
+    """The first trial decides; later trials of two threads cost two percent at most."""
     machine = Machine(TorchThreads(2), seed)
 
     machine.run(20, BUSY)
@@ -74,7 +74,7 @@ def test_a_machine_that_is_busy_from_the_start_gets_one_thread(seed: int) -> Non
 
 
 def test_a_neighbour_comes_and_goes(seed: int) -> None:
-    """Fewer threads within two dozen batches, and all of them again in less than a minute."""
+    """Use fewer threads within 24 batches, and all of them again in less than a minute."""
     machine = Machine(TorchThreads(2), seed)
     machine.run(1000, IDLE)
 
@@ -89,7 +89,7 @@ def test_a_neighbour_comes_and_goes(seed: int) -> None:
 
 
 def test_only_a_new_slowness_is_an_alarm(seed: int) -> None:
-    """Where one thread is as slow, the same number stays and is not tried all the time."""
+    """If one thread is as slow, the number stays, and is not tried over and over."""
     machine = Machine(TorchThreads(2), seed)
     machine.run(1000, IDLE)
     machine.ran.clear()
@@ -99,8 +99,8 @@ def test_only_a_new_slowness_is_an_alarm(seed: int) -> None:
     assert machine.ran[1] < 50
 
 
-def test_many_cores_are_given_up_by_halves(seed: int) -> None:
-    """Of eight threads four may be the best; one fewer step, and no more."""
+def test_threads_are_halved_step_by_step(seed: int) -> None:
+    """Of eight threads four may be the best; then the number stays at four."""
     machine = Machine(TorchThreads(8), seed)
 
     machine.run(2000, HALF)
@@ -113,14 +113,15 @@ def test_many_cores_are_given_up_by_halves(seed: int) -> None:
 
 
 def test_noise_alone_changes_nothing_for_long(seed: int) -> None:
-    """Texts that are written differ in length by chance; two threads that help stay in use."""
+    """Generated texts vary in length by chance; two threads that help stay in use."""
     machine = Machine(TorchThreads(2), seed, noise=0.7)
 
     machine.run(3000, IDLE)
     assert machine.ran[2] > 0.6 * 3000
 
 
-def test_a_collapse_is_seen_through_noise(seed: int) -> None:
+def test_a_large_slowdown_is_seen_through_noise(seed: int) -> None:
+    """Ten times the time is more than noise."""
     machine = Machine(TorchThreads(2), seed, noise=0.7)
 
     machine.run(3000, {1: 1.0, 2: 10.0})
@@ -128,6 +129,7 @@ def test_a_collapse_is_seen_through_noise(seed: int) -> None:
 
 
 def test_odd_numbers_are_halved_too(seed: int) -> None:
+    """Three threads become one, and three again."""
     machine = Machine(TorchThreads(3), seed)
 
     machine.run(50, {1: 1.0, 2: 5.0, 3: 9.0})
@@ -136,7 +138,8 @@ def test_odd_numbers_are_halved_too(seed: int) -> None:
     assert machine.threads.chosen == 3
 
 
-def test_one_thread_is_left_alone(seed: int) -> None:
+def test_one_thread_stays(seed: int) -> None:
+    """There is no smaller number to try, and nothing to warn of."""
     machine = Machine(TorchThreads(1), seed)
 
     machine.run(200, BUSY)
@@ -144,8 +147,8 @@ def test_one_thread_is_left_alone(seed: int) -> None:
     assert machine.threads.warning == ""
 
 
-def test_batches_of_one_size_and_of_no_time(seed: int) -> None:
-    """A law needs neither different sizes nor a fine clock."""
+def test_batches_of_one_size_and_of_no_time() -> None:
+    """The cost model needs neither different sizes nor a fine clock."""
     threads = TorchThreads(2)
 
     for _ in range(100):
@@ -157,8 +160,8 @@ def test_batches_of_one_size_and_of_no_time(seed: int) -> None:
     assert threads.slowdown == pytest.approx(10)
 
 
-def test_what_is_chosen_is_said() -> None:
-    """How many threads, why, and the option that keeps them."""
+def test_the_warning_explains_the_choice() -> None:
+    """It has the number of threads, the reason, and the option that fixes it."""
     threads = TorchThreads(2)
     for _ in range(13):
         threads.learn(4, 10, 0.42 if threads.number == 2 else 0.1)
@@ -168,8 +171,8 @@ def test_what_is_chosen_is_said() -> None:
     assert "`serve(..., threads=2)` keeps 2" in threads.warning
 
 
-def test_a_fixed_number_is_only_warned_of(seed: int) -> None:
-    """Forward passes that become far slower are noticed, and those that recover too."""
+def test_a_fixed_number_leads_to_a_warning_only(seed: int) -> None:
+    """The warning comes when forward passes become far slower, and goes when they recover."""
     machine = Machine(TorchThreads(2, adapts=False), seed)
 
     machine.run(1 + RECENT, IDLE)
