@@ -121,7 +121,7 @@ class Endpoint(FixedAttributes):
             finally:
                 for future in futures:
                     future.cancel()  # if the cell was interrupted, or an item has failed
-        self._engine.answer_sent()
+        self._engine.health.answer_sent()
         return values if many else values[0]
 
     @entry_point
@@ -136,7 +136,7 @@ class Endpoint(FixedAttributes):
             finally:
                 for future in futures:
                     future.cancel()
-        self._engine.answer_sent()
+        self._engine.health.answer_sent()
         values = [answer.value for answer in answers]
         return values if many else values[0]
 
@@ -311,18 +311,18 @@ class Endpoint(FixedAttributes):
 
     def records(self) -> Requests:
         """Return the records of the newest requests that ended, oldest first."""
-        return Requests(self._engine.records())
+        return Requests(self._engine.requests.records())
 
     def batches(self) -> Batches:
         """Return the records of the newest batches, oldest first."""
-        return Batches(self._engine.batches())
+        return Batches(self._engine.requests.batches())
 
     def errors(self) -> Errors:
         """Return the newest errors since the start, newest first: a list, a table in a cell.
 
         They are failures of the model and the policy; rejected inputs are not among them.
         """
-        return Errors(self._engine.errors())
+        return Errors(self._engine.health.errors())
 
     def policy_changes(self) -> list[PolicyChange]:
         """Return the policies that took effect since the start, oldest first."""
@@ -330,7 +330,7 @@ class Endpoint(FixedAttributes):
 
     def queue(self) -> Queue:
         """Return the requests in the queue, oldest first."""
-        return self._engine.queue()
+        return self._engine.requests.queue()
 
     @entry_point
     def dashboard(self) -> Dashboard:
@@ -352,9 +352,9 @@ class Endpoint(FixedAttributes):
         """Queue limit, timeout, early rejection and number of workers, as options of `simulate`."""
         engine = self._engine
         return {
-            "max_queue_size": engine.max_queue_size,
+            "max_queue_size": engine.admission.max_queue_size,
             "timeout": engine.timeout,
-            "refuse_late": engine.refuse_late,
+            "refuse_late": engine.admission.refuse_late,
             "replicas": engine.workers,
         }
 

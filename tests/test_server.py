@@ -80,7 +80,7 @@ def test_a_take_over_answers_what_the_old_server_had_accepted(make: Make) -> Non
     with ThreadPoolExecutor() as pool:
         answers = [pool.submit(first.predict, value) for value in range(5)]
         assert gate.begun.wait(30)
-        eventually(lambda: len(first.records()) + len(first._engine._requests) == 5, "all accepted")
+        eventually(lambda: len(first.records()) + len(first._engine.requests) == 5, "all accepted")
         taking = pool.submit(make, echo, name="cell")
         eventually(lambda: first.state == "stopping", "the old one stops")
         gate.opened.set()

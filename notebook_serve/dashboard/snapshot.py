@@ -66,7 +66,7 @@ class EngineSnapshots:
         `now` is the time of the snapshot on the monotonic clock, by default the present.
         """
         with self._lock:
-            news = self.engine.news(self._seen)
+            news = self.engine.requests.news(self._seen)
             if news.anew:  # the server was restarted
                 self._reset()
             now = time.monotonic() if now is None else now
@@ -268,7 +268,7 @@ def _list_errors(engine: Engine, now: float) -> list[dict[str, Any]]:
             "times": error.times,
             "request": error.request,
         }
-        for error in engine.errors()[:MOST_ERRORS]
+        for error in engine.health.errors()[:MOST_ERRORS]
     ]
 
 

@@ -90,8 +90,8 @@ def _render_charts(snapshot: dict[str, Any]) -> Markup:
 
 
 def _render_figure(caption: str, chart: str) -> Markup:
-    # An image, because code hosts remove inline SVG; without text, which has no one colour for
-    # light and dark themes.
+    # An image, because code hosts remove inline SVG; without text, because no single colour
+    # suits light and dark themes.
     svg = (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{HEIGHT}" '
         f'viewBox="0 0 {WIDTH} {HEIGHT}"><path d="M0 {HEIGHT - 0.5}H{WIDTH}" stroke="{GREY}"/>'

@@ -49,7 +49,7 @@ class Admission:
     def rejection(self, count: int, now: float, patience: float) -> Unavailable | None:
         """Return the reason to reject `count` more requests. The lock must be held."""
         if self._status.state != "ready" or self.breaker.state != "closed":
-            closed = self.closed(now)
+            closed = self.closed()
             if closed is not None:
                 return closed
         depth = self._requests.recorder.depth
@@ -65,11 +65,11 @@ class Admission:
             return self._overload(depth, count, patience)
         return None
 
-    def closed(self, now: float) -> Unavailable | None:
+    def closed(self) -> Unavailable | None:
         """Return the reason why no request can be taken at all, whatever the queue holds."""
         state, cause = self._status.state, self._status.cause
         if state == "ready":
-            return self._open_circuit(now)
+            return self._open_circuit()
         if state == "loading":
             return NotReady("the model is still loading; try again soon", 2)
         if state == "failed":
@@ -81,8 +81,8 @@ class Admission:
         again = "; call start()" if state == "stopped" else ""
         return Stopping(f"the server is {state}{again}", 2)
 
-    def _open_circuit(self, now: float) -> CircuitOpen | None:
-        wait = self.breaker.refuses(now)
+    def _open_circuit(self) -> CircuitOpen | None:
+        wait = self.breaker.refuses(time.monotonic())
         if wait is None:
             return None
         seconds = math.ceil(wait)

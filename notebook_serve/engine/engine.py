@@ -26,7 +26,6 @@ from ..errors import (
     ServeError,
     StartError,
     Stopping,
-    Unavailable,
     WorkerDead,
 )
 from ..models.base import Model
@@ -34,13 +33,13 @@ from ..models.generation import Prompt
 from ..progress import TICK, work_bar
 from ..queueing.policies import Policy, label
 from ..queueing.scheduler import PolicyFault, Scheduler
-from ..queueing.stats import LastError, News, Queue, Recorder, Stats
+from ..queueing.stats import LastError, Recorder, Stats
 from ..queueing.wait_estimate import WaitEstimate
-from ..records import BatchRecord, ErrorRecord, PolicyChange, RequestRecord
+from ..records import PolicyChange
 from ..workers.executors import Executor
 from ..workers.runtime_tuning import GC_THRESHOLD
 from .admission import MOST_RETRY_AFTER, Admission
-from .batch_runner import BatchRunner, Tracer
+from .batch_runner import BatchRunner
 from .circuit_breaker import CircuitBreaker
 from .deadline_timer import DeadlineTimer
 from .health import Health
@@ -80,23 +79,23 @@ class Engine:
         self.timeout = timeout
         self._given = model is not None
         self._status = Status()
-        self._requests = OpenRequests(self._status)
-        self._admission = Admission(
+        self.requests = OpenRequests(self._status)
+        self.admission = Admission(
             self._status,
-            self._requests,
+            self.requests,
             len(executors),
             max_queue_size=max_queue_size,
             refuse_late=refuse_late,
         )
-        self._health = Health(name, self._status)
-        self._runner = BatchRunner(
+        self.health = Health(name, self._status)
+        self.runner = BatchRunner(
             name,
             model,
             executors,
             self._status,
-            self._requests,
-            self._admission,
-            self._health,
+            self.requests,
+            self.admission,
+            self.health,
             overtime,
         )
         self._changes: deque[PolicyChange] = deque(maxlen=KEEP_CHANGES)
@@ -114,7 +113,7 @@ class Engine:
             return self._status.state
         if self._status.paused:
             return "paused"
-        return "failing" if self._health.is_failing else "ready"
+        return "failing" if self.health.is_failing else "ready"
 
     def start(self) -> None:
         """Start the threads, and load the model if that is still to be done.
@@ -135,7 +134,7 @@ class Engine:
                     "cannot start: the previous worker still runs a forward pass; "
                     "call start() again when that has ended"
                 )
-            for executor in self._runner.executors:
+            for executor in self.runner.executors:
                 executor.begin()
         except BaseException:
             self._end_executors()
@@ -152,16 +151,16 @@ class Engine:
 
     def _begin(self) -> None:
         """Begin new records with new threads."""
-        executors = self._runner.executors
+        executors = self.runner.executors
         with self._status.lock:
             self._make_threads(self._scheduler.chosen)
             self._status.cause, self._status.paused = None, False
-            self._admission.breaker = CircuitBreaker()
-            self._health.reset()
+            self.admission.breaker = CircuitBreaker()
+            self.health.reset()
             self._changes.clear()
             self._note_policy("start")
-            self._runner.loading = {n for n, one in enumerate(executors) if not one.ready}
-            if not self._runner.loading:
+            self.runner.loading = {n for n, one in enumerate(executors) if not one.ready}
+            if not self.runner.loading:
                 self._status.become("ready")
         GC_THRESHOLD.hold(self)
         self._deadlines.start()
@@ -189,9 +188,9 @@ class Engine:
                 status.paused = False
                 self._workers.drain()
                 with status.changed:
-                    status.changed.wait_for(lambda: not len(self._requests), timeout)
+                    status.changed.wait_for(lambda: not len(self.requests), timeout)
         finally:
-            self._requests.reject_all(_stopped)
+            self.requests.reject_all(_stopped)
             if not self._end_threads(max(0.0, give_up - time.monotonic())):
                 logger.warning(
                     "%s: a forward pass outlasts stop(); its thread ends with it", self.name
@@ -212,7 +211,7 @@ class Engine:
             while not status.wait_while("loading", min(TICK, give_up - time.monotonic())):
                 if time.monotonic() >= give_up:
                     break
-                show(self.workers - len(self._runner.loading))
+                show(self.workers - len(self.runner.loading))
         with status.lock:
             if status.state == "ready":
                 return
@@ -225,12 +224,12 @@ class Engine:
     def _make_threads(self, policy: Policy) -> None:
         prefix = f"notebook-serve {self.name}"
         self._scheduler = Scheduler(policy, self.policy_failed)
-        self._requests.reset(WaitEstimate(self._scheduler.online_cost))
+        self.requests.reset(WaitEstimate(self._scheduler.online_cost))
         self._workers = WorkerThreads(
-            self._runner, self._scheduler, self._status, self.died, f"{prefix} worker"
+            self.runner, self._scheduler, self._status, self.died, f"{prefix} worker"
         )
-        self._deadlines = self._requests.deadlines = DeadlineTimer(self._due, f"{prefix} deadlines")
-        self._pre_post = self._runner.pre_post = PrePostThread(self.died, f"{prefix} pre/post")
+        self._deadlines = self.requests.deadlines = DeadlineTimer(self._due, f"{prefix} deadlines")
+        self._pre_post = self.runner.pre_post = PrePostThread(self.died, f"{prefix} pre/post")
 
     def _end_threads(self, timeout: float) -> bool:
         self._workers.close()
@@ -241,9 +240,9 @@ class Engine:
         return self._workers.join(max(timeout, 0.1))
 
     def _end_executors(self) -> None:
-        for executor in self._runner.executors:
+        for executor in self.runner.executors:
             executor.close()
-        for executor in self._runner.executors:
+        for executor in self.runner.executors:
             executor.join()
 
     def died(self, error: BaseException) -> None:
@@ -253,13 +252,13 @@ class Engine:
         cause = WorkerDead(f"the worker died of {said}; call start()")
         cause.__cause__ = error
         with self._status.lock:
-            self._runner.running.clear()
+            self.runner.running.clear()
             self._status.cause = cause
-            self._health.note(error)
+            self.health.note(error)
             if self._status.state != "stopping":
                 self._status.become("dead")
         reject = partial(
-            self._requests.reject_all, lambda entry: WorkerDead(str(cause), MOST_RETRY_AFTER)
+            self.requests.reject_all, lambda entry: WorkerDead(str(cause), MOST_RETRY_AFTER)
         )
         if self._pre_post.is_current():
             reject()
@@ -284,29 +283,29 @@ class Engine:
         the other kinds of `Unavailable` at once, and `InvalidInput` for more inputs than the queue
         could ever hold.
         """
-        if len(inputs) > self.max_queue_size:
+        if len(inputs) > self.admission.max_queue_size:
             raise InvalidInput(
                 f"a list of {len(inputs)} inputs can never fit into a queue of "
-                f"{self.max_queue_size}; send it in parts"
+                f"{self.admission.max_queue_size}; send it in parts"
             )
         now = time.monotonic()
         patience = self.timeout if timeout is None else min(float(timeout), self.timeout)
-        tracer = self._runner.tracer
+        tracer = self.runner.tracer
         trace = None if tracer is None else tracer.current()
         with self._status.lock:
-            entries = self._requests.make(
+            entries = self.requests.make(
                 inputs, parameters, now=now, patience=patience, client=client, trace=trace
             )
-            rejection = self._admission.admit(len(entries), now, patience)
+            rejection = self.admission.admit(len(entries), now, patience)
             if rejection is not None:
-                self._requests.reject(entries, now)
+                self.requests.reject(entries, now)
                 raise rejection
-            self._requests.accept(entries, now)
+            self.requests.accept(entries, now)
         try:
             for entry in entries:
                 self._enqueue(entry)
         except BaseException:  # a cell was interrupted just here: its caller has no futures
-            self._requests.close([Ending(entry, "cancelled") for entry in entries])
+            self.requests.close([Ending(entry, "cancelled") for entry in entries])
             raise
         return [entry.future for entry in entries]
 
@@ -318,26 +317,26 @@ class Engine:
             entry.future.add_done_callback(entry.inputs.end)
         if entry.deadline < math.inf:
             self._deadlines.add(entry.deadline, entry.id)
-        if self._runner.prepares_apart:
+        if self.runner.prepares_apart:
             self._pre_post.put(partial(self._prepare, entry))
         else:
             self._prepare(entry)
 
     def _prepare(self, entry: Entry) -> None:
-        job = self._runner.prepare(entry)
+        job = self.runner.prepare(entry)
         if job is not None:
             self._workers.offer(job)
 
     def _when_done(self, entry_id: int, future: Future[Answer]) -> None:
         # Named by its id: a reference would make a cycle of every request.
-        if future.cancelled() and self._requests.cancel(entry_id):
+        if future.cancelled() and self.requests.cancel(entry_id):
             self._workers.withdraw(entry_id)
 
     def _due(self, key: int) -> None:
         """End a request whose deadline has come; or a batch, whose key is below zero."""
         if key < 0:
-            self._runner.end_late(key)
-        elif self._requests.expire(key):
+            self.runner.end_late(key)
+        elif self.requests.expire(key):
             self._workers.withdraw(key)
 
     def check_open(self, client: str = "", timeout: float | None = None) -> None:
@@ -345,23 +344,11 @@ class Engine:
         now = time.monotonic()
         patience = self.timeout if timeout is None else min(timeout, self.timeout)
         with self._status.lock:
-            rejection = self._admission.rejection(1, now, patience)
+            rejection = self.admission.rejection(1, now, patience)
             if rejection is not None:
-                entries = self._requests.make([None], {}, now=now, patience=0.0, client=client)
-                self._requests.reject(entries, now)
+                entries = self.requests.make([None], {}, now=now, patience=0.0, client=client)
+                self.requests.reject(entries, now)
                 raise rejection
-
-    def closed(self) -> Unavailable | None:
-        """Return the reason why no request can be taken, whatever the queue holds."""
-        return self._admission.closed(time.monotonic())
-
-    def answer_sent(self) -> None:
-        """Count an answer that reached its client, or is about to be sent."""
-        self._health.answer_sent()
-
-    def answer_failed(self, error: Any, request: str) -> None:
-        """Count an answer that could not be sent to its client."""
-        self._health.answer_failed(error, request)
 
     # -- policy and pause -----------------------------------------------------------------
 
@@ -390,7 +377,7 @@ class Engine:
         """Log and record that the policy broke its contract and was replaced."""
         logger.error("%s: %s", self.name, fault, exc_info=fault.error)
         with self._status.lock:
-            self._health.note(fault.error)
+            self.health.note(fault.error)
             self._note_policy("fault")
 
     def pause(self, paused: bool = True) -> None:
@@ -403,16 +390,7 @@ class Engine:
     @property
     def model(self) -> Model | None:
         """The model, once it is loaded."""
-        return self._runner.model
-
-    @property
-    def tracer(self) -> Tracer | None:
-        """The maker of spans, if there is one."""
-        return self._runner.tracer
-
-    @tracer.setter
-    def tracer(self, tracer: Tracer | None) -> None:
-        self._runner.tracer = tracer
+        return self.runner.model
 
     @property
     def cause(self) -> ServeError | None:
@@ -422,22 +400,7 @@ class Engine:
     @property
     def workers(self) -> int:
         """Number of batches that can run at the same time."""
-        return len(self._runner.executors)
-
-    @property
-    def max_queue_size(self) -> int:
-        """Number of requests that may wait."""
-        return self._admission.max_queue_size
-
-    @property
-    def refuse_late(self) -> bool:
-        """True if a request is rejected where the estimated wait exceeds its time."""
-        return self._admission.refuse_late
-
-    @property
-    def depth(self) -> int:
-        """Number of accepted requests that have not started to run."""
-        return self._requests.depth
+        return len(self.runner.executors)
 
     def on_own_thread(self) -> bool:
         """Return True if the caller is the model itself, which must not wait for its own queue."""
@@ -450,11 +413,6 @@ class Engine:
         return "" if error is None else str(error)
 
     @property
-    def last_error(self) -> LastError | None:
-        """The newest error since the start, if there was any."""
-        return self._health.last_error
-
-    @property
     def failing(self) -> LastError | None:
         """The newest error and the outlook while the model is failing; else None.
 
@@ -463,7 +421,7 @@ class Engine:
         """
         if self._status.state != "ready":
             return None
-        return self._health.failing(self._admission.breaker)
+        return self.health.failing(self.admission.breaker)
 
     @property
     def warnings(self) -> list[str]:
@@ -473,53 +431,29 @@ class Engine:
         """
         if self._status.state == "stopped":
             return []
-        return find_warnings(self._runner, self._health)
-
-    def recorded(self) -> Recorder:
-        """Return a snapshot of all counts and of the newest records."""
-        return self._requests.copy_recorder()
+        return find_warnings(self.runner, self.health)
 
     def stats(self, recorder: Recorder | None = None) -> Stats:
         """Return statistics as of now; of `recorder`, if such a snapshot was just taken."""
         now = time.monotonic()
-        recorder = self.recorded() if recorder is None else recorder
-        running = dict(self._runner.running)
-        limit = self._runner.memory.limit
+        recorder = self.requests.copy_recorder() if recorder is None else recorder
+        running = dict(self.runner.running)
+        limit = self.runner.memory.limit
         return recorder.stats(
             now,
             running_since=running.get(0),
-            workers=worker_stats(self._runner.executors, running, recorder, now),
+            workers=worker_stats(self.runner.executors, running, recorder, now),
             state=self.state,
             model="not loaded" if self.model is None else self.model.name,
             policy=label(self.policy),
-            breaker=self._admission.breaker.state,
+            breaker=self.admission.breaker.state,
             memory_ceiling=None if limit == math.inf else int(limit),
             error=self.error,
-            queue_limit=self.max_queue_size,
+            queue_limit=self.admission.max_queue_size,
             failing=self.failing,
-            last_error=self.last_error,
+            last_error=self.health.last_error,
             warnings=tuple(self.warnings),
         )
-
-    def errors(self) -> list[ErrorRecord]:
-        """Return the newest errors since the start, newest first."""
-        return self._health.errors()
-
-    def news(self, seen: tuple[int, int, float]) -> News:
-        """Return the records since a look that had `seen` so much, and the open requests."""
-        return self._requests.news(seen)
-
-    def records(self) -> list[RequestRecord]:
-        """Return the newest request records, oldest first."""
-        return self._requests.records()
-
-    def batches(self) -> list[BatchRecord]:
-        """Return the newest batch records, oldest first."""
-        return self._requests.batches()
-
-    def queue(self) -> Queue:
-        """Return a snapshot of the waiting requests."""
-        return self._requests.queue()
 
 
 def _stopped(entry: Entry) -> Stopping:

@@ -23,7 +23,7 @@ Turn = Literal["", "failing", "recovered"]
 
 @dataclass
 class FailureStreak:
-    """Counts the failures in a row of a model, batch by batch.
+    """A count of the failures in a row of a model, batch by batch.
 
     The model is failing when its newest `after` requests failed, or all of them where fewer ran:
     a model that never gave an answer is failing from its first failure on. One answer ends it.
@@ -62,7 +62,7 @@ class FailureStreak:
 
 @dataclass
 class BatchFailures:
-    """Counts the batches in a row that failed, while each of their inputs alone was answered.
+    """A count of the batches in a row that failed, while each of their inputs alone was answered.
 
     Without this the model's author would not notice: all answers are right, and as slow as without
     batching.

@@ -12,7 +12,7 @@ Work = Callable[[], None]
 
 
 class PrePostThread:
-    """Does pieces of work on its own thread: urgent work first, else in order.
+    """A thread that does pieces of work: urgent work first, else in order.
 
     Answers are finished before the next inputs are prepared, however many of those wait. The worker
     thread does neither: it goes on with the next batch at once. `died` is called with an error that

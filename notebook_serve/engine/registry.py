@@ -69,7 +69,7 @@ class EngineRegistry:
         Returns the engine that it replaces, which the caller must stop.
         """
         with self._changing:
-            engine.tracer = self._tracing
+            engine.runner.tracer = self._tracing
             if self._runs:
                 engine.start()
             before = self._table.get(engine.name)
@@ -122,7 +122,7 @@ class EngineRegistry:
         with self._changing:
             self._tracing = tracing
             for engine in self._table.values():
-                engine.tracer = tracing
+                engine.runner.tracer = tracing
 
     # -- inspection -------------------------------------------------------------------
 
@@ -136,13 +136,13 @@ class EngineRegistry:
         table = self._table
         if len(table) == 1:
             return self.first.stats()
-        recorders = {name: engine.recorded() for name, engine in table.items()}
+        recorders = {name: engine.requests.copy_recorder() for name, engine in table.items()}
         each = {name: engine.stats(recorders[name]) for name, engine in table.items()}
         return merge_stats(each, list(recorders.values()))
 
     def errors(self) -> Errors:
         """Return the newest errors of all models, newest first."""
-        every = (error for engine in self._table.values() for error in engine.errors())
+        every = (error for engine in self._table.values() for error in engine.health.errors())
         return Errors(sorted(every, key=lambda error: error.at, reverse=True))
 
     def overview(self) -> list[dict[str, Any]]:
@@ -159,7 +159,7 @@ def summarize(engine: Engine) -> dict[str, Any]:
         "task": None if model is None else model.task,
         "model": None if model is None else model.name,
         "policy": label(engine.policy),
-        "waiting": engine.depth,
+        "waiting": engine.requests.depth,
     }
 
 

@@ -126,7 +126,7 @@ class Handlers:
         value = [answer.value for answer in answers] if many else answers[0].value
         headers = answer_headers(request, [answer.record for answer in answers])
         response = await answer_response(request, value, headers)
-        call.engine.answer_sent()
+        call.engine.health.answer_sent()
         return response
 
     async def models(self, request: Request) -> Response:
@@ -155,7 +155,7 @@ class Handlers:
         """
         failing = self._failing()
         for engine in self._engines.values():
-            error = engine.closed()
+            error = engine.admission.closed()
             if error is not None:
                 message = self.public_message(request, error)
                 return error_response(request, error, message, failing)

@@ -74,7 +74,7 @@ class QueueTarget:
 
     async def open(self, connections: int) -> None:
         """Raise the server's error if it accepts no requests."""
-        closed = self._engine.closed()
+        closed = self._engine.admission.closed()
         if closed is not None:
             raise closed
 

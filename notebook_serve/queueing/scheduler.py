@@ -144,7 +144,7 @@ class Scheduler:
         if self.max_tokens < math.inf:
             padded = len(take) * max(job.length for job in take)
             if padded > self.max_tokens:
-                take, reason = fitting(take, self.max_tokens), "budget"
+                take, reason = select_fitting(take, self.max_tokens), "budget"
         discard = self.waiting.discard
         for job in take:
             discard(job.id)
@@ -220,8 +220,8 @@ def check_decision(decision: object, waiting: Sequence[Job], now: float) -> Deci
     return Decision(take, decision.wake_at, str(decision.reason), drop)
 
 
-def fitting(jobs: Sequence[Job], max_tokens: float) -> tuple[Job, ...]:
-    """Those of `jobs` that fit together, the oldest first and always in; in the order given."""
+def select_fitting(jobs: Sequence[Job], max_tokens: float) -> tuple[Job, ...]:
+    """Return the jobs that fit together in their order; the oldest always, and first."""
     kept: set[int] = set()
     longest = 0
     for job in sorted(jobs, key=lambda job: job.id):

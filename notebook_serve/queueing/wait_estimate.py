@@ -15,7 +15,7 @@ USABLE = 0.7
 
 
 class WaitEstimate:
-    """Estimates the seconds that waiting requests take, from the newest batches.
+    """An estimate of the seconds that waiting requests take, from the newest batches.
 
     The cost model divides the seconds of those batches into a part for each request (its share of
     the fixed cost) and a part for each token (padding included). So a long input counts for more

@@ -26,7 +26,7 @@ GRACE = 0.5
 
 
 class CannotStart(Exception):
-    """There is no process to run these inputs, and none can be started."""
+    """The error that no process can be started to run these inputs."""
 
 
 class ModelSource:

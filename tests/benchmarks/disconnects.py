@@ -124,7 +124,7 @@ def visit(server: Server, clients: int, together: bool) -> None:
     assert server._address is not None
     if together:
         # stats() sorts 10,000 records each time
-        outcomes = server._engine._requests.recorder.outcomes
+        outcomes = server._engine.requests.recorder.outcomes
         rejected = outcomes["rejected"] + clients - QUEUE
         connections = [ask(server._address) for _ in range(clients)]
         eventually(lambda: outcomes["rejected"] == rejected, "the others are rejected")
@@ -185,7 +185,7 @@ def _catch_up(server: Server) -> None:
     httpx.get(server.url + "/health").raise_for_status()
     http = server._listener._server.server_state  # type: ignore[union-attr]
     eventually(lambda: not http.connections and not http.tasks, "every connection is closed")
-    eventually(lambda: len(server._engine._requests) == 1, "only the running request is open")
+    eventually(lambda: len(server._engine.requests) == 1, "only the running request is open")
 
 
 def as_lines(samples: Sequence[Sample]) -> list[dict[str, Any]]:

@@ -57,7 +57,7 @@ def test_time_with_nothing_to_do_does_not_lengthen_the_wait(engine: MakeEngine) 
     one = engine(gate, max_queue_size=40)
     for number in range(20):
         record = BatchRecord(number, "idle", (1,), started=number * 60.0, seconds=0.09)
-        one._requests.estimate.learn(record)
+        one.requests.estimate.learn(record)
     running = ask(one, 0)
     assert gate.begun.wait(30)
     waiting = one.submit(list(range(40)), {})
@@ -79,7 +79,7 @@ def test_a_model_that_only_fails_is_left_alone_for_a_while(engine: MakeEngine) -
         return inputs
 
     one = engine(model)
-    one._admission.breaker = CircuitBreaker(threshold=3, cool_off=0.05)
+    one.admission.breaker = CircuitBreaker(threshold=3, cool_off=0.05)
     for _ in range(3):
         with pytest.raises(ModelFailed):
             ask(one, 1).result(30)
@@ -88,7 +88,7 @@ def test_a_model_that_only_fails_is_left_alone_for_a_while(engine: MakeEngine) -
         ask(one, 1)
     assert caught.value.retry_after >= 1
     broken[0] = False
-    eventually(lambda: one.closed() is None, "the cool-off is over")
+    eventually(lambda: one.admission.closed() is None, "the cool-off is over")
     assert ask(one, "probe").result(30).value == "probe"
     eventually(lambda: one.stats().breaker == "closed", "the breaker closes")
     assert ask(one, 2).result(30).value == 2
@@ -99,7 +99,7 @@ def test_who_cannot_be_served_in_time_is_refused_at_once(engine: MakeEngine) -> 
     gate = Gate()
     one = engine(gate, timeout=60.0)
     for n in range(20):
-        one._requests.estimate.learn(BatchRecord(n, "full", (1,), 0.0, 1.0))  # each took a second
+        one.requests.estimate.learn(BatchRecord(n, "full", (1,), 0.0, 1.0))  # each took a second
     futures = [ask(one, 0)]
     assert gate.begun.wait(30)
     futures += one.submit(list(range(10)), {})

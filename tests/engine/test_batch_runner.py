@@ -37,7 +37,7 @@ def test_one_bad_input_costs_nobody_else_an_answer(engine: MakeEngine) -> None:
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
     right = [future.result(30).value for at, future in enumerate(futures) if at != 2]
     assert right == [10 // value for value in range(1, 16)]
-    assert one.batches()[0].retries == 8
+    assert one.requests.batches()[0].retries == 8
     assert one.stats().outcomes == {
         "ok": 15, "rejected": 0, "invalid": 0, "failed": 1, "expired": 0, "cancelled": 0
     }  # fmt: skip
@@ -51,10 +51,16 @@ def test_batches_say_which_requests_shared_them(engine: MakeEngine) -> None:
     one.pause(False)
     for future in futures:
         future.result(30)
-    shared = {record.id: record.batch_id for record in one.records()}
+    shared = {record.id: record.batch_id for record in one.requests.records()}
 
-    assert [batch.requests for batch in one.batches()] == [(1, 2, 3, 4), (5, 6, 7, 8), (9, 10)]
-    assert all(shared[mate] == batch.id for batch in one.batches() for mate in batch.requests)
+    assert [batch.requests for batch in one.requests.batches()] == [
+        (1, 2, 3, 4),
+        (5, 6, 7, 8),
+        (9, 10),
+    ]
+    assert all(
+        shared[mate] == batch.id for batch in one.requests.batches() for mate in batch.requests
+    )
 
 
 class AtDesk(FunctionModel):
@@ -88,7 +94,7 @@ def test_the_next_batch_does_not_wait_for_the_answers_to_the_last(engine: MakeEn
     one = engine(AtDesk(model, finishing), policy=NoBatching())
     one.pause()
     futures = one.submit([1, 2], {})
-    eventually(lambda: len(one.queue()) == 2, "both wait")
+    eventually(lambda: len(one.requests.queue()) == 2, "both wait")
     one.pause(False)
     assert [future.result(30).value for future in futures] == [1, 2]
     assert ran == [1, 2]
@@ -109,7 +115,7 @@ def test_what_was_computed_before_the_worker_died_is_still_answered(engine: Make
     one = engine(AtDesk(model, finishing), policy=NoBatching())
     one.pause()
     first, second = one.submit([1, 2], {})
-    eventually(lambda: len(one.queue()) == 2, "both wait")
+    eventually(lambda: len(one.requests.queue()) == 2, "both wait")
     one.pause(False)
     eventually(lambda: one.state == "dead", "the worker is dead")
     died.set()

@@ -46,7 +46,7 @@ def test_answers_each_request_with_its_own_output(engine: MakeEngine) -> None:
 
     assert results == {value: value * 2 for value in range(400)}
     assert one.stats().outcomes["ok"] == 400
-    assert sorted(record.id for record in one.records()) == list(range(1, 401))
+    assert sorted(record.id for record in one.requests.records()) == list(range(1, 401))
 
 
 def test_stop_drains_even_under_a_policy_that_would_wait(engine: MakeEngine) -> None:
@@ -57,8 +57,11 @@ def test_stop_drains_even_under_a_policy_that_would_wait(engine: MakeEngine) -> 
     assert [future.result(0).value for future in futures] == list(range(0, 500, 2))
     with pytest.raises(Stopping):
         one.submit([1], {})
-    assert [(b.size, b.reason) for b in one.batches()][:2] == [(100, "full"), (100, "full")]
-    assert {b.reason for b in one.batches()[2:]} == {"drain"}
+    assert [(b.size, b.reason) for b in one.requests.batches()][:2] == [
+        (100, "full"),
+        (100, "full"),
+    ]
+    assert {b.reason for b in one.requests.batches()[2:]} == {"drain"}
     assert one.state == "stopped"
 
 

@@ -44,7 +44,7 @@ def test_a_model_is_failing_exactly_while_its_newest_requests_fail(engine: MakeE
     seed = random.randrange(2**32)
     print(f"seed {seed}")  # noqa: T201 - to repeat a failure
     chosen, one, ran = random.Random(seed), engine(Sometimes(), policy=NoBatching()), list[str]()
-    one._admission.breaker = CircuitBreaker(threshold=10**9)
+    one.admission.breaker = CircuitBreaker(threshold=10**9)
     assert one.state == "ready"
     for _ in range(300):
         wanted = chosen.choice(("ok", "failed", "failed", "failed", "invalid"))
@@ -72,7 +72,7 @@ def test_what_did_not_run_is_no_failure(engine: MakeEngine) -> None:
     with pytest.raises(QueueFull):
         ask(one, 3)
 
-    assert (one.state, one.failing, one.errors()) == ("ready", None, [])
+    assert (one.state, one.failing, one.health.errors()) == ("ready", None, [])
     gate.opened.set()
     running.result(30)
 
@@ -82,7 +82,7 @@ def test_a_failing_model_says_what_failed_and_what_comes_next(
 ) -> None:
     """Type, message, how often, which request and what next; logged once, with the traceback."""
     one = engine(Sometimes(), policy=NoBatching())
-    one._admission.breaker = CircuitBreaker(threshold=4, cool_off=60.0)
+    one.admission.breaker = CircuitBreaker(threshold=4, cool_off=60.0)
     with caplog.at_level(logging.INFO, "notebook_serve"):
         assert outcome_of(one, "failed") == "failed"
         first = one.failing
@@ -122,8 +122,8 @@ def test_the_log_tells_of_a_recovery(engine: MakeEngine, caplog: pytest.LogCaptu
     assert one.state == "failing"
     outcome_of(one, "ok")
     assert (one.state, one.failing) == ("ready", None)
-    assert one.last_error is not None
-    assert one.last_error.times == 10
+    assert one.health.last_error is not None
+    assert one.health.last_error.times == 10
 
 
 def test_a_paused_server_is_paused_although_its_model_fails(engine: MakeEngine) -> None:
@@ -144,10 +144,10 @@ def test_a_start_forgets_the_failures(engine: MakeEngine) -> None:
     outcome_of(one, "failed")
     one.stop()
     assert (one.state, one.failing) == ("stopped", None)
-    assert one.last_error is not None
+    assert one.health.last_error is not None
     one.start()
 
-    assert (one.state, one.failing, one.errors()) == ("ready", None, [])
+    assert (one.state, one.failing, one.health.errors()) == ("ready", None, [])
 
 
 def test_an_input_that_breaks_the_preparation_counts(engine: MakeEngine) -> None:
@@ -163,7 +163,7 @@ def test_an_input_that_breaks_the_preparation_counts(engine: MakeEngine) -> None
         ask(one, 1).result(30)
 
     assert one.state == "failing"
-    assert [error.type for error in one.errors()] == ["AttributeError"]
+    assert [error.type for error in one.health.errors()] == ["AttributeError"]
     assert one.failing is not None
     assert one.failing.next == "An answer ends this."
 
@@ -179,14 +179,16 @@ def test_errors_are_counted_where_they_repeat(engine: MakeEngine) -> None:
     for _ in range(3):
         outcome_of(one, "x")
     one.policy_failed(PolicyFault(Raising(), RuntimeError("no idea")))
-    found = [(error.type, error.message, error.times, error.request) for error in one.errors()]
+    found = [
+        (error.type, error.message, error.times, error.request) for error in one.health.errors()
+    ]
 
     assert found == [
         ("RuntimeError", "no idea", 1, ""),
         ("ValueError", "b", 1, "3"),
         ("ValueError", "a", 2, "2"),
     ]
-    assert {error.model for error in one.errors()} == {"test"}
+    assert {error.model for error in one.health.errors()} == {"test"}
 
 
 def test_a_worker_that_dies_and_a_loader_that_fails_are_errors() -> None:
@@ -199,6 +201,8 @@ def test_a_worker_that_dies_and_a_loader_that_fails_are_errors() -> None:
     one.start()
     with pytest.raises(LoaderFailed):
         one.wait_ready(30)
-    assert [(error.type, error.message) for error in one.errors()] == [("OSError", "no such file")]
+    assert [(error.type, error.message) for error in one.health.errors()] == [
+        ("OSError", "no such file")
+    ]
     one.stop()
-    assert one.errors() != []
+    assert one.health.errors() != []

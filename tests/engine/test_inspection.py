@@ -14,7 +14,7 @@ def test_warnings_say_what_slows_it_down(engine: MakeEngine) -> None:
     """A server without trouble has none; one that ran out of memory says the limit it learned."""
     one = engine(double)
     assert one.warnings == []
-    one._runner.memory.failed(1000)
+    one.runner.memory.failed(1000)
 
     assert one.warnings == ["A batch ran out of memory: batches are limited to 500 padded tokens."]
     assert one.stats().warnings == tuple(one.warnings)

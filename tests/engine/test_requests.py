@@ -28,7 +28,7 @@ def test_a_request_whose_time_is_up_is_answered_and_never_run(engine: MakeEngine
     assert ask(one, "after").result(30).value == "after"
 
     assert gate.calls == [["first"], ["after"]]
-    record = next(item for item in one.records() if item.outcome == "expired")
+    record = next(item for item in one.requests.records() if item.outcome == "expired")
     assert record.started is None
     assert record.latency >= 0.01
 
@@ -101,8 +101,8 @@ def test_records_tell_how_each_request_fared(engine: MakeEngine) -> None:
     futures = [ask(one, value, client="me") for value in range(4)]
     gate.opened.set()
     records = [future.result(30).record for future in futures]
-    assert sorted(records, key=lambda r: r.id) == one.records()
-    batches = {batch.id: batch for batch in one.batches()}
+    assert sorted(records, key=lambda r: r.id) == one.requests.records()
+    batches = {batch.id: batch for batch in one.requests.batches()}
     for record in records:
         assert record.started is not None
         assert record.arrived <= record.started <= record.finished

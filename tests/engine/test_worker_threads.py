@@ -34,12 +34,12 @@ def test_what_waits_while_the_model_runs_shares_the_next_batch(engine: MakeEngin
 
     assert [future.result(30).value for future in [first, *rest]] == list(range(11))
     assert [len(call) for call in gate.calls] == [1, 8, 2]
-    assert [(batch.size, batch.reason) for batch in one.batches()] == [
+    assert [(batch.size, batch.reason) for batch in one.requests.batches()] == [
         (1, "idle"),
         (8, "full"),
         (2, "idle"),
     ]
-    assert [batch.waiting for batch in one.batches()] == [0, 2, 0]
+    assert [batch.waiting for batch in one.requests.batches()] == [0, 2, 0]
 
 
 def test_requests_with_different_parameters_never_share_a_batch(engine: MakeEngine) -> None:
@@ -94,7 +94,7 @@ def test_a_policy_swapped_live_decides_the_next_batch(engine: MakeEngine) -> Non
     gate.opened.set()
     for future in futures:
         future.result(30)
-    assert [batch.size for batch in one.batches()] == [1, 3, 3]
+    assert [batch.size for batch in one.requests.batches()] == [1, 3, 3]
 
 
 def test_what_the_policy_gives_up_is_refused(engine: MakeEngine) -> None:
@@ -130,14 +130,14 @@ def test_pause_lets_the_queue_fill(engine: MakeEngine) -> None:
     one = engine(double)
     one.pause()
     futures = one.submit([1, 2, 3], {})
-    assert [job.id for job in one.queue()] == [1, 2, 3]
-    assert "3 waiting" in str(one.queue())
+    assert [job.id for job in one.requests.queue()] == [1, 2, 3]
+    assert "3 waiting" in str(one.requests.queue())
     assert one.stats().queue_depth == 3
     assert one.state == "paused"
     assert not any(future.done() for future in futures)
     one.pause(False)
     assert [future.result(30).value for future in futures] == [2, 4, 6]
-    assert len(one.queue()) == 0
+    assert len(one.requests.queue()) == 0
 
 
 def test_a_new_policy_knows_the_cost_of_the_queue(engine: MakeEngine) -> None:
@@ -162,7 +162,7 @@ def test_a_cost_model_outlives_a_restart(engine: MakeEngine) -> None:
     one.stop()
     one.start()
     assert one._scheduler.online_cost.trusted == cost
-    assert one._requests.estimate.online_cost is one._scheduler.online_cost
+    assert one.requests.estimate.online_cost is one._scheduler.online_cost
 
 
 def test_a_start_tries_a_broken_policy_again(engine: MakeEngine) -> None:

@@ -49,7 +49,7 @@ def outcome_of(engine: Engine, wanted: str) -> str:
     """Ask for an outcome, and return the one that came."""
     with contextlib.suppress(ServeError):
         ask(engine, wanted).result(30)
-    return engine.records()[-1].outcome
+    return engine.requests.records()[-1].outcome
 
 
 class Raising:

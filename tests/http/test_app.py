@@ -192,7 +192,7 @@ def test_an_open_breaker_is_503_and_says_what_failed(make: Make, client: httpx.C
         raise KeyError("secret")
 
     server = make(broken)
-    server._engine._admission.breaker = CircuitBreaker(threshold=3, cool_off=60.0)
+    server._engine.admission.breaker = CircuitBreaker(threshold=3, cool_off=60.0)
     for _ in range(3):
         assert client.post(server.url, content="x").status_code == 500
     ready = client.get(server.url + "/ready")

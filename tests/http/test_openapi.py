@@ -97,7 +97,7 @@ def test_a_failing_server_is_as_the_document_says(make: Make) -> None:
         raise KeyError("no weights")
 
     server = make(broken)
-    server._engine._admission.breaker = CircuitBreaker(threshold=2, cool_off=60.0)
+    server._engine.admission.breaker = CircuitBreaker(threshold=2, cool_off=60.0)
     document = document_of(server)
     for _ in range(2):
         assert httpx.post(server.url, content="x").status_code == 500

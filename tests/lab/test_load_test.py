@@ -59,7 +59,7 @@ def pool() -> Iterator[ThreadPoolExecutor]:
 
 def count_open(server: Server) -> int:
     """Return the number of requests of a server without an answer."""
-    return len(server._engine._requests)
+    return len(server._engine.requests)
 
 
 def notes_of(report: Report) -> list[str]:

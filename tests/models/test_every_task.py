@@ -50,7 +50,7 @@ def together(engine: Engine, asked: list[tuple[Any, Any]]) -> list[Any]:
     """Return the answers to requests that are all enqueued before the first batch."""
     engine.pause()
     futures = [engine.submit([given], parameters)[0] for given, parameters in asked]
-    eventually(lambda: len(engine.queue()) == len(asked), "all are prepared")
+    eventually(lambda: len(engine.requests.queue()) == len(asked), "all are prepared")
     engine.pause(False)
     return [future.result(60).value for future in futures]
 

@@ -45,7 +45,7 @@ def together(engine: Engine, asked: list[tuple[Any, Any]]) -> list[Any]:
     """Return the answers to requests that are all enqueued before the first batch."""
     engine.pause()
     futures = [engine.submit([given], parameters)[0] for given, parameters in asked]
-    eventually(lambda: len(engine.queue()) == len(asked), "all are prepared")
+    eventually(lambda: len(engine.requests.queue()) == len(asked), "all are prepared")
     engine.pause(False)
     return [future.result(60).value for future in futures]
 
@@ -159,14 +159,14 @@ def test_one_poisoned_picture_fails_alone() -> None:
     try:
         engine.pause()
         futures = engine.submit(pictures, {})
-        eventually(lambda: len(engine.queue()) == 8, "all are prepared")
+        eventually(lambda: len(engine.requests.queue()) == 8, "all are prepared")
         engine.pause(False)
         for index, (given, future) in enumerate(zip(pictures, futures, strict=True)):
             if index == 5:
                 assert "poisoned" in str(future.exception(60))
             else:
                 assert_same(reference(seen(given)), future.result(60).value)
-        assert engine.batches()[0].size == 8
+        assert engine.requests.batches()[0].size == 8
     finally:
         engine.stop(drain=False)
 

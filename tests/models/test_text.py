@@ -238,15 +238,15 @@ def test_one_poisoned_item_costs_nobody_else_an_answer(task: str) -> None:
     try:
         engine.pause()
         futures = engine.submit(texts, parameters)
-        eventually(lambda: len(engine.queue()) == 16, "all are prepared")
+        eventually(lambda: len(engine.requests.queue()) == 16, "all are prepared")
         engine.pause(False)
         for index, (text, future) in enumerate(zip(texts, futures, strict=True)):
             if index == 6:
                 assert "poisoned" in str(future.exception(60))
             else:
                 assert_same(reference(text, **parameters), future.result(60).value)
-        assert engine.batches()[0].size == 16
-        assert engine.batches()[0].retries == 8
+        assert engine.requests.batches()[0].size == 16
+        assert engine.requests.batches()[0].retries == 8
     finally:
         engine.stop(drain=False)
 

@@ -143,7 +143,7 @@ def test_a_pipeline_is_moved_to_its_device(make: Make) -> None:
     """Move a copy; the user's own stays where it was. (The device ``meta`` holds no numbers.)"""
     pipe = small_models.pipeline("fill-mask")
     server = make(pipe, devices=["meta", "cpu"])
-    executors: Any = server._engine._runner.executors
+    executors: Any = server._engine.runner.executors
     models = [executor._model._runner.model for executor in executors]
     assert [str(model.device) for model in models] == ["meta", "cpu"]
     assert models[1] is pipe.model

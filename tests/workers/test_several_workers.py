@@ -95,7 +95,7 @@ def test_threads_share_weights_and_never_a_tokenizer(make: Make, task: str) -> N
         thread.join()
     for number, answers in enumerate(expected):
         assert_same(answers, found[number])
-    executors: Any = server._engine._runner.executors
+    executors: Any = server._engine.runner.executors
     runners = [executor._model._runner for executor in executors]
     assert len({id(runner.tokenizer) for runner in runners}) == 3
     assert {id(runner.model) for runner in runners} == {id(pipe.model)}
@@ -141,7 +141,7 @@ def test_everything_at_once_loses_nothing(make: Make, worker: str) -> None:
 
     server = make(loader=loader, worker=worker, workers=3)
     server.wait_ready(60)
-    server._engine._admission.breaker.threshold = 10_000
+    server._engine.admission.breaker.threshold = 10_000
     outcomes = Counter[str]()
     lock = threading.Lock()
 

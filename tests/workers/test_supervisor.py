@@ -168,7 +168,7 @@ def test_a_process_that_cannot_be_started_again_opens_the_breaker(
     path = tmp_path / "loaded"
     server = make(loader=partial(load_once, path), worker="process")
     server.wait_ready(60)
-    server._engine._admission.breaker.threshold = 2
+    server._engine.admission.breaker.threshold = 2
     with pytest.raises(ModelFailed, match="CannotStart: .*cannot be started again"):
         server.predict("kill")
     with pytest.raises(ModelFailed, match="cannot be started again"):

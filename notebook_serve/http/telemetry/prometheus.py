@@ -81,7 +81,7 @@ class Collector:
     def collect(self) -> Iterator[Metric]:
         """Yield each metric, with the values of every model."""
         engines = list(self._engines.values())
-        recorders = [(engine.name, engine.recorded()) for engine in engines]
+        recorders = [(engine.name, engine.requests.copy_recorder()) for engine in engines]
         yield _requests(recorders)
         yield _batches(recorders)
         for name, (text, count) in COUNTERS.items():
@@ -91,7 +91,7 @@ class Collector:
             yield _histogram(name, text, [(model, histogram(r)) for model, r in recorders])
         depths = [(model, recorder.depth) for model, recorder in recorders]
         yield _gauge("queue_depth", "Accepted requests that have not started to run.", depths)
-        limits = [(engine.name, engine.max_queue_size) for engine in engines]
+        limits = [(engine.name, engine.admission.max_queue_size) for engine in engines]
         yield _gauge("queue_limit", "Requests that may wait before more are rejected.", limits)
         yield _states(engines)
         yield _model_info(engines)
