@@ -11,9 +11,10 @@ from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, Protocol
 
-from ..errors import LoaderFailed, StartError
+from ..errors import LoaderFailed, NotReady, StartError
 from ..models.base import Model, Prepared
 from ..models.bisection import Failure, run_with_bisection
+from ..progress import TICK, work_bar
 from ..queueing.jobs import Batch, Job
 from ..records import BatchRecord
 from ..workers.executors import Executor
@@ -104,6 +105,28 @@ class BatchRunner:
                 self._status.cause = error
                 self._status.become("ready" if error is None else "failed")
         return error is None
+
+    def wait_ready(self, timeout: float | None, progress: bool | None) -> None:
+        """Wait until the model is loaded; `progress` is that of `work_bar`.
+
+        Raises `LoaderFailed`, with the loader's error as its cause. Raises `NotReady` if loading
+        takes longer than `timeout` seconds or the engine was not started.
+        """
+        give_up = math.inf if timeout is None else time.monotonic() + timeout
+        status, workers = self._status, len(self.executors)
+        with work_bar(progress, f"loading {self._name}", workers, "workers") as show:
+            while not status.wait_while("loading", min(TICK, give_up - time.monotonic())):
+                if time.monotonic() >= give_up:
+                    break
+                show(workers - len(self.loading))
+        with status.lock:
+            if status.state == "ready":
+                return
+            if status.cause is not None:
+                raise status.cause
+        if status.state == "loading":
+            raise NotReady(f"the model is still loading after {timeout} s")
+        raise NotReady(f"the server is {status.state}; call start()")
 
     # -- prepare --------------------------------------------------------------------------
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
@@ -22,16 +21,13 @@ from typing import Any
 
 from ..errors import (
     InvalidInput,
-    NotReady,
     ServeError,
     StartError,
-    Stopping,
     WorkerDead,
 )
 from ..models.base import Model
 from ..models.generation import Prompt
-from ..progress import TICK, work_bar
-from ..queueing.policies import Policy, label
+from ..queueing.policies import Policy
 from ..queueing.scheduler import PolicyFault, Scheduler
 from ..queueing.stats import LastError, Recorder, Stats
 from ..queueing.wait_estimate import WaitEstimate
@@ -43,16 +39,14 @@ from .batch_runner import BatchRunner
 from .circuit_breaker import CircuitBreaker
 from .deadline_timer import DeadlineTimer
 from .health import Health
-from .inspection import find_warnings, worker_stats
+from .inspection import collect_stats, find_warnings
+from .policy_log import PolicyLog
 from .pre_post_thread import PrePostThread
-from .requests import Answer, Ending, Entry, OpenRequests
+from .requests import Answer, Ending, Entry, OpenRequests, stopped_error
 from .status import Status
 from .worker_threads import WorkerThreads
 
 logger = logging.getLogger("notebook_serve")
-
-#: number of policy changes that are kept
-KEEP_CHANGES = 1000
 
 
 class Engine:
@@ -98,7 +92,7 @@ class Engine:
             self.health,
             overtime,
         )
-        self._changes: deque[PolicyChange] = deque(maxlen=KEEP_CHANGES)
+        self._policies = PolicyLog()
         self._make_threads(policy)
 
     # -- life cycle -----------------------------------------------------------------------
@@ -157,8 +151,8 @@ class Engine:
             self._status.cause, self._status.paused = None, False
             self.admission.breaker = CircuitBreaker()
             self.health.reset()
-            self._changes.clear()
-            self._note_policy("start")
+            self._policies.clear()
+            self._policies.add(self.policy, "start")
             self.runner.loading = {n for n, one in enumerate(executors) if not one.ready}
             if not self.runner.loading:
                 self._status.become("ready")
@@ -190,7 +184,7 @@ class Engine:
                 with status.changed:
                     status.changed.wait_for(lambda: not len(self.requests), timeout)
         finally:
-            self.requests.reject_all(_stopped)
+            self.requests.reject_all(stopped_error)
             if not self._end_threads(max(0.0, give_up - time.monotonic())):
                 logger.warning(
                     "%s: a forward pass outlasts stop(); its thread ends with it", self.name
@@ -205,21 +199,7 @@ class Engine:
         Raises `LoaderFailed`, with the loader's error as its cause. Raises `NotReady` if loading
         takes longer than `timeout` seconds or the engine was not started.
         """
-        give_up = math.inf if timeout is None else time.monotonic() + timeout
-        status = self._status
-        with work_bar(progress, f"loading {self.name}", self.workers, "workers") as show:
-            while not status.wait_while("loading", min(TICK, give_up - time.monotonic())):
-                if time.monotonic() >= give_up:
-                    break
-                show(self.workers - len(self.runner.loading))
-        with status.lock:
-            if status.state == "ready":
-                return
-            if status.cause is not None:
-                raise status.cause
-        if status.state == "loading":
-            raise NotReady(f"the model is still loading after {timeout} s")
-        raise NotReady(f"the server is {status.state}; call start()")
+        self.runner.wait_ready(timeout, progress)
 
     def _make_threads(self, policy: Policy) -> None:
         prefix = f"notebook-serve {self.name}"
@@ -361,24 +341,20 @@ class Engine:
     def policy(self, policy: Policy) -> None:
         with self._status.lock:
             self._scheduler.policy = policy
-            self._note_policy("set")
+            self._policies.add(policy, "set")
         self._workers.wake()
 
     def policy_changes(self) -> list[PolicyChange]:
         """Return the policies that took effect since the start, the oldest first."""
         with self._status.lock:
-            return list(self._changes)
-
-    def _note_policy(self, reason: str) -> None:
-        """Record the policy now in effect. The lock must be held."""
-        self._changes.append(PolicyChange(time.monotonic(), label(self.policy), reason))
+            return self._policies.changes()
 
     def policy_failed(self, fault: PolicyFault) -> None:
         """Log and record that the policy broke its contract and was replaced."""
         logger.error("%s: %s", self.name, fault, exc_info=fault.error)
         with self._status.lock:
             self.health.note(fault.error)
-            self._note_policy("fault")
+            self._policies.add(self.policy, "fault")
 
     def pause(self, paused: bool = True) -> None:
         """Let the queue fill without running it, or go on."""
@@ -435,28 +411,14 @@ class Engine:
 
     def stats(self, recorder: Recorder | None = None) -> Stats:
         """Return statistics as of now; of `recorder`, if such a snapshot was just taken."""
-        now = time.monotonic()
-        recorder = self.requests.copy_recorder() if recorder is None else recorder
-        running = dict(self.runner.running)
-        limit = self.runner.memory.limit
-        return recorder.stats(
-            now,
-            running_since=running.get(0),
-            workers=worker_stats(self.runner.executors, running, recorder, now),
+        return collect_stats(
+            self.requests.copy_recorder() if recorder is None else recorder,
+            self.runner,
+            self.admission,
+            self.health,
             state=self.state,
-            model="not loaded" if self.model is None else self.model.name,
-            policy=label(self.policy),
-            breaker=self.admission.breaker.state,
-            memory_ceiling=None if limit == math.inf else int(limit),
+            policy=self.policy,
             error=self.error,
-            queue_limit=self.admission.max_queue_size,
             failing=self.failing,
-            last_error=self.health.last_error,
-            warnings=tuple(self.warnings),
+            warnings=self.warnings,
         )
-
-
-def _stopped(entry: Entry) -> Stopping:
-    if entry.started is None:
-        return Stopping("the server stopped before it ran this request")
-    return Stopping("the server stopped while this request ran, and did not wait for its answer")

@@ -3,18 +3,52 @@
 from __future__ import annotations
 
 import math
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from ..models.functions.function_model import FunctionModel
-from ..queueing.stats import Recorder, WorkerStats
+from ..queueing.policies import Policy, label
+from ..queueing.stats import LastError, Recorder, Stats, WorkerStats
 from ..workers.executors import Executor
+from .admission import Admission
 from .batch_runner import BatchRunner
 from .failures import BatchFailures
 from .health import Health
 
 
-def worker_stats(
+def collect_stats(
+    recorder: Recorder,
+    runner: BatchRunner,
+    admission: Admission,
+    health: Health,
+    *,
+    state: str,
+    policy: Policy,
+    error: str,
+    failing: LastError | None,
+    warnings: Sequence[str],
+) -> Stats:
+    """Return statistics as of now from a snapshot of the records."""
+    now, running, limit = time.monotonic(), dict(runner.running), runner.memory.limit
+    return recorder.stats(
+        now,
+        running_since=running.get(0),
+        workers=_worker_stats(runner.executors, running, recorder, now),
+        state=state,
+        model="not loaded" if runner.model is None else runner.model.name,
+        policy=label(policy),
+        breaker=admission.breaker.state,
+        memory_ceiling=None if limit == math.inf else int(limit),
+        error=error,
+        queue_limit=admission.max_queue_size,
+        failing=failing,
+        last_error=health.last_error,
+        warnings=tuple(warnings),
+    )
+
+
+def _worker_stats(
     executors: Sequence[Executor], running: Mapping[int, float], recorder: Recorder, now: float
 ) -> tuple[WorkerStats, ...]:
     """Return the statistics of each worker; `running` is when each busy one began its batch."""

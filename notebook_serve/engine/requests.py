@@ -9,7 +9,7 @@ from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..errors import DeadlineExceeded, InvalidInput, ModelFailed, ServeError
+from ..errors import DeadlineExceeded, InvalidInput, ModelFailed, ServeError, Stopping
 from ..models.base import Prepared
 from ..queueing.jobs import Job
 from ..queueing.stats import News, Queue, Recorder, Unfinished
@@ -271,3 +271,10 @@ def _deliver(future: Future[Answer], record: RequestRecord, result: Any) -> None
             future.set_result(Answer(result, record))
     except InvalidStateError:
         pass  # cancelled
+
+
+def stopped_error(entry: Entry) -> Stopping:
+    """Return the error of a request that the server does not answer because it stops."""
+    if entry.started is None:
+        return Stopping("the server stopped before it ran this request")
+    return Stopping("the server stopped while this request ran, and did not wait for its answer")

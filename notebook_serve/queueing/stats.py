@@ -520,22 +520,25 @@ class Recorder:
         self.requests.append(record)
         self.outcomes[record.outcome] += 1
         if record.outcome == "ok":
-            self.queue_times.add(record.queue_time)
-            self.inference_times.add(record.inference_time)
-            self.latencies.add(record.latency)
+            started = record.finished if record.started is None else record.started
+            self.queue_times.add(started - record.arrived)
+            self.inference_times.add(record.finished - started)
+            self.latencies.add(record.finished - record.arrived)
 
     def batch(self, record: BatchRecord) -> None:
         """Record a batch that ran."""
+        size, tokens = len(record.lengths), sum(record.lengths)
+        padded = size * max(record.lengths, default=0)
         self.batches.append(record)
-        self.batch_sizes[record.size] += 1
+        self.batch_sizes[size] += 1
         self.reasons[record.reason] += 1
         self.worker_batches[record.worker] += 1
-        self.worker_requests[record.worker] += record.size
+        self.worker_requests[record.worker] += size
         seconds = self.worker_seconds.get(record.worker, 0.0)
         self.worker_seconds[record.worker] = seconds + record.seconds
-        self.tokens += sum(record.lengths)
-        self.padded_tokens += record.padded_tokens
-        self.paddings.add(record.padding)
+        self.tokens += tokens
+        self.padded_tokens += padded
+        self.paddings.add(1 - tokens / padded if padded else 0.0)
         self.busy += record.seconds
 
     @property
