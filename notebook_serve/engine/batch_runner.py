@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from ..errors import LoaderFailed, NotReady, StartError
 from ..models.base import Model, Prepared
-from ..models.bisection import Failure, run_with_bisection
+from ..models.bisection import Failure, check_count, retry
 from ..progress import TICK, work_bar
 from ..queueing.jobs import Batch, Job
 from ..records import BatchRecord
@@ -67,7 +67,7 @@ class BatchRunner:
         overtime: float,
     ) -> None:
         self._name = name
-        self.model = model
+        self._use(model)
         self.executors = executors
         self._status, self._requests = status, requests
         self._admission, self._health = admission, health
@@ -83,6 +83,11 @@ class BatchRunner:
         #: the executor of each batch with a time limit, by a key below zero, which no request has
         self._limited: dict[int, Executor] = {}
 
+    def _use(self, model: Model | None) -> None:
+        self.model = model
+        #: True if a thread of its own prepares inputs and finishes outputs
+        self.prepares_apart = model is not None and model.prepares
+
     # -- load -----------------------------------------------------------------------------
 
     def load(self, number: int) -> bool:
@@ -91,7 +96,7 @@ class BatchRunner:
         try:
             model = self.executors[number].load()
             if number == 0 and model is not None:
-                self.model = model
+                self._use(model)
         except LoaderFailed as cause:
             error = cause
         except BaseException as cause:
@@ -130,11 +135,6 @@ class BatchRunner:
 
     # -- prepare --------------------------------------------------------------------------
 
-    @property
-    def prepares_apart(self) -> bool:
-        """Return True if inputs are prepared, and outputs finished, on a thread of their own."""
-        return self.model is not None and self.model.prepares
-
     def prepare(self, entry: Entry) -> Job | None:
         """Return the job of an entry; or None where it is answered, because its input is wrong."""
         if entry.id not in self._requests or self.model is None:
@@ -145,7 +145,7 @@ class BatchRunner:
         except Exception as error:
             ending = Ending.of_error(entry, error)
             if self._status.state == "ready":
-                self._health.learn([ending], 0)
+                self._health.learn(0, [ending] if ending.outcome == "failed" else [])
             self._requests.close([ending])
             return None
         return job if self._requests.prepare(entry, prepared, job) else None
@@ -155,7 +155,7 @@ class BatchRunner:
     def run(self, batch: Batch, number: int) -> BatchRecord | None:
         """Run the open requests of a batch on a worker and answer them; None if all are closed."""
         started = time.monotonic()
-        entries = self._requests.begin((job.id for job in batch.jobs), batch.id, started)
+        entries = self._requests.begin(batch, started)
         if not entries:
             return None
         items = [entry.prepared for entry in entries if entry.prepared is not None]
@@ -163,7 +163,7 @@ class BatchRunner:
         if self._overtime < math.inf:
             self._limit(-batch.id, self.executors[number], started, entries)
         memory = self.memory.limit
-        outputs, retries = self._run_isolated(self.executors[number], entries, items)
+        outputs, retries = self._run_items(self.executors[number], entries, items)
         record = BatchRecord(
             id=batch.id,
             reason=batch.reason,
@@ -198,13 +198,23 @@ class BatchRunner:
         if self._overtime < math.inf:
             self._requests.deadlines.discard([-record.id])
 
-    def _run_isolated(
+    def _run_items(
         self, executor: Executor, entries: Sequence[Entry], items: Sequence[Prepared]
     ) -> tuple[list[Any], int]:
         """Return an output or a `Failure` for each item, and the number of extra runs."""
-        wanted = {id(item): entry.id for item, entry in zip(items, entries, strict=True)}
-        return run_with_bisection(
-            partial(self._run_wanted, executor, wanted), items, partial(self._run_failed, executor)
+        try:
+            return check_count(executor.run(items), items), 0
+        except Exception as error:
+            again = self._run_failed(executor, error, items)
+            if len(items) == 1 and not again:
+                return [Failure(error)], 0
+        # Outside the handler, whose error would keep alive the memory that the retry needs.
+        ids = {id(item): entry.id for item, entry in zip(items, entries, strict=True)}
+        return retry(
+            partial(self._run_wanted, executor, ids),
+            items,
+            partial(self._run_failed, executor),
+            again,
         )
 
     def _run_wanted(
@@ -243,8 +253,9 @@ class BatchRunner:
         # A process that is ended because the server stops tells nothing about its model.
         if self._status.state == "ready":
             answered = sum([ending.outcome == "ok" for ending in endings])
-            self._health.learn(endings, answered)
-            self._tell_breaker(endings, answered)
+            failures = [ending for ending in endings if ending.outcome == "failed"]
+            self._health.learn(answered, failures)
+            self._tell_breaker(answered, len(failures))
         if self.tracer is not None:
             self.tracer.batch(self._name, record, [entry.trace for entry in entries])
         self._requests.close(endings)
@@ -260,8 +271,7 @@ class BatchRunner:
         except Exception as error:
             return Ending.of_error(entry, error)
 
-    def _tell_breaker(self, endings: Sequence[Ending], answered: int) -> None:
-        failed = sum([ending.outcome == "failed" for ending in endings])
+    def _tell_breaker(self, answered: int, failed: int) -> None:
         with self._status.lock:
             changed = self._admission.breaker.ran(answered, failed, time.monotonic())
         if changed:

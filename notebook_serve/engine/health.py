@@ -42,9 +42,8 @@ class Health:
         """Keep an error to be shown. The lock must be held."""
         self._errors.add(error, time.monotonic(), time.time(), request)
 
-    def learn(self, endings: Sequence[Ending], answered: int) -> None:
-        """Note the failures of a batch with so many answers."""
-        failures = [ending for ending in endings if ending.outcome == "failed"]
+    def learn(self, answered: int, failures: Sequence[Ending]) -> None:
+        """Count the answers of a batch, and note its failures."""
         with self._status.lock:
             for ending in failures:
                 self.note(ending.result.__cause__ or ending.result, str(ending.entry.id))

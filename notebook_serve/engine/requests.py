@@ -11,7 +11,7 @@ from typing import Any
 
 from ..errors import DeadlineExceeded, InvalidInput, ModelFailed, ServeError, Stopping
 from ..models.base import Prepared
-from ..queueing.jobs import Job
+from ..queueing.jobs import Batch, Job
 from ..queueing.stats import News, Queue, Recorder, Unfinished
 from ..queueing.wait_estimate import WaitEstimate
 from ..records import BatchRecord, Outcome, RequestRecord
@@ -146,13 +146,12 @@ class OpenRequests:
 
     # -- run ------------------------------------------------------------------------------
 
-    def begin(self, job_ids: Iterable[int], batch_id: int, now: float) -> list[Entry]:
+    def begin(self, batch: Batch, now: float) -> list[Entry]:
         """Mark the jobs of a batch that are still open as running, and return their entries."""
         with self._status.lock:
-            found = [self._open.get(job_id) for job_id in job_ids]
-            begun = [entry for entry in found if entry is not None]
+            begun = [self._open[job.id] for job in batch.jobs if job.id in self._open]
             for entry in begun:
-                entry.started, entry.batch_id, entry.batch_size = now, batch_id, len(begun)
+                entry.started, entry.batch_id, entry.batch_size = now, batch.id, len(begun)
                 self._leave_queue(entry)
         return begun
 

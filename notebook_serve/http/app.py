@@ -121,7 +121,8 @@ class Handlers:
         call = self.calls.begin(request)
         body = await call.body()
         inputs, parameters, others = parse_inputs(call.model, body, call.headers)
-        reject_unknown(others)
+        if others:
+            reject_unknown(others)
         answers, many = await call.answer(inputs, parameters)
         value = [answer.value for answer in answers] if many else answers[0].value
         headers = answer_headers(request, [answer.record for answer in answers])

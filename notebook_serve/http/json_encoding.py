@@ -35,7 +35,7 @@ def to_json(value: Any) -> bytes:
     list. Raises `ModelFailed` for other objects.
     """
     try:
-        text = _to_text(_encode_files(value))
+        text = _ENCODER.encode(value) if type(value) is str else _to_text(_encode_files(value))
     except RecursionError:
         raise ModelFailed("the model's answer contains itself, or is nested too deep") from None
     except Exception as error:

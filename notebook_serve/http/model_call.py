@@ -71,10 +71,12 @@ class ModelCall:
         self._limit, self._bridge = limit, bridge
         address = request.scope.get("client")
         self._client = f"{address[0]}:{address[1]}" if address else ""
-        self._timeout = parse_timeout(self.headers)
+        timed = "x-request-timeout" in self.headers
+        self._timeout = parse_timeout(self.headers) if timed else None
         engine.check_open(self._client, self._timeout)
-        assert engine.model is not None  # the engine is open
-        self.model = engine.model
+        model = engine.runner.model
+        assert model is not None  # the engine is open
+        self.model = model
 
     async def body(self) -> bytes:
         """Read the request's body."""

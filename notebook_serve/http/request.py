@@ -181,7 +181,7 @@ def split_fields(value: Any) -> tuple[Any, dict[str, Any], dict[str, Any]]:
 
 
 def reject_unknown(fields: Mapping[str, Any]) -> None:
-    """Raise `InvalidInput` if a JSON body has other `fields` than it may have."""
+    """Raise `InvalidInput` for a JSON body with `fields` that it may not have."""
     if fields:
         raise InvalidInput(f"the body has an unknown key {min(fields)!r}; send {FORM}")
 

@@ -29,10 +29,7 @@ def run_with_bisection(
     runs.
     """
     try:
-        outputs = run(items)
-        if len(outputs) != len(items):
-            raise ValueError(f"the model returned {len(outputs)} outputs for {len(items)} inputs")
-        return outputs, 0
+        return check_count(run(items), items), 0
     except Exception as error:
         again = failed(error, items)
         if not items:
@@ -41,6 +38,23 @@ def run_with_bisection(
             return [Failure(error)], 0
     # Outside the handler: inside it, errors would be chained, and their frames would keep alive the
     # memory that the retry needs.
+    return retry(run, items, failed, again)
+
+
+def check_count(outputs: list[Any], items: Sequence[Any]) -> list[Any]:
+    """Return the outputs of a run. Raises `ValueError` unless there is one for each item."""
+    if len(outputs) != len(items):
+        raise ValueError(f"the model returned {len(outputs)} outputs for {len(items)} inputs")
+    return outputs
+
+
+def retry(
+    run: Callable[[Sequence[T]], list[Any]],
+    items: Sequence[T],
+    failed: Callable[[Exception, Sequence[T]], bool],
+    again: bool,
+) -> tuple[list[Any], int]:
+    """Run items that failed: all of them `again`, or each half; see `run_with_bisection`."""
     if again:
         outputs, extra = run_with_bisection(run, items, failed)
         return outputs, extra + 1

@@ -59,7 +59,8 @@ class CostLearner:
         queue = waiting.online_cost if isinstance(waiting, WaitingLine) else None
         if queue is not self._used:
             self._used = queue
-        return self.online_cost.trusted
+        cost = None if queue is None else queue.trusted
+        return self._own.trusted if cost is None else cost
 
     def _repr_mimebundle_(self, **options: Any) -> dict[str, str]:
         return in_a_cell(cast("Policy", self), _describe_cost(self.cost))

@@ -179,7 +179,7 @@ class LengthAware:
                 more_low = False
             else:
                 more_high = False
-        take = tuple(job for _, _, job in _oldest_first(ranked, low, high))
+        take = tuple([job for _, _, job in _oldest_first(ranked, low, high)])
         return Decision(
             take, reason=why_released(len(take), self.max_batch_size, waiting, len(ranked))
         )

@@ -74,8 +74,7 @@ class Scheduler:
 
         It can be set from any thread, also while another thread is in `poll`.
         """
-        # Asked for each batch: without a fault there is nothing to compare.
-        return self._policy if self._fault is None or self.fault is None else FALLBACK
+        return self._policy if self.fault is None else FALLBACK
 
     @policy.setter
     def policy(self, policy: Policy) -> None:
@@ -154,7 +153,7 @@ class Scheduler:
     def finish(self, record: BatchRecord) -> None:
         """Let the cost model and the policy learn from a batch that ran."""
         self.online_cost.learn(record)
-        policy = self.policy
+        policy = self._policy if self._fault is None else self.policy
         observe = getattr(policy, "observe", None)
         if observe is None:
             return
@@ -171,7 +170,7 @@ class Scheduler:
         return f"<Scheduler: {len(self.waiting)} waiting, {label(self.policy)}>"
 
     def _decide(self, now: float) -> Decision:
-        policy = self.policy
+        policy = self._policy if self._fault is None else self.policy
         try:
             decision = check_decision(policy.decide(self.waiting, now), self.waiting, now)
         except Exception as error:

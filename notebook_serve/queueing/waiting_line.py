@@ -24,7 +24,7 @@ class Group:
     def by_length(self) -> list[tuple[int, int, Job]]:
         """Return ``(length, id, job)`` in ascending order, kept up to date from now on."""
         if self._by_length is None:
-            self._by_length = sorted((job.length, job.id, job) for job in self.jobs.values())
+            self._by_length = sorted([(job.length, job.id, job) for job in self.jobs.values()])
         return self._by_length
 
     def add(self, job: Job) -> None:
