@@ -355,7 +355,7 @@ class Endpoint(FixedAttributes):
             "max_queue_size": engine.admission.max_queue_size,
             "timeout": engine.timeout,
             "refuse_late": engine.admission.refuse_late,
-            "replicas": engine.workers,
+            "replicas": len(engine.runner.executors),
         }
 
     @entry_point

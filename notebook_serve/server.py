@@ -478,7 +478,7 @@ class Server(Endpoint):
                 f"provider must be a TracerProvider of OpenTelemetry, got {provider!r}; "
                 "leave it out for the one of this process"
             )
-        self._engines.tracing = Tracing(provider)
+        self._engines.trace(Tracing(provider))
 
     # -- display ------------------------------------------------------------------------
 

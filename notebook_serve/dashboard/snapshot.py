@@ -148,7 +148,7 @@ class EngineSnapshots:
         running = {one.batch_id: one.started for one in unfinished if one.started is not None}
         spans += [(started, end) for started in running.values()]
         busy = sum(max(0.0, min(last, end) - max(first, begin)) for first, last in spans)
-        return min(1.0, busy / ((end - begin) * self.engine.workers))
+        return min(1.0, busy / ((end - begin) * len(self.engine.runner.executors)))
 
     def _measure_durations(self) -> dict[str, Distribution]:
         """Return the queue time, inference time and latency of the newest answers."""

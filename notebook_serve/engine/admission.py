@@ -27,7 +27,6 @@ class Admission:
         status: Status,
         requests: OpenRequests,
         workers: int,
-        *,
         max_queue_size: int,
         refuse_late: bool,
     ) -> None:
@@ -36,18 +35,11 @@ class Admission:
         self._status, self._requests, self._workers = status, requests, workers
         self.breaker = CircuitBreaker()
 
-    def admit(self, count: int, now: float, patience: float) -> Unavailable | None:
-        """Return the reason to reject `count` requests, or None and count them as taken.
-
-        `patience` is how many seconds they have. The lock must be held.
-        """
-        rejection = self.rejection(count, now, patience)
-        if rejection is None and self.breaker.state != "closed":
-            self.breaker.taken(now)
-        return rejection
-
     def rejection(self, count: int, now: float, patience: float) -> Unavailable | None:
-        """Return the reason to reject `count` more requests. The lock must be held."""
+        """Return the reason to reject `count` requests that have `patience` seconds, if any.
+
+        The lock must be held.
+        """
         if self._status.state != "ready" or self.breaker.state != "closed":
             closed = self.closed()
             if closed is not None:

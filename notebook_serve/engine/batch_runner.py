@@ -60,11 +60,11 @@ class BatchRunner:
         name: str,
         model: Model | None,
         executors: Sequence[Executor],
+        overtime: float,
         status: Status,
         requests: OpenRequests,
         admission: Admission,
         health: Health,
-        overtime: float,
     ) -> None:
         self._name = name
         self._use(model)
@@ -137,7 +137,7 @@ class BatchRunner:
 
     def prepare(self, entry: Entry) -> Job | None:
         """Return the job of an entry; or None where it is answered, because its input is wrong."""
-        if entry.id not in self._requests or self.model is None:
+        if entry.future.done() or self.model is None:
             return None
         try:
             prepared = self.model.prepare(entry.inputs, entry.parameters)
@@ -255,7 +255,8 @@ class BatchRunner:
             answered = sum([ending.outcome == "ok" for ending in endings])
             failures = [ending for ending in endings if ending.outcome == "failed"]
             self._health.learn(answered, failures)
-            self._tell_breaker(answered, len(failures))
+            if failures or self._admission.breaker.failures:
+                self._tell_breaker(answered, len(failures))
         if self.tracer is not None:
             self.tracer.batch(self._name, record, [entry.trace for entry in entries])
         self._requests.close(endings)

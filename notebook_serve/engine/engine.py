@@ -19,12 +19,7 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
-from ..errors import (
-    InvalidInput,
-    ServeError,
-    StartError,
-    WorkerDead,
-)
+from ..errors import InvalidInput, StartError, WorkerDead
 from ..models.base import Model
 from ..models.generation import Prompt
 from ..queueing.policies import Policy
@@ -72,25 +67,14 @@ class Engine:
         self.name = name
         self.timeout = timeout
         self._given = model is not None
-        self._status = Status()
-        self.requests = OpenRequests(self._status)
+        self._status = status = Status()
+        self.requests = OpenRequests(status)
         self.admission = Admission(
-            self._status,
-            self.requests,
-            len(executors),
-            max_queue_size=max_queue_size,
-            refuse_late=refuse_late,
+            status, self.requests, len(executors), max_queue_size, refuse_late
         )
-        self.health = Health(name, self._status)
+        self.health = Health(name, status)
         self.runner = BatchRunner(
-            name,
-            model,
-            executors,
-            self._status,
-            self.requests,
-            self.admission,
-            self.health,
-            overtime,
+            name, model, executors, overtime, status, self.requests, self.admission, self.health
         )
         self._policies = PolicyLog()
         self._make_threads(policy)
@@ -276,11 +260,13 @@ class Engine:
             entries = self.requests.make(
                 inputs, parameters, now=now, patience=patience, client=client, trace=trace
             )
-            rejection = self.admission.admit(len(entries), now, patience)
+            rejection = self.admission.rejection(len(entries), now, patience)
             if rejection is not None:
                 self.requests.reject(entries, now)
                 raise rejection
             self.requests.accept(entries, now)
+            if self.admission.breaker.state != "closed":
+                self.admission.breaker.taken(now)
         try:
             for entry in entries:
                 self._enqueue(entry)
@@ -291,7 +277,8 @@ class Engine:
 
     def _enqueue(self, entry: Entry) -> None:
         """Watch an accepted entry for its deadline and for its caller, and prepare it."""
-        entry.future.add_done_callback(partial(self._when_done, entry.id))
+        # By its id: a reference to the entry would make a cycle of every request.
+        entry.future.on_cancel = partial(self._cancel, entry.id)
         if isinstance(entry.inputs, Prompt):
             # However the request ends, the rest of its text is not wanted then.
             entry.future.add_done_callback(entry.inputs.end)
@@ -307,9 +294,8 @@ class Engine:
         if job is not None:
             self._workers.offer(job)
 
-    def _when_done(self, entry_id: int, future: Future[Answer]) -> None:
-        # Named by its id: a reference would make a cycle of every request.
-        if future.cancelled() and self.requests.cancel(entry_id):
+    def _cancel(self, entry_id: int) -> None:
+        if self.requests.cancel(entry_id):
             self._workers.withdraw(entry_id)
 
     def _due(self, key: int) -> None:
@@ -354,7 +340,8 @@ class Engine:
         logger.error("%s: %s", self.name, fault, exc_info=fault.error)
         with self._status.lock:
             self.health.note(fault.error)
-            self._policies.add(self.policy, "fault")
+            if self._scheduler.fault is fault:  # else another policy was set meanwhile
+                self._policies.add(self.policy, "fault")
 
     def pause(self, paused: bool = True) -> None:
         """Let the queue fill without running it, or go on."""
@@ -367,16 +354,6 @@ class Engine:
     def model(self) -> Model | None:
         """The model, once it is loaded."""
         return self.runner.model
-
-    @property
-    def cause(self) -> ServeError | None:
-        """The error behind the states ``failed`` and ``dead``."""
-        return self._status.cause
-
-    @property
-    def workers(self) -> int:
-        """Number of batches that can run at the same time."""
-        return len(self.runner.executors)
 
     def on_own_thread(self) -> bool:
         """Return True if the caller is the model itself, which must not wait for its own queue."""
@@ -392,8 +369,7 @@ class Engine:
     def failing(self) -> LastError | None:
         """The newest error and the outlook while the model is failing; else None.
 
-        The model is failing when its newest 3 requests that ran all failed, or all of them if fewer
-        ran; or when as many of its answers could not be sent. See `FailureStreak`.
+        See `FailureStreak`; answers that could not be sent count as failures, too.
         """
         if self._status.state != "ready":
             return None

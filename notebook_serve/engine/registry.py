@@ -32,7 +32,8 @@ class EngineRegistry:
         self.first = first
         self._table = {first.name: first}
         self._runs = False
-        self._tracing: Tracer | None = None
+        #: the maker of spans for all engines, if there is one; see `trace`
+        self.tracing: Tracer | None = None
         self._changing = threading.RLock()
 
     def __getitem__(self, name: str) -> Engine:
@@ -69,7 +70,7 @@ class EngineRegistry:
         Returns the engine that it replaces, which the caller must stop.
         """
         with self._changing:
-            engine.runner.tracer = self._tracing
+            engine.runner.tracer = self.tracing
             if self._runs:
                 engine.start()
             before = self._table.get(engine.name)
@@ -112,15 +113,10 @@ class EngineRegistry:
             for thread in threads:
                 thread.join()
 
-    @property
-    def tracing(self) -> Tracer | None:
-        """The maker of spans for all engines, if there is one."""
-        return self._tracing
-
-    @tracing.setter
-    def tracing(self, tracing: Tracer) -> None:
+    def trace(self, tracing: Tracer) -> None:
+        """Let `tracing` make spans for all engines."""
         with self._changing:
-            self._tracing = tracing
+            self.tracing = tracing
             for engine in self._table.values():
                 engine.runner.tracer = tracing
 

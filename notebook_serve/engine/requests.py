@@ -28,6 +28,23 @@ class Answer:
     record: RequestRecord
 
 
+class AnswerFuture(Future[Answer]):
+    """The future of one answer. Cancelling it calls `on_cancel`, unless it is done."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.on_cancel: Callable[[], None] | None = None
+
+    def cancel(self) -> bool:
+        """Cancel the request; return False if it is answered already."""
+        if self.done():
+            return super().cancel()
+        done = super().cancel()
+        if done and self.on_cancel is not None:
+            self.on_cancel()
+        return done
+
+
 @dataclass(slots=True, eq=False)
 class Entry:
     """One accepted request, from acceptance to answer."""
@@ -38,7 +55,7 @@ class Entry:
     client: str
     inputs: Any
     parameters: Mapping[str, Any]
-    future: Future[Answer] = field(default_factory=Future)
+    future: AnswerFuture = field(default_factory=AnswerFuture)
     prepared: Prepared | None = None
     job: Job | None = None
     started: float | None = None
@@ -178,9 +195,11 @@ class OpenRequests:
             self.recorder.closed(len(closed), now)
             if not self._open:
                 self._status.changed.notify_all()
-        self.deadlines.discard([ending.entry.id for ending, _ in closed])
+        ids = []
         for ending, _ in closed:
+            ids.append(ending.entry.id)
             ending.entry.inputs = ending.entry.prepared = None
+        self.deadlines.discard(ids)
         # Last, because the thread that waits for an answer wants the GIL at once.
         for ending, record in closed:
             _deliver(ending.entry.future, record, ending.result)

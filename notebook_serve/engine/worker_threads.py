@@ -198,7 +198,10 @@ class WorkerThreads:
     def _receive(self, message: Message) -> None:
         match message:
             case NewJobs():
-                self._read_offers()
+                with self._offers:
+                    offered, self._offered, self._announced = self._offered, {}, False
+                for job in offered.values():
+                    self._scheduler.offer(job)
             case BatchDone(record):
                 self._scheduler.max_tokens = self._runner.memory.limit
                 self._scheduler.finish(record)
@@ -210,9 +213,3 @@ class WorkerThreads:
                 self._closed = True
             case Wake():
                 pass
-
-    def _read_offers(self) -> None:
-        with self._offers:
-            offered, self._offered, self._announced = self._offered, {}, False
-        for job in offered.values():
-            self._scheduler.offer(job)

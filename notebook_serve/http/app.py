@@ -144,7 +144,7 @@ class Handlers:
         """Answer 200, or 503 if a worker has died."""
         for engine in self._engines.values():
             if engine.state == "dead":
-                raise WorkerDead(str(engine.cause), 1)
+                raise WorkerDead(engine.error, 1)
         return json_response({"state": self._engines.state})
 
     async def ready(self, request: Request) -> Response:
@@ -206,7 +206,7 @@ class Handlers:
         assert isinstance(error, ServeError)
         # Failures in the engine have a record. This one came later, when the answer was encoded.
         if isinstance(error, ModelFailed) and error.record is None and ENGINE in request.scope:
-            request.scope[ENGINE].answer_failed(error, request_id(request))
+            request.scope[ENGINE].health.answer_failed(error, request_id(request))
         return error_response(request, error, self.public_message(request, error))
 
     def public_message(self, request: Request, error: ServeError) -> str:

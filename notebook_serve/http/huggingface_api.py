@@ -79,7 +79,7 @@ class InferenceApi:
         """Answer 200, or 503 if the model's worker has died."""
         engine = self._calls.engine(request, request.path_params["name"])
         if engine.state == "dead":
-            raise WorkerDead(str(engine.cause), 1)
+            raise WorkerDead(engine.error, 1)
         return json_response({"state": engine.state})
 
     @count_answers

@@ -160,7 +160,7 @@ def count_answers(
     @functools.wraps(handler)
     async def counting_handler(self: H, request: Request) -> Response:
         response = await handler(self, request)
-        request.scope[ENGINE].answer_sent()
+        request.scope[ENGINE].health.answer_sent()
         return response
 
     return counting_handler

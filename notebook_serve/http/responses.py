@@ -93,7 +93,8 @@ async def answer_response(request: Request, value: Any, headers: Mapping[str, st
 
     Raises `NotAcceptable` if the answer is not one file of that type.
     """
-    kind = accepted_file(read_headers(request.scope).get("accept", ""))
+    accept = read_headers(request.scope).get("accept")
+    kind = accepted_file(accept) if accept else ""
     if kind:
         data = await asyncio.to_thread(to_file, value, kind)
         if data is None:

@@ -179,7 +179,9 @@ class LengthAware:
                 more_low = False
             else:
                 more_high = False
-        take = tuple([job for _, _, job in _oldest_first(ranked, low, high)])
+        # Jobs shorter than the first of the slice exist only if it does not begin at 0.
+        chosen = _oldest_first(ranked, low, high) if low else ranked[:high]
+        take = tuple([job for _, _, job in chosen])
         return Decision(
             take, reason=why_released(len(take), self.max_batch_size, waiting, len(ranked))
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
@@ -94,7 +95,7 @@ class ThreadedModel:
 
     def run(self, items: Sequence[Prepared]) -> list[Any]:
         """Run the model, and learn from the seconds that it takes."""
-        if not self._number and torch_is_loaded():
+        if not self._number and "torch" in sys.modules and torch_is_loaded():
             self._begin()
         if self._threads is None:
             return self.model.run(items)

@@ -24,7 +24,7 @@ LONGEST, BIGGEST = 8, 6
 #: what one request should take at most
 GOALS = {"calls": 150, "files": 25, "back_up": 0, "back_up_in_room": 0}
 #: the present figures, which a test holds; lower them until they are the goals
-MOST = {"calls": 193, "files": 38, "back_up": 1, "back_up_in_room": 3}
+MOST = {"calls": 150, "files": 35, "back_up": 0, "back_up_in_room": 3}
 
 Row = Sequence[object]
 

@@ -47,12 +47,14 @@ class FunctionModel:
         """Return the items of a list; any other value is one input."""
         if isinstance(inputs, list):
             return inputs
-        check_one_input(inputs)
+        if not isinstance(inputs, str):
+            check_one_input(inputs)
         return None
 
     def prepare(self, inputs: Any, parameters: Mapping[str, Any]) -> Prepared:
         """Check the parameter names; compute the length if the function has ``length``."""
-        self._parameters.check(parameters)
+        if parameters or self._parameters.required:
+            self._parameters.check(parameters)
         length = 1
         if self._length is not None:
             try:
