@@ -22,7 +22,7 @@ from .models.parameters import STOP, Parameters
 from .options import HTTP_OPTIONS, MODEL_OPTIONS
 from .queueing.cost_model import CostModel
 from .queueing.policies import Policy, PolicyLike, label
-from .queueing.policy_kinds import as_policy
+from .queueing.policy_registry import as_policy
 from .queueing.record_log import Batches, Errors, Requests
 from .queueing.stats import SINCE, Queue, Stats
 from .records import PolicyChange

@@ -13,7 +13,7 @@ from .errors import OptionError, WrongCall
 from .http.options import HttpOptions
 from .queueing.learned_policies import CostAware
 from .queueing.policies import Policy, PolicyLike
-from .queueing.policy_kinds import as_policy
+from .queueing.policy_registry import as_policy
 from .validation.checks import check_flags, check_seconds, check_whole, shown
 from .validation.option_hints import unknown_option
 from .workers.placement import Kind, Placement

@@ -1,4 +1,4 @@
-"""The longer parts of the command line: the demo, and a server in the foreground.
+"""The command line: its arguments, the demo, and a server in the foreground.
 
 It may import all other rooms. ``README.md`` lists its files in reading order.
 """

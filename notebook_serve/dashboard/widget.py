@@ -22,8 +22,8 @@ from ..engine.engine import Engine
 from ..engine.registry import EngineRegistry
 from ..errors import NoSuchModel, OptionError
 from .assets import build_script, read_static
+from .offline_copy import OfflineCopy
 from .snapshot import ServerSnapshots, run_command
-from .static_dashboard import StaticDashboard
 
 logger = logging.getLogger("notebook_serve")
 
@@ -33,7 +33,7 @@ INTERVAL = 1.0
 HEARTBEAT = 4.0
 #: seconds without such a message after which the widget counts as hidden
 TIMEOUT = 10.0
-#: seconds between two updates of the static dashboard while the widget is visible
+#: seconds between two updates of the offline copy while the widget is visible
 STATIC_INTERVAL = 60.0
 
 
@@ -117,7 +117,7 @@ class Dashboard(anywidget.AnyWidget):
     """Widget with a server's live state, and controls to pause and to change the policy.
 
     The browser reports every few seconds that the widget is visible; a thread sends snapshots until
-    these reports stop. A static dashboard is displayed before the widget and hidden while the
+    these reports stop. An offline copy is displayed before the widget and hidden while the
     widget works; a notebook without a running kernel shows it instead.
     """
 
@@ -128,7 +128,7 @@ class Dashboard(anywidget.AnyWidget):
     snapshot = traitlets.Dict().tag(sync=True)
     #: seconds between two messages that the widget is visible
     every = traitlets.Float(HEARTBEAT).tag(sync=True)
-    #: id of the static dashboard to hide
+    #: id of the offline copy to hide
     shown = traitlets.Unicode().tag(sync=True)
 
     def __init__(self, engines: EngineRegistry, name: str) -> None:
@@ -188,7 +188,7 @@ class Dashboard(anywidget.AnyWidget):
         return f"<Dashboard of {self._engine.name!r}>\n{self._engine.stats()!r}"
 
     def update_static(self) -> None:
-        """Update the static dashboard, unless its present version shows more.
+        """Update the offline copy, unless its present version shows more.
 
         It does if no request arrived within the last minute, or after the server was stopped.
         """
@@ -204,7 +204,7 @@ class Dashboard(anywidget.AnyWidget):
         ahead = self._snapshots.take(self._engine.name, math.ceil(time.monotonic()))
         snapshot = {**snapshot, "history": ahead["history"], "tiles": ahead["tiles"]}
         at = time.strftime("%Y-%m-%d %H:%M")
-        static = StaticDashboard(snapshot, at, self.shown, repr(self))
+        static = OfflineCopy(snapshot, at, self.shown, repr(self))
         _display(static, display_id=f"notebook-serve-{self.shown}", **options)
 
     def _ipython_display_(self) -> None:
@@ -215,7 +215,7 @@ class Dashboard(anywidget.AnyWidget):
         bundle = self._repr_mimebundle_()
         if bundle is not None:
             data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
-            # No fallback text: the static dashboard is the fallback.
+            # No fallback text: the offline copy is the fallback.
             data = {**data, "text/plain": "", "text/html": ""}
             _display(data, metadata=metadata, raw=True)
 

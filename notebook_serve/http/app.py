@@ -39,7 +39,7 @@ from .responses import (
     json_response,
     request_id,
 )
-from .telemetry.middleware import AccessLogMiddleware, TracingMiddleware
+from .telemetry.telemetry_middleware import AccessLogMiddleware, TracingMiddleware
 
 if TYPE_CHECKING:
     from .telemetry.prometheus import Exposition

@@ -18,7 +18,7 @@ from ..extras import require
 from ..progress import work_bar
 from ..queueing.cost_model import check_cost
 from ..queueing.policies import Policy, PolicyLike, label
-from ..queueing.policy_kinds import as_policies
+from ..queueing.policy_registry import as_policies
 from ..simulation.capacity import Capacity, Quantile, capacity, check_objective
 from ..simulation.plots import comparison
 from ..simulation.report import Report

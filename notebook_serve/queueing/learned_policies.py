@@ -14,7 +14,7 @@ from .cost_model import CostModel
 from .jobs import Decision, Job
 from .online_cost import OnlineCost
 from .policies import LengthAware, Policy, in_a_cell, why_released
-from .policy_kinds import built_in
+from .policy_registry import built_in
 from .waiting_line import WaitingLine, by_length
 
 #: jobs on either side of the oldest, by length, that a decision looks at; a full batch if that is

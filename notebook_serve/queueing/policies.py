@@ -18,7 +18,7 @@ from ..display import make_bundle, safe_repr
 from ..records import BatchRecord
 from ..validation.numbers import normalize_number, normalize_whole_number
 from .jobs import Decision, Job
-from .policy_kinds import as_policy, built_in
+from .policy_registry import as_policy, built_in
 from .waiting_line import by_length, mates
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from ..validation.tracebacks import entry_point
 from . import learned_policies as learning
-from . import policies, policy_kinds
+from . import policies, policy_registry
 from .policies import Policy
 
 __all__ = ["BUILT_IN", "learning", "parse_policy", "policies"]
 
 #: the built-in policies by name; importing `policies` and `learned_policies` registers them
-BUILT_IN: dict[str, type[Policy]] = policy_kinds.KINDS
+BUILT_IN: dict[str, type[Policy]] = policy_registry.KINDS
 
 
 @entry_point
@@ -19,5 +19,5 @@ def parse_policy(text: str) -> Policy:
 
     Only literals are read, nothing is evaluated. Raises `OptionError` for anything else.
     """
-    policy: Policy = policy_kinds.parse_policy(text)
+    policy: Policy = policy_registry.parse_policy(text)
     return policy

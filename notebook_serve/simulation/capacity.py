@@ -13,7 +13,7 @@ from ..errors import OptionError
 from ..progress import work_bar
 from ..queueing.cost_model import CostModel, as_warnings, check_cost
 from ..queueing.policies import PolicyLike, label
-from ..queueing.policy_kinds import as_policy
+from ..queueing.policy_registry import as_policy
 from ..queueing.stats import Distribution
 from ..traffic import Lengths, Poisson
 from ..validation.numbers import TINY, as_number, as_whole_number

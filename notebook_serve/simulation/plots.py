@@ -233,7 +233,7 @@ def _axes(height: float) -> Axes:
 
 def _subplots(rows: int, columns: int, width: float, height: float, **options: Any) -> Any:
     require("matplotlib.pyplot", "notebook")
-    from .drawing import subplots
+    from .themed_figures import subplots
 
     return subplots(rows, columns, width, height, **options)
 

@@ -16,7 +16,7 @@ from ..queueing.cost_model import CostModel, check_cost
 from ..queueing.jobs import Batch, Job
 from ..queueing.noise import Factors, Noise
 from ..queueing.policies import Greedy, NoBatching, Policy, PolicyLike, label
-from ..queueing.policy_kinds import as_policy
+from ..queueing.policy_registry import as_policy
 from ..queueing.record_log import BatchLog, RequestLog
 from ..queueing.scheduler import Scheduler
 from ..queueing.wait_estimate import USABLE, WaitEstimate

@@ -13,7 +13,7 @@ import pytest
 from playwright.sync_api import Page, Route, expect
 
 from notebook_serve import Server
-from notebook_serve.dashboard import static_dashboard
+from notebook_serve.dashboard import offline_copy
 from notebook_serve.records import OUTCOMES
 
 from ..helpers.browser import Visit, a_browser, visiting  # noqa: F401 (fixtures)
@@ -125,7 +125,7 @@ def test_every_mark_has_contrast(show: Show, scheme: str) -> None:
 
 def test_every_mark_of_the_static_dashboard_has_contrast() -> None:
     """An image has no theme: each colour is used on light and dark backgrounds."""
-    static = static_dashboard
+    static = offline_copy
     for colour in {
         static.BLUE,
         static.GREEN,

@@ -61,7 +61,7 @@ def reopening(browser: Browser, lab: Lab) -> Iterator[Open]:  # noqa: F811
 
 
 def seen(page: Page) -> list[bool]:
-    """Return the visibility of the static dashboard, the widget and JupyterLab's error."""
+    """Return the visibility of the offline copy, the widget and JupyterLab's error."""
     places = (STATIC, ".notebook-serve-live", f"text={ERROR}")
     return [page.locator(place).first.is_visible() for place in places]
 
@@ -71,7 +71,7 @@ def test_a_notebook_without_its_kernel_shows_the_static_dashboard(
     lab: Lab,  # noqa: F811
     tmp_path: Path,
 ) -> None:
-    """With its kernel only the widget is visible, without it only the static dashboard."""
+    """With its kernel only the widget is visible, without it only the offline copy."""
     notebook = reopen()
     notebook.menu("Run", "Run All Cells")
     notebook.ran()

@@ -33,10 +33,10 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "lab": ("server", "endpoint", "engine", "models", "simulation", "queueing", "traffic"),
     "cli": (
         *("lab", "server", "endpoint", "http", "demo"),
-        *("models", "simulation", "queueing", "traffic"),
+        *("workers", "models", "simulation", "queueing", "traffic"),
     ),
     "__init__": ("*",),
-    "__main__": ("*",),
+    "__main__": ("cli",),
 }
 
 

@@ -20,10 +20,10 @@ from notebook_serve.queueing.cost_model import CostModel
 from notebook_serve.queueing.policies import CoDel, Greedy, LengthAware, NoBatching, Policy, Window
 from notebook_serve.queueing.record_log import RequestLog
 from notebook_serve.records import PolicyChange, RequestRecord
-from notebook_serve.simulation.drawing import DARK, LIGHT, svg
 from notebook_serve.simulation.plots import LOST, MOST_NAMED, MOST_SHAPES, PALETTE, SIZES, WAITS
 from notebook_serve.simulation.report import Report
 from notebook_serve.simulation.simulator import simulate
+from notebook_serve.simulation.themed_figures import DARK, LIGHT, svg
 from notebook_serve.traffic import LogNormal, Poisson
 
 mpl.use("Agg")

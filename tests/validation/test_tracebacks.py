@@ -176,7 +176,7 @@ def test_the_log_keeps_every_frame(caplog: pytest.LogCaptureFixture, make: Make)
     (record,) = [item for item in caplog.records if "a policy must be an object" in item.message][
         :1
     ]
-    assert "policy_kinds.py" in str(record.exc_text)
+    assert "policy_registry.py" in str(record.exc_text)
     assert callers_frames(caught.value.__traceback__) is not None
 
 

@@ -54,8 +54,8 @@ from notebook_serve.errors import (
     UnknownAttribute,
 )
 from notebook_serve.models.factory import as_model
-from notebook_serve.queueing.policy_kinds import KINDS, as_policy, options_of
-from notebook_serve.queueing.policy_kinds import unknown_option as policy_option
+from notebook_serve.queueing.policy_registry import KINDS, as_policy, options_of
+from notebook_serve.queueing.policy_registry import unknown_option as policy_option
 from notebook_serve.traffic import Poisson
 from notebook_serve.validation.checks import check_hosts, check_origins
 from notebook_serve.validation.option_hints import LOAD, POLICY, SERVER, SIMULATION, unknown_option

@@ -356,7 +356,7 @@ function makeConnectionLine(root, patience, setDisconnected) {
   return { node, reset, check };
 }
 
-// Hide the static dashboard (static_dashboard.py) while this one works, drawn before it or after.
+// Hide the offline copy (static_dashboard.py) while this one works, drawn before it or after.
 function hideStatic(id) {
   if (!id) return () => {};
   const style = make("style");

@@ -15,8 +15,8 @@ from typing import Any
 import httpx
 import pytest
 
-from notebook_serve.__main__ import main
-from notebook_serve.cli.tour import SAME, STEADY, Findings, Measurement
+from notebook_serve.cli.arguments import main
+from notebook_serve.cli.demo import SAME, STEADY, Findings, Measurement
 
 from ..helpers.blocking_model import eventually
 from ..helpers.browser import Visit, a_browser, visiting  # noqa: F401

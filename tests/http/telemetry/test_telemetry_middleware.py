@@ -11,7 +11,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from notebook_serve import serve
 from notebook_serve.http.telemetry.access_log import logger
-from notebook_serve.http.telemetry.middleware import (
+from notebook_serve.http.telemetry.telemetry_middleware import (
     AccessLogMiddleware,
     TracingMiddleware,
     watch_status,

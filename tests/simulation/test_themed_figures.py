@@ -16,9 +16,9 @@ from playwright.sync_api import Browser
 
 from notebook_serve.queueing.cost_model import CostModel
 from notebook_serve.queueing.policies import Greedy
-from notebook_serve.simulation.drawing import DARK, png, subplots, svg
 from notebook_serve.simulation.report import Report
 from notebook_serve.simulation.simulator import simulate
+from notebook_serve.simulation.themed_figures import DARK, png, subplots, svg
 from notebook_serve.traffic import Poisson
 
 from ..helpers.browser import a_browser  # noqa: F401 (a fixture)

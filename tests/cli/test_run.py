@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from notebook_serve import Server
-from notebook_serve.cli.foreground import Interrupts, describe_drain, example_command, open_page
+from notebook_serve.cli.run import Interrupts, describe_drain, example_command, open_page
 
 from ..helpers import small_models, task_cases
 from ..helpers.blocking_model import eventually

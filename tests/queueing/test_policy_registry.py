@@ -11,7 +11,7 @@ import pytest
 from notebook_serve.errors import FrozenPolicy, OptionError, UnknownAttribute, WrongCall
 from notebook_serve.queueing.jobs import Decision, Job
 from notebook_serve.queueing.policies import CoDel, Greedy, LengthAware, NoBatching, Policy, Window
-from notebook_serve.queueing.policy_kinds import (
+from notebook_serve.queueing.policy_registry import (
     KINDS,
     as_policies,
     as_policy,
@@ -95,7 +95,7 @@ def test_one_policy_is_not_a_list(given: Any) -> None:
 @pytest.fixture
 def fresh_kind(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Return a policy that is registered for one test only."""
-    monkeypatch.setattr("notebook_serve.queueing.policy_kinds.KINDS", KINDS.copy())
+    monkeypatch.setattr("notebook_serve.queueing.policy_registry.KINDS", KINDS.copy())
 
     @built_in
     @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Static dashboard: HTML that a notebook without a running kernel shows in place of the widget.
 
-A widget needs its kernel. The static dashboard is saved in the notebook's file and hidden while the
+A widget needs its kernel. The offline copy is saved in the notebook's file and hidden while the
 widget works. It stays readable on code hosts, which remove styles and scripts.
 """
 
@@ -20,7 +20,7 @@ BLUE, GREEN, LOST, ORANGE, GREY = "#0072b2", "#008f69", "#d55e00", "#b36b00", "#
 BATCHES = (BLUE, ORANGE, GREEN, "#b5538c")
 
 
-class StaticDashboard:
+class OfflineCopy:
     """HTML of one snapshot, with its time `at` as text.
 
     `snapshot` is that of `EngineSnapshots.take`, `widget` the id of the widget that hides this

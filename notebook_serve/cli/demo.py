@@ -21,7 +21,7 @@ from ..queueing.policies import Greedy, NoBatching, Policy, label
 from ..queueing.stats import Distribution
 from ..server import Server, serve
 from ..simulation.report import Report
-from .foreground import PrintLine, open_page
+from .run import PrintLine, open_page
 
 QUESTION = "raise a [MASK] if the key is missing"
 #: the kinds of text by name, as options of `sentences`

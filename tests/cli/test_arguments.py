@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from notebook_serve.__main__ import _parser, _serve_options, main, replace_names
+from notebook_serve.cli.arguments import _parser, _serve_options, main, replace_names
 
 from ..helpers import small_models
 from ..helpers.command import Start
@@ -191,7 +191,7 @@ def test_run_passes_its_options_to_the_server(start: Start, folder: Path) -> Non
 
 def test_dtype_is_that_of_the_weights(folder: Path) -> None:
     """The weights of the loaded pipeline have the dtype of the option."""
-    from notebook_serve.__main__ import _make_loader
+    from notebook_serve.cli.arguments import _make_loader
 
     arguments = ["run", "text-classification", "--model", str(folder), "--dtype", "bfloat16"]
     loaded = _make_loader(_parser().parse_args(arguments))()

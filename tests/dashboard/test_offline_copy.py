@@ -14,8 +14,8 @@ import nbformat
 from nbclient import NotebookClient
 
 from notebook_serve import Greedy, Server
+from notebook_serve.dashboard.offline_copy import HEIGHT, ORANGE, WIDTH, OfflineCopy
 from notebook_serve.dashboard.snapshot import EngineSnapshots
-from notebook_serve.dashboard.static_dashboard import HEIGHT, ORANGE, WIDTH, StaticDashboard
 from notebook_serve.testing import Faulty
 
 from ..generate.course import environment
@@ -29,9 +29,9 @@ def echo(inputs: list[Any]) -> list[Any]:
 
 
 def render_static(server: Server, **fields: Any) -> str:
-    """Return the static dashboard of a server as HTML, with some fields replaced."""
+    """Return the offline copy of a server as HTML, with some fields replaced."""
     snapshot = {**EngineSnapshots(server._engine).take(), **fields}
-    return StaticDashboard(snapshot, "2026-01-02 11:27", "id-1", "text")._repr_html_()
+    return OfflineCopy(snapshot, "2026-01-02 11:27", "id-1", "text")._repr_html_()
 
 
 def charts(html: str) -> list[ET.Element]:
