@@ -155,10 +155,10 @@ class BatchRunner:
     def run(self, batch: Batch, number: int) -> BatchRecord | None:
         """Run the open requests of a batch on a worker and answer them; None if all are closed."""
         started = time.monotonic()
-        entries = self._requests.begin(batch, started)
-        if not entries:
+        begun = self._requests.begin(batch, started)
+        if not begun:
             return None
-        items = [entry.prepared for entry in entries if entry.prepared is not None]
+        entries, items = zip(*begun, strict=True)
         self.running[number] = started
         if self._overtime < math.inf:
             self._limit(-batch.id, self.executors[number], started, entries)

@@ -163,11 +163,18 @@ class OpenRequests:
 
     # -- run ------------------------------------------------------------------------------
 
-    def begin(self, batch: Batch, now: float) -> list[Entry]:
-        """Mark the jobs of a batch that are still open as running, and return their entries."""
+    def begin(self, batch: Batch, now: float) -> list[tuple[Entry, Prepared]]:
+        """Mark the jobs of a batch that are still open as running.
+
+        Returns each entry with its prepared input, which the entry loses when it is closed.
+        """
+        begun = []
         with self._status.lock:
-            begun = [self._open[job.id] for job in batch.jobs if job.id in self._open]
-            for entry in begun:
+            for job in batch.jobs:
+                entry = self._open.get(job.id)
+                if entry is not None and entry.prepared is not None:
+                    begun.append((entry, entry.prepared))
+            for entry, _ in begun:
                 entry.started, entry.batch_id, entry.batch_size = now, batch.id, len(begun)
                 self._leave_queue(entry)
         return begun

@@ -6,9 +6,12 @@ from concurrent.futures import CancelledError
 
 import pytest
 
-from notebook_serve import (
-    DeadlineExceeded,
-)
+from notebook_serve import DeadlineExceeded, Job
+from notebook_serve.engine.deadline_timer import DeadlineTimer
+from notebook_serve.engine.requests import OpenRequests
+from notebook_serve.engine.status import Status
+from notebook_serve.models.base import Prepared
+from notebook_serve.queueing.jobs import Batch
 
 from ..helpers.blocking_model import Gate, eventually
 from ..helpers.engines import MakeEngine, ask, outcome_of
@@ -111,3 +114,23 @@ def test_records_tell_how_each_request_fared(engine: MakeEngine) -> None:
         assert record.client == "me"
         assert record.batch_id in batches
         assert batches[record.batch_id].size == record.batch_size
+
+
+def test_a_batch_keeps_the_inputs_of_requests_that_time_out_as_it_begins() -> None:
+    """A deadline in the moment when a batch begins shifts no answer to another request."""
+    status = Status()
+    requests = OpenRequests(status)
+    requests.deadlines = DeadlineTimer(lambda key: None, "test")
+    with status.lock:
+        entries = requests.make(["a", "b", "c"], {}, now=0.0, patience=60.0, client="")
+        requests.accept(entries, 0.0)
+    jobs = []
+    for entry in entries:
+        jobs.append(Job(entry.id, 0.0))
+        assert requests.prepare(entry, Prepared(entry.inputs), jobs[-1])
+
+    begun = requests.begin(Batch(1, tuple(jobs), "full", 0), 1.0)
+    assert requests.expire(entries[1].id)
+    assert entries[1].prepared is None
+    assert [(entry.id, item.inputs) for entry, item in begun] == [(1, "a"), (2, "b"), (3, "c")]
+    assert len(requests) == 2
