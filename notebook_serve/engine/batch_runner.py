@@ -143,6 +143,8 @@ class BatchRunner:
             prepared = self.model.prepare(entry.inputs, entry.parameters)
             job = Job(entry.id, entry.arrived, prepared.length, entry.deadline, prepared.group)
         except Exception as error:
+            if entry.id not in self._requests:
+                return None  # closed meanwhile, which took its inputs away
             ending = Ending.of_error(entry, error)
             if self._status.state == "ready":
                 self._health.learn(0, [ending] if ending.outcome == "failed" else [])
