@@ -48,6 +48,15 @@ class Unwanted(Exception):
     """All requests that would share a run are answered already."""
 
 
+class KnownTooLarge(Exception):
+    """A part of a failed batch is not run, because one of its size ran out of memory before."""
+
+
+def count_padded_tokens(items: Sequence[Prepared]) -> int:
+    """Return the number of tokens that a forward pass computes for `items`."""
+    return len(items) * max([item.length for item in items])
+
+
 class BatchRunner:
     """A model with its executors: one for each worker, which runs the batches of that worker.
 
@@ -164,12 +173,16 @@ class BatchRunner:
         self.running[number] = started
         if self._overtime < math.inf:
             self._limit(-batch.id, self.executors[number], started, entries)
-        memory = self.memory.limit
+        failures = self.memory.failures
         outputs, retries = self._run_items(self.executors[number], entries, items)
+        lengths = tuple([item.length for item in items])
+        padded = len(lengths) * max(lengths)
+        if not retries and (failures or padded > self.memory.fits):
+            self.memory.fitted(padded)
         record = BatchRecord(
             id=batch.id,
             reason=batch.reason,
-            lengths=tuple([item.length for item in items]),
+            lengths=lengths,
             started=started,
             seconds=time.monotonic() - started,
             waiting=batch.waiting,
@@ -179,11 +192,9 @@ class BatchRunner:
         )
         self._record(record)
         # A lack of memory has a warning of its own.
-        if len(items) > 1 and self.memory.limit >= memory:
-            failures = sum([isinstance(output, Failure) for output in outputs])
-            self._health.batches.ran(len(items), retries, failures)
-        if self.memory.limit < math.inf and not retries:
-            self.memory.fitted(record.padded_tokens)
+        if len(items) > 1 and self.memory.failures == failures:
+            failed = sum([isinstance(output, Failure) for output in outputs])
+            self._health.batches.ran(len(items), retries, failed)
         finish = partial(self._finish, record, entries, items, outputs)
         if self.prepares_apart:
             self.pre_post.put_urgent(finish)
@@ -224,19 +235,25 @@ class BatchRunner:
     ) -> list[Any]:
         """Run `items`, unless all their requests are closed."""
         requests = self._requests
+        if len(items) > 1 and self.memory.is_exceeded(count_padded_tokens(items)):
+            raise KnownTooLarge("a batch of this size ran out of memory before")
         for item in items:
             if ids[id(item)] in requests:
-                return executor.run(items)
+                outputs = executor.run(items)
+                self.memory.fitted(count_padded_tokens(items))
+                return outputs
         raise Unwanted("all their requests are closed")
 
     def _run_failed(self, executor: Executor, error: Exception, items: Sequence[Prepared]) -> bool:
         """Free memory if it ran out, and return True if the same items are to be run once more."""
+        if isinstance(error, KnownTooLarge):
+            return False
         if is_out_of_memory(error):
             # The frames of the failed forward pass hold its tensors.
             traceback.clear_frames(error.__traceback__)
             free_memory()
             if len(items) > 1:
-                self.memory.failed(len(items) * max(item.length for item in items))
+                self.memory.failed(count_padded_tokens(items))
         elif len(items) > 1:
             self._health.batches.failed(error)
         return executor.again(error, items)

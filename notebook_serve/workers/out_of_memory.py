@@ -27,22 +27,52 @@ def free_memory() -> None:
         torch.cuda.empty_cache()
 
 
+#: the gap between the largest batch that fitted and the smallest that failed, as a share of the
+#: first, below which no batch is tried in between
+CLOSE = 0.1
+#: how much each batch near the limit raises the smallest size that failed, as a share
+FORGET = 0.0005
+
+
 @dataclass
 class MemoryLimit:
     """The largest number of padded tokens in a batch, learned from batches that did not fit.
 
-    A batch that runs out of memory halves it. Each batch that comes near it and fits raises it by
-    one percent. So while memory is short, about one forward pass in seventy fails; when there is
-    more memory, the limit recovers.
+    It lies between the largest size that fitted and the smallest that failed: halfway, as in a
+    bisection, until they are close, and then at the size that fitted. Each batch near the limit
+    raises the size that failed a little, so the limit recovers when there is more memory. A failure
+    below a size that fitted before shows that there is less: then the search goes on below.
     """
 
-    limit: float = math.inf
+    #: the largest size that fitted, and the smallest that failed, in padded tokens
+    fits: float = 0.0
+    fails: float = math.inf
+    #: number of batches that failed
+    failures: int = 0
+
+    @property
+    def limit(self) -> float:
+        """Most padded tokens of the next batch; infinite before any batch failed."""
+        if self.fails == math.inf:
+            return math.inf
+        if self.fails - self.fits <= max(1.0, CLOSE * self.fits):
+            return max(1.0, self.fits)
+        return max(1.0, (self.fits + self.fails) // 2)
 
     def failed(self, tokens: int) -> None:
-        """Lower the limit: a batch of several inputs with so many tokens ran out of memory."""
-        self.limit = max(1.0, min(self.limit, tokens) // 2)
+        """Note that a batch of several inputs with so many padded tokens ran out of memory."""
+        self.failures += 1
+        self.fails = min(self.fails, tokens)
+        if self.fits >= tokens:
+            self.fits = 0.0
 
     def fitted(self, tokens: int) -> None:
-        """Raise the limit if a batch with so many tokens came near it and ran."""
-        if tokens > 0.8 * self.limit:
-            self.limit *= 1.01
+        """Note that a batch with so many padded tokens ran."""
+        near = tokens > 0.8 * self.limit
+        self.fits = max(self.fits, tokens)
+        if near:
+            self.fails = max(self.fails * (1 + FORGET), tokens + 1)
+
+    def is_exceeded(self, tokens: int) -> bool:
+        """Return True if a batch with so many padded tokens is known to fail."""
+        return tokens >= self.fails
