@@ -39,9 +39,9 @@ class MemoryLimit:
     """The largest number of padded tokens in a batch, learned from batches that did not fit.
 
     It lies between the largest size that fitted and the smallest that failed: halfway, as in a
-    bisection, until they are close, and then at the size that fitted. Each batch near the limit
-    raises the size that failed a little, so the limit recovers when there is more memory. A failure
-    below a size that fitted before shows that there is less: then the search goes on below.
+    bisection, until they are close, and then at the size that fitted. From then on each batch near
+    the limit raises the size that failed a little, so the limit recovers when there is more memory.
+    A failure below a size that fitted shows that there is less: the search goes on below it.
     """
 
     #: the largest size that fitted, and the smallest that failed, in padded tokens
@@ -55,8 +55,8 @@ class MemoryLimit:
         """Most padded tokens of the next batch; infinite before any batch failed."""
         if self.fails == math.inf:
             return math.inf
-        if self.fails - self.fits <= max(1.0, CLOSE * self.fits):
-            return max(1.0, self.fits)
+        if self.fails - self.fits <= CLOSE * self.fits:
+            return self.fits
         return max(1.0, (self.fits + self.fails) // 2)
 
     def failed(self, tokens: int) -> None:
@@ -68,10 +68,10 @@ class MemoryLimit:
 
     def fitted(self, tokens: int) -> None:
         """Note that a batch with so many padded tokens ran."""
-        near = tokens > 0.8 * self.limit
+        if 0.8 * self.limit < tokens and self.limit <= self.fits:
+            self.fails *= 1 + FORGET
         self.fits = max(self.fits, tokens)
-        if near:
-            self.fails = max(self.fails * (1 + FORGET), tokens + 1)
+        self.fails = max(self.fails, tokens + 1)
 
     def is_exceeded(self, tokens: int) -> bool:
         """Return True if a batch with so many padded tokens is known to fail."""

@@ -139,3 +139,29 @@ def test_when_the_desk_dies_everybody_is_answered_and_start_recovers(engine: Mak
     deadly[0] = False
     one.start()
     assert ask(one, 1).result(30).value == 2
+
+
+def test_a_lack_of_memory_costs_few_runs(engine: MakeEngine) -> None:
+    """Of bursts of 32 requests, 3 of which fit together, later ones need the least runs."""
+    calls: list[int] = []
+
+    def model(inputs: list[int]) -> list[int]:
+        calls.append(len(inputs))
+        if len(inputs) > 3:
+            raise MemoryError
+        return inputs
+
+    one = engine(model, policy=Greedy(32))
+    runs = []
+    for _ in range(10):
+        calls.clear()
+        one.pause()
+        futures = one.submit(list(range(32)), {})
+        one.pause(False)
+        assert [future.result(30).value for future in futures] == list(range(32))
+        runs.append(len(calls))
+
+    assert runs[0] <= 20  # 4 that failed, and 16 pairs
+    assert runs[1] <= 14
+    assert runs[9] <= 11
+    assert one.stats().outcomes["ok"] == 320
