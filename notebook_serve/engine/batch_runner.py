@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from ..errors import LoaderFailed, NotReady, StartError
 from ..models.base import Model, Prepared
+from ..models.generation import Prompt
 from ..models.bisection import Failure, check_count, retry
 from ..progress import TICK, work_bar
 from ..queueing.jobs import Batch, Job
@@ -83,6 +84,8 @@ class BatchRunner:
         self._overtime = overtime
         self.tracer: Tracer | None = None
         self.memory = MemoryLimit()
+        #: an input that the model has answered, to test whether it still answers
+        self._answered: Prepared | None = None
         #: the thread that prepares and finishes; the engine makes one for each start
         self.pre_post: PrePostThread
         #: when the batch of each busy worker began
@@ -190,17 +193,34 @@ class BatchRunner:
             worker=number,
             requests=tuple([entry.id for entry in entries]),
         )
+        failed = sum([isinstance(output, Failure) for output in outputs])
+        works = failed < len(items) or self._still_works(self.executors[number], failed)
+        if failed == 0 and not isinstance(entries[0].inputs, Prompt):
+            self._answered = items[0]
         self._record(record)
         # A lack of memory has a warning of its own.
         if len(items) > 1 and self.memory.failures == failures:
-            failed = sum([isinstance(output, Failure) for output in outputs])
             self._health.batches.ran(len(items), retries, failed)
-        finish = partial(self._finish, record, entries, items, outputs)
+        finish = partial(self._finish, record, entries, items, outputs, works)
         if self.prepares_apart:
             self.pre_post.put_urgent(finish)
         else:
             finish()
         return record
+
+    def _still_works(self, executor: Executor, failed: int) -> bool:
+        """Return True if the model answers an input that it has answered before.
+
+        It is asked only before the circuit breaker would open: then it is the inputs that fail, and
+        not the model.
+        """
+        breaker = self._admission.breaker
+        if self._answered is None or breaker.failures + failed < breaker.threshold:
+            return False
+        try:
+            return len(executor.run([self._answered])) == 1
+        except Exception:
+            return False
 
     def _record(self, record: BatchRecord) -> None:
         with self._status.lock:
@@ -266,8 +286,12 @@ class BatchRunner:
         entries: Sequence[Entry],
         items: Sequence[Prepared],
         outputs: Sequence[Any],
+        works: bool,
     ) -> None:
-        """Turn the outputs of a batch into answers, and send them."""
+        """Turn the outputs of a batch into answers, and send them.
+
+        `works` is True if the model is known to answer right now.
+        """
         endings = list(map(self._ending, entries, items, outputs))
         # A process that is ended because the server stops tells nothing about its model.
         if self._status.state == "ready":
@@ -275,7 +299,7 @@ class BatchRunner:
             failures = [ending for ending in endings if ending.outcome == "failed"]
             self._health.learn(answered, failures)
             if failures or self._admission.breaker.failures:
-                self._tell_breaker(answered, len(failures))
+                self._tell_breaker(works, len(failures))
         if self.tracer is not None:
             self.tracer.batch(self._name, record, [entry.trace for entry in entries])
         self._requests.close(endings)
@@ -291,9 +315,9 @@ class BatchRunner:
         except Exception as error:
             return Ending.of_error(entry, error)
 
-    def _tell_breaker(self, answered: int, failed: int) -> None:
+    def _tell_breaker(self, works: bool, failed: int) -> None:
         with self._status.lock:
-            changed = self._admission.breaker.ran(answered, failed, time.monotonic())
+            changed = self._admission.breaker.ran(works, failed, time.monotonic())
         if changed:
             logger.warning(
                 "%s: the circuit breaker is %s", self._name, self._admission.breaker.state
