@@ -137,14 +137,13 @@ class BatchRunner:
 
     def prepare(self, entry: Entry) -> Job | None:
         """Return the job of an entry; or None where it is answered, because its input is wrong."""
-        if entry.future.done() or self.model is None:
+        inputs = entry.inputs  # before the check: a request loses them after it has left the table
+        if entry.id not in self._requests or self.model is None:
             return None
         try:
-            prepared = self.model.prepare(entry.inputs, entry.parameters)
+            prepared = self.model.prepare(inputs, entry.parameters)
             job = Job(entry.id, entry.arrived, prepared.length, entry.deadline, prepared.group)
         except Exception as error:
-            if entry.id not in self._requests:
-                return None  # closed meanwhile, which took its inputs away
             ending = Ending.of_error(entry, error)
             if self._status.state == "ready":
                 self._health.learn(0, [ending] if ending.outcome == "failed" else [])
@@ -251,7 +250,8 @@ class BatchRunner:
         outputs: Sequence[Any],
     ) -> None:
         """Turn the outputs of a batch into answers, and send them."""
-        endings = list(map(self._ending, entries, items, outputs))
+        rows = zip(entries, items, outputs, strict=True)
+        endings = [self._ending(*row) for row in rows]
         # A process that is ended because the server stops tells nothing about its model.
         if self._status.state == "ready":
             answered = sum([ending.outcome == "ok" for ending in endings])
