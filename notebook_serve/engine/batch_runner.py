@@ -84,8 +84,6 @@ class BatchRunner:
         self._overtime = overtime
         self.tracer: Tracer | None = None
         self.memory = MemoryLimit()
-        #: an input that the model has answered, to test whether it still answers
-        self._answered: Prepared | None = None
         #: the thread that prepares and finishes; the engine makes one for each start
         self.pre_post: PrePostThread
         #: when the batch of each busy worker began
@@ -97,6 +95,8 @@ class BatchRunner:
 
     def _use(self, model: Model | None) -> None:
         self.model = model
+        #: an input that the model has answered, to test whether it still answers
+        self._answered: Prepared | None = None
         #: True if a thread of its own prepares inputs and finishes outputs
         self.prepares_apart = model is not None and model.prepares
 
@@ -149,14 +149,13 @@ class BatchRunner:
 
     def prepare(self, entry: Entry) -> Job | None:
         """Return the job of an entry; or None where it is answered, because its input is wrong."""
-        if entry.future.done() or self.model is None:
+        inputs = entry.inputs  # before the check: a request loses them after it has left the table
+        if entry.id not in self._requests or self.model is None:
             return None
         try:
-            prepared = self.model.prepare(entry.inputs, entry.parameters)
+            prepared = self.model.prepare(inputs, entry.parameters)
             job = Job(entry.id, entry.arrived, prepared.length, entry.deadline, prepared.group)
         except Exception as error:
-            if entry.id not in self._requests:
-                return None  # closed meanwhile, which took its inputs away
             ending = Ending.of_error(entry, error)
             if self._status.state == "ready":
                 self._health.learn(0, [ending] if ending.outcome == "failed" else [])
@@ -177,7 +176,7 @@ class BatchRunner:
         if self._overtime < math.inf:
             self._limit(-batch.id, self.executors[number], started, entries)
         failures = self.memory.failures
-        outputs, retries = self._run_items(self.executors[number], entries, items)
+        outputs, retries, failed = self._run_items(self.executors[number], entries, items)
         lengths = tuple([item.length for item in items])
         padded = len(lengths) * max(lengths)
         if not retries and (failures or padded > self.memory.fits):
@@ -193,8 +192,7 @@ class BatchRunner:
             worker=number,
             requests=tuple([entry.id for entry in entries]),
         )
-        failed = sum([isinstance(output, Failure) for output in outputs])
-        works = failed < len(items) or self._still_works(self.executors[number], failed)
+        works = failed == len(items) and self._still_works(self.executors[number], failed)
         if failed == 0 and not isinstance(entries[0].inputs, Prompt):
             self._answered = items[0]
         self._record(record)
@@ -233,22 +231,19 @@ class BatchRunner:
 
     def _run_items(
         self, executor: Executor, entries: Sequence[Entry], items: Sequence[Prepared]
-    ) -> tuple[list[Any], int]:
-        """Return an output or a `Failure` for each item, and the number of extra runs."""
+    ) -> tuple[list[Any], int, int]:
+        """Return an output or `Failure` of each item, and the numbers of extra runs and failures."""
         try:
-            return check_count(executor.run(items), items), 0
+            return check_count(executor.run(items), items), 0, 0
         except Exception as error:
             again = self._run_failed(executor, error, items)
             if len(items) == 1 and not again:
-                return [Failure(error)], 0
+                return [Failure(error)], 0, 1
         # Outside the handler, whose error would keep alive the memory that the retry needs.
         ids = {id(item): entry.id for item, entry in zip(items, entries, strict=True)}
-        return retry(
-            partial(self._run_wanted, executor, ids),
-            items,
-            partial(self._run_failed, executor),
-            again,
-        )
+        run, failed = partial(self._run_wanted, executor, ids), partial(self._run_failed, executor)
+        outputs, extra = retry(run, items, failed, again)
+        return outputs, extra, sum([isinstance(output, Failure) for output in outputs])
 
     def _run_wanted(
         self, executor: Executor, ids: Mapping[int, int], items: Sequence[Prepared]
@@ -290,16 +285,17 @@ class BatchRunner:
     ) -> None:
         """Turn the outputs of a batch into answers, and send them.
 
-        `works` is True if the model is known to answer right now.
+        `works` is True if the model has just answered another input.
         """
-        endings = list(map(self._ending, entries, items, outputs))
+        rows = zip(entries, items, outputs, strict=True)
+        endings = [self._ending(*row) for row in rows]
         # A process that is ended because the server stops tells nothing about its model.
         if self._status.state == "ready":
             answered = sum([ending.outcome == "ok" for ending in endings])
             failures = [ending for ending in endings if ending.outcome == "failed"]
             self._health.learn(answered, failures)
             if failures or self._admission.breaker.failures:
-                self._tell_breaker(works, len(failures))
+                self._tell_breaker(works or answered > 0, len(failures))
         if self.tracer is not None:
             self.tracer.batch(self._name, record, [entry.trace for entry in entries])
         self._requests.close(endings)

@@ -22,6 +22,7 @@ from typing import Any
 from ..errors import InvalidInput, StartError, WorkerDead
 from ..models.base import Model
 from ..models.generation import Prompt
+from ..queueing.online_cost import OnlineCost
 from ..queueing.policies import Policy
 from ..queueing.scheduler import PolicyFault, Scheduler
 from ..queueing.stats import LastError, Recorder, Stats
@@ -37,7 +38,7 @@ from .health import Health
 from .inspection import collect_stats, find_warnings
 from .policy_log import PolicyLog
 from .pre_post_thread import PrePostThread
-from .requests import Answer, Ending, Entry, OpenRequests, stopped_error
+from .requests import Answer, Entry, OpenRequests, stopped_error
 from .status import Status
 from .worker_threads import WorkerThreads
 
@@ -131,7 +132,7 @@ class Engine:
         """Begin new records with new threads."""
         executors = self.runner.executors
         with self._status.lock:
-            self._make_threads(self._scheduler.chosen)
+            self._make_threads(self._scheduler.chosen, self._scheduler.online_cost)
             self._status.cause, self._status.paused = None, False
             self.admission.breaker = CircuitBreaker()
             self.health.reset()
@@ -178,16 +179,12 @@ class Engine:
                 status.become("stopped")
 
     def wait_ready(self, timeout: float | None = None, progress: bool | None = None) -> None:
-        """Wait until the model is loaded; `progress` is that of `work_bar`.
-
-        Raises `LoaderFailed`, with the loader's error as its cause. Raises `NotReady` if loading
-        takes longer than `timeout` seconds or the engine was not started.
-        """
+        """Wait until the model is loaded; see `BatchRunner.wait_ready`."""
         self.runner.wait_ready(timeout, progress)
 
-    def _make_threads(self, policy: Policy) -> None:
+    def _make_threads(self, policy: Policy, online_cost: OnlineCost | None = None) -> None:
         prefix = f"notebook-serve {self.name}"
-        self._scheduler = Scheduler(policy, self.policy_failed)
+        self._scheduler = Scheduler(policy, self.policy_failed, online_cost)
         self.requests.reset(WaitEstimate(self._scheduler.online_cost))
         self._workers = WorkerThreads(
             self.runner, self._scheduler, self._status, self.died, f"{prefix} worker"
@@ -271,7 +268,8 @@ class Engine:
             for entry in entries:
                 self._enqueue(entry)
         except BaseException:  # a cell was interrupted just here: its caller has no futures
-            self.requests.close([Ending(entry, "cancelled") for entry in entries])
+            for entry in entries:
+                self._cancel(entry.id)
             raise
         return [entry.future for entry in entries]
 
@@ -337,11 +335,13 @@ class Engine:
 
     def policy_failed(self, fault: PolicyFault) -> None:
         """Log and record that the policy broke its contract and was replaced."""
-        logger.error("%s: %s", self.name, fault, exc_info=fault.error)
         with self._status.lock:
+            replaced = self._scheduler.fault is fault  # else another policy was set meanwhile
             self.health.note(fault.error)
-            if self._scheduler.fault is fault:  # else another policy was set meanwhile
+            if replaced:
                 self._policies.add(self.policy, "fault")
+        said = str(fault) if replaced else f"the previous policy failed: {fault.error}"
+        logger.error("%s: %s", self.name, said, exc_info=fault.error)
 
     def pause(self, paused: bool = True) -> None:
         """Let the queue fill without running it, or go on."""
@@ -367,28 +367,26 @@ class Engine:
 
     @property
     def failing(self) -> LastError | None:
-        """The newest error and the outlook while the model is failing; else None.
-
-        See `FailureStreak`; answers that could not be sent count as failures, too.
-        """
+        """The newest error and the outlook while the model is failing (`FailureStreak`)."""
         if self._status.state != "ready":
             return None
         return self.health.failing(self.admission.breaker)
 
     @property
     def warnings(self) -> list[str]:
-        """Sentences about what slows the server down; empty when all is well, or it is stopped.
-
-        An error is in `error` and `failing`.
-        """
+        """Sentences about what slows the server down; empty when all is well, or it is stopped."""
         if self._status.state == "stopped":
             return []
         return find_warnings(self.runner, self.health)
 
     def stats(self, recorder: Recorder | None = None) -> Stats:
         """Return statistics as of now; of `recorder`, if such a snapshot was just taken."""
+        with self._status.lock:
+            recorder = self.requests.recorder.copy() if recorder is None else recorder
+            running = dict(self.runner.running)
         return collect_stats(
-            self.requests.copy_recorder() if recorder is None else recorder,
+            recorder,
+            running,
             self.runner,
             self.admission,
             self.health,

@@ -19,6 +19,7 @@ from .health import Health
 
 def collect_stats(
     recorder: Recorder,
+    running: Mapping[int, float],
     runner: BatchRunner,
     admission: Admission,
     health: Health,
@@ -29,8 +30,8 @@ def collect_stats(
     failing: LastError | None,
     warnings: Sequence[str],
 ) -> Stats:
-    """Return statistics as of now from a snapshot of the records."""
-    now, running, limit = time.monotonic(), dict(runner.running), runner.memory.limit
+    """Return statistics as of now from a snapshot of the records and of the running batches."""
+    now, limit = time.monotonic(), runner.memory.limit
     return recorder.stats(
         now,
         running_since=running.get(0),

@@ -53,6 +53,9 @@ class CostLearner:
         """Learn from a batch that ran, unless the queue has a cost model to trust."""
         if self._used is None or self._used.trusted is None:
             self._own.learn(batch)
+        elif self._own.batches:
+            # If the machine changes its speed, old batches must not decide again.
+            self._own = OnlineCost()
 
     def _cost_of(self, waiting: Sequence[Job]) -> CostModel | None:
         """Return the cost model for a decision about `waiting`, if there is one to trust."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections import deque
 from typing import Final
@@ -41,6 +42,18 @@ class OnlineCost:
 
     def __init__(self) -> None:
         self._forget()
+
+    def __deepcopy__(self, memo: dict[int, object]) -> OnlineCost:
+        """Copy it while another thread may let it learn."""
+        twin = copy.copy(self)
+        twin._early = self._early.copy()
+        twin._fit = copy.deepcopy(self._fit, memo)
+        return twin
+
+    @property
+    def batches(self) -> int:
+        """Number of batches that it has learned from, about `MEMORY` at most."""
+        return len(self._early) or self._fit.batches
 
     def _forget(self) -> None:
         self.latest: CostModel | None = None

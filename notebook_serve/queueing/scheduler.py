@@ -46,15 +46,17 @@ class Scheduler:
     with each `PolicyFault`.
 
     The scheduler owns the online cost model of its queue, which policies read from the queue. It
-    begins with the one that the policy brings, if it has learned one elsewhere.
+    begins with a copy of the one that the policy brings, unless `online_cost` is given.
     """
 
     def __init__(
-        self, policy: Policy, on_fault: Callable[[PolicyFault], None] | None = None
+        self,
+        policy: Policy,
+        on_fault: Callable[[PolicyFault], None] | None = None,
+        online_cost: OnlineCost | None = None,
     ) -> None:
-        known = getattr(policy, "online_cost", None)
         #: the cost model that `finish` keeps up to date
-        self.online_cost = copy.deepcopy(known) if isinstance(known, OnlineCost) else OnlineCost()
+        self.online_cost = _copy_cost(policy) if online_cost is None else online_cost
         self.waiting = WaitingLine(self.online_cost)
         #: after a `poll` that released nothing: the absolute time to poll again
         self.wake_at = math.inf
@@ -191,6 +193,12 @@ class Scheduler:
         # for every job of the last `timeout` seconds.
         self._deadlines = [(job.deadline, job.id) for job in self.waiting]
         heapq.heapify(self._deadlines)
+
+
+def _copy_cost(policy: Policy) -> OnlineCost:
+    """Return a copy of the cost model that a policy has learned elsewhere, or an empty one."""
+    known = getattr(policy, "online_cost", None)
+    return copy.deepcopy(known) if isinstance(known, OnlineCost) else OnlineCost()
 
 
 def check_decision(decision: object, waiting: Sequence[Job], now: float) -> Decision:

@@ -16,7 +16,7 @@ from ..queueing.cost_model import CostModel, check_cost
 from ..queueing.jobs import Batch, Job
 from ..queueing.noise import Factors, Noise
 from ..queueing.policies import Greedy, NoBatching, Policy, PolicyLike, label
-from ..queueing.policy_registry import as_policy
+from ..queueing.policy_registry import KINDS, as_policy
 from ..queueing.record_log import BatchLog, RequestLog
 from ..queueing.scheduler import Scheduler
 from ..queueing.wait_estimate import USABLE, WaitEstimate
@@ -187,7 +187,8 @@ class Lane:
 
     def __init__(self, policy: Policy, workers: int) -> None:
         self.scheduler = Scheduler(policy)
-        self.observed = hasattr(policy, "observe")
+        # A policy of the user's may read the cost model of its queue without observing batches.
+        self.observed = hasattr(policy, "observe") or type(policy) not in KINDS.values()
         self.workers = self.idle = workers
         self.wake_at = math.inf
         self.backlog = WaitEstimate(self.scheduler.online_cost)

@@ -18,6 +18,9 @@ from notebook_serve import (
     Overloaded,
     Policy,
 )
+from notebook_serve.models.base import Prepared
+from notebook_serve.models.functions.function_model import FunctionModel
+from notebook_serve.queueing.scheduler import PolicyFault
 
 from ..helpers.blocking_model import Gate, eventually
 from ..helpers.engines import MakeEngine, Raising, Stalling, ask, double
@@ -175,3 +178,45 @@ def test_a_start_tries_a_broken_policy_again(engine: MakeEngine) -> None:
     assert one.stats().error == ""
     assert ask(one, 1).result(30).value == 2
     assert "Stalling" in one.stats().error
+
+
+def test_the_cost_model_of_the_queue_outlives_a_restart(engine: MakeEngine) -> None:
+    """It is the queue's, so a policy that does not use it loses none of it either."""
+    one = engine(double, policy=Greedy(8))
+    one._scheduler.online_cost.trusted = CostModel(fixed=0.01)
+    one.stop()
+    one.start()
+    assert one._scheduler.online_cost.trusted == CostModel(fixed=0.01)
+
+
+def test_a_fault_of_a_replaced_policy_is_no_change(
+    engine: MakeEngine, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A policy that fails just after another was set is logged, and changes nothing."""
+    one = engine(double, policy=NoBatching())
+    one.policy_failed(PolicyFault(Raising(), RuntimeError("late")))
+    assert one.policy == NoBatching()
+    assert [change.reason for change in one.policy_changes()] == ["start"]
+    assert "the previous policy failed: late" in caplog.text
+
+
+def test_an_interrupt_while_requests_are_accepted_leaves_no_job(engine: MakeEngine) -> None:
+    """The inputs that were accepted before an interrupt leave the queue again."""
+
+    class Interrupting(FunctionModel):
+        """A model whose second input is interrupted while it is prepared."""
+
+        def prepare(self, inputs: Any, parameters: Any) -> Prepared:
+            """Raise as Ctrl+C does."""
+            if inputs == 2:
+                raise KeyboardInterrupt
+            return super().prepare(inputs, parameters)
+
+    one = engine(Interrupting(double))
+    one.pause()
+    with pytest.raises(KeyboardInterrupt):
+        one.submit([1, 2, 3], {})
+    one.pause(False)
+    eventually(lambda: not one._scheduler.waiting, "the queue is empty")
+    assert len(one.requests) == 0
+    assert one.stats().queue_depth == 0

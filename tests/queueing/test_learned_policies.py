@@ -724,3 +724,20 @@ def test_a_case_is_seeded() -> None:
 
     assert case.seeded(1).sample(20) != case.seeded(2).sample(20)
     assert case.seeded(1).sample(20) == case.seeded(1).sample(20)
+
+
+def test_old_batches_do_not_decide_after_a_change_of_speed() -> None:
+    """Once the queue's cost model is trusted, the policy forgets its own beginnings."""
+    policy = CostAware(8)
+    scheduler = Scheduler(policy)
+    for number in range(5):
+        scheduler.offer(Job(number, 0.0, length=3))
+        assert scheduler.poll(0.0) is not None
+        scheduler.finish(BatchRecord(number, "idle", (3,), 0.0, 0.01))
+    assert policy._own.batches == 5
+    scheduler.online_cost.trusted = EASY
+    scheduler.finish(BatchRecord(9, "idle", (3,), 0.0, EASY((3,))))
+    assert policy._own.batches == 0
+
+    scheduler.online_cost._forget()
+    assert policy.cost is None

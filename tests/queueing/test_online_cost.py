@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import math
 import pickle
 import random
@@ -282,3 +283,14 @@ def test_it_is_fitted_once_in_many_batches(monkeypatch: pytest.MonkeyPatch) -> N
     teach(OnlineCost(), shapes(1000), noise=0.1)
 
     assert 1 <= len(fits) <= 1000 / BATCHES + 3  # the first is made in three steps
+
+
+def test_a_copy_learns_by_itself() -> None:
+    """A copy has what was learned, and neither learns from the other."""
+    one = OnlineCost()
+    for number in range(5):
+        one.learn(BatchRecord(number, "", (3, 4), 0.0, 0.01))
+    other = copy.deepcopy(one)
+    assert other.batches == one.batches == 5
+    other.learn(BatchRecord(5, "", (3, 4), 0.0, 0.01))
+    assert (one.batches, other.batches) == (5, 6)

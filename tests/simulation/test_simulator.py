@@ -35,6 +35,7 @@ from notebook_serve import (
     ResettingWindow,
     Server,
     Window,
+    mates,
     simulate,
     traffic,
 )
@@ -1037,3 +1038,20 @@ def test_a_server_makes_the_batches_that_the_simulator_says(
     asked = [record for record in server.records() if record.outcome != "invalid"]
     assert what_ran(asked, server.batches()) == what_ran(report.records, report.batches)
     assert len(report.batches) > 2
+
+
+def test_a_policy_may_read_the_cost_of_its_queue() -> None:
+    """The queue's cost model is learned for a policy that observes no batches itself."""
+    seen = []
+
+    class Reading:
+        """Run what waits, and note the cost model of the queue."""
+
+        def decide(self, waiting: Any, now: float) -> Decision:
+            """Take up to four jobs."""
+            seen.append(waiting.online_cost.trusted is not None)
+            return Decision(tuple(mates(waiting, limit=4)))
+
+    simulate(Reading(), Poisson(60, seed=3, n=400), COST, lengths=Uniform(1, 50, seed=3))
+    assert not seen[0]
+    assert seen[-1]
