@@ -588,7 +588,7 @@ def test_in_cells(notebook: Notebook) -> None:
         ({"traffic": 50}, "write Poisson"),
         ({"concurrency": 0}, "concurrency must be a whole number >= 1, got 0"),
         ({"concurrency": 1.5}, "whole number >= 1, got 1.5"),
-        ({"concurrency": 1, "think": -1}, "think is a number of seconds"),
+        ({"concurrency": 1, "think": -1}, "think must be a number of seconds"),
         ({"traffic": [0.0], "think": 1}, "think needs concurrency"),
         ({"traffic": [0.0], "duration": 0}, "duration must be a positive number"),
         ({"traffic": [0.0], "duration": math.inf}, "duration must be a positive number"),

@@ -147,7 +147,7 @@ def test_a_fault_of_ours_is_a_500(make: Make, kept: Kept, monkeypatch: pytest.Mo
     def broken(*arguments: Any) -> None:
         raise RuntimeError("a fault")
 
-    monkeypatch.setattr("notebook_serve.http.model_call.parse_timeout", broken)
+    monkeypatch.setattr("notebook_serve.http.app.parse_inputs", broken)
     server = make(echo)
     assert httpx.post(server.url, content="x").status_code == 500
     eventually(lambda: len(kept.records) == 1, "it is logged")
