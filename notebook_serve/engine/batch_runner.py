@@ -13,8 +13,8 @@ from typing import Any, Protocol
 
 from ..errors import LoaderFailed, NotReady, StartError
 from ..models.base import Model, Prepared
-from ..models.generation import Prompt
 from ..models.bisection import Failure, check_count, retry
+from ..models.generation import Prompt
 from ..progress import TICK, work_bar
 from ..queueing.jobs import Batch, Job
 from ..records import BatchRecord
@@ -232,7 +232,7 @@ class BatchRunner:
     def _run_items(
         self, executor: Executor, entries: Sequence[Entry], items: Sequence[Prepared]
     ) -> tuple[list[Any], int, int]:
-        """Return an output or `Failure` of each item, and the numbers of extra runs and failures."""
+        """Return outputs and failures, the number of extra runs, and the number of failures."""
         try:
             return check_count(executor.run(items), items), 0, 0
         except Exception as error:

@@ -203,7 +203,8 @@ class WorkerThreads:
                 for job in offered.values():
                     self._scheduler.offer(job)
             case BatchDone(record):
-                self._scheduler.max_tokens = self._runner.memory.limit
+                if self._runner.memory.failures:
+                    self._scheduler.max_tokens = self._runner.memory.limit
                 self._scheduler.finish(record)
             case Withdraw(job_id):
                 self._scheduler.withdraw(job_id)

@@ -11,11 +11,13 @@ from notebook_serve import (
     CircuitOpen,
     InvalidInput,
     ModelFailed,
+    NoBatching,
     Overloaded,
     QueueFull,
 )
 from notebook_serve.engine.admission import retry_after
 from notebook_serve.engine.circuit_breaker import CircuitBreaker
+from notebook_serve.engine.engine import Engine
 
 from ..helpers.blocking_model import Gate, eventually
 from ..helpers.engines import MakeEngine, ask
@@ -111,3 +113,70 @@ def test_who_cannot_be_served_in_time_is_refused_at_once(engine: MakeEngine) -> 
     gate.opened.set()
     for future in futures:
         future.result(30)
+
+
+class Picky:
+    """A function that answers numbers, and fails on texts; while `broken` it fails on all."""
+
+    broken = False
+
+    def __init__(self) -> None:
+        self.calls: list[list[Any]] = []
+
+    def __call__(self, inputs: list[Any]) -> list[Any]:
+        """Return the successor of each number."""
+        self.calls.append(inputs)
+        if self.broken:
+            raise RuntimeError("no weights")
+        return [value + 1 for value in inputs]
+
+
+def fail(one: Engine, count: int) -> None:
+    """Send so many inputs that fail."""
+    for number in range(count):
+        with pytest.raises(ModelFailed):
+            ask(one, f"bad {number}").result(30)
+
+
+def test_bad_inputs_do_not_close_the_server_to_good_ones(engine: MakeEngine) -> None:
+    """Before the breaker opens, the model is tested with an input that it has answered."""
+    model = Picky()
+    one = engine(model, policy=NoBatching())
+    assert ask(one, 1).result(30).value == 2
+    for _ in range(5):
+        fail(one, 18)
+        assert ask(one, 2).result(30).value == 3
+    assert one.stats().breaker == "closed"
+    # One extra run for each ten failures in a row, with the newest input that was answered.
+    assert len(model.calls) == 1 + 5 * (18 + 1 + 1)
+    assert one.stats().outcomes["ok"] == 6
+
+
+def test_a_model_that_breaks_opens_the_breaker(engine: MakeEngine) -> None:
+    """If the input that it has answered fails too, it is the model that fails."""
+    model = Picky()
+    one = engine(model, policy=NoBatching())
+    assert ask(one, 1).result(30).value == 2
+    model.broken = True
+    for _ in range(10):
+        with pytest.raises(ModelFailed):
+            ask(one, 1).result(30)
+    eventually(lambda: one.stats().breaker == "open", "the breaker opens")
+    with pytest.raises(CircuitOpen):
+        ask(one, 1)
+
+
+def test_a_probe_with_a_bad_input_closes_the_breaker_of_a_healthy_model(
+    engine: MakeEngine,
+) -> None:
+    """After a cool-off a bad input is the probe; the model answers the test, and all is well."""
+    model = Picky()
+    one = engine(model, policy=NoBatching())
+    one.admission.breaker = CircuitBreaker(threshold=3, cool_off=0.0)
+    assert ask(one, 1).result(30).value == 2
+    model.broken = True
+    fail(one, 3)
+    eventually(lambda: one.stats().breaker == "open", "the breaker opens")
+    model.broken = False
+    fail(one, 1)
+    eventually(lambda: one.stats().breaker == "closed", "the model answers again")
