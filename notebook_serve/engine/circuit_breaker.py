@@ -15,8 +15,8 @@ class CircuitBreaker:
 
     Only failures of the model count, not invalid inputs, and one success closes it. So bad inputs
     among good ones never open it. Before it opens, the batch runner tests the model with an input
-    that it has answered, and counts an answer as a success. The cool-off doubles with each probe that fails, up to `longest`
-    seconds. Times are absolute, on the caller's clock.
+    that it has answered, and counts an answer as a success. The cool-off doubles with each probe
+    that fails, up to `longest` seconds. Times are absolute, on the caller's clock.
     """
 
     threshold: int = 10
