@@ -9,6 +9,7 @@ from typing import Any
 
 from ..errors import InvalidInput
 from .base import Prepared, check_one_input, group_name
+from .functions.ownership import own
 from .parameters import Parameters
 
 #: parameters of ``encode`` that requests may give
@@ -80,7 +81,7 @@ class EncoderModel:
         size = {"batch_size": len(items)} if self._sized else {}
         texts = [item.inputs for item in items]
         vectors = self._encode(texts, **self._quiet, **size, **items[0].parameters)
-        return list(vectors)
+        return [own(vector) for vector in vectors]
 
     def finish(self, item: Prepared, output: Any) -> Any:
         """Return the vector unchanged."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from .audio_video import make_sample_reader
 from .base import Prepared, unique_group_name
+from .functions.ownership import own
 from .images import decode_input
 from .parameters import parameters_of
 from .pipeline_copy import copy_for_thread, is_message, rejecting
@@ -49,7 +50,8 @@ class AnyPipeline:
         import torch
 
         with torch.inference_mode():
-            return [self._call(item) for item in items]
+            # A pipeline of the user's may return the same object for several inputs.
+            return [own(self._call(item)) for item in items]
 
     def _call(self, item: Prepared) -> Any:
         value = decode_input(self.task, item.inputs, self._sound)

@@ -5,6 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any
 
+from ..bisection import Failure
+from .ownership import IMMUTABLE, own
+
+#: types of outputs that need no copy
+OWNED = IMMUTABLE | {Failure}
 #: containers of parts that are not outputs, or have no order
 NOT_OUTPUTS = (str, bytes, bytearray, memoryview, Mapping, Set, Iterator, type)
 
@@ -27,7 +32,8 @@ def to_output_list(outputs: Any, count: int, name: str) -> list[Any]:
             f"{name} returned {len(rows)} outputs for {count} inputs; "
             "it must return one per input, in order"
         )
-    return rows
+    # No row may change with the function's next call, nor with another row.
+    return rows if OWNED.issuperset(map(type, rows)) else [own(row) for row in rows]
 
 
 def _rows(outputs: Any, name: str) -> list[Any]:

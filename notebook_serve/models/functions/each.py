@@ -11,6 +11,7 @@ from ..bisection import Failure
 from ..tasks import is_pipeline
 from ..unservable import why_unservable
 from .annotations import evaluate_annotation, is_list_of_texts
+from .ownership import own
 from .signatures import (
     called_parts,
     format_parameter,
@@ -44,7 +45,7 @@ class Each:
 
     def __call__(self, inputs: Sequence[Any], /, **parameters: Any) -> list[Any]:
         """Return the answer to each of `inputs`; an error of the function is not caught."""
-        return [self.function(item, **parameters) for item in inputs]
+        return [own(self.function(item, **parameters)) for item in inputs]
 
     def outcomes(self, inputs: Sequence[Any], /, **parameters: Any) -> list[Any]:
         """Return the answer or the `Failure` for each of `inputs`."""
@@ -52,7 +53,7 @@ class Each:
 
     def _outcome(self, item: Any, parameters: dict[str, Any]) -> Any:
         try:
-            return self.function(item, **parameters)
+            return own(self.function(item, **parameters))  # before the next call changes it
         except Exception as error:
             return Failure(error)
 
