@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import inspect
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -525,6 +526,19 @@ def _make_engine(
         timeout=options.timeout,
         name=name,
     )
+
+
+def _signature() -> inspect.Signature:
+    """Return the signature of `Server` for Shift-Tab: the options of `serve`, but `start`."""
+    options = [
+        item for item in inspect.signature(serve).parameters.values() if item.name != "start"
+    ]
+    (model,) = (item for item in options if item.name == "model")
+    others = [item for item in options[1:] if item is not model]
+    return inspect.Signature([model.replace(kind=model.POSITIONAL_OR_KEYWORD), *others])
+
+
+Server.__signature__ = _signature()  # type: ignore[attr-defined]
 
 
 def _check_stop(drain: Any, timeout: Any) -> None:

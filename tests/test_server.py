@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import inspect
 import os
 import socket
 import subprocess
@@ -400,3 +401,12 @@ def test_five_lines_under_uvicorn(tmp_path: Path) -> None:
             rest = process.stderr.read() if process.stderr else ""
     assert "Application shutdown complete" in rest
     assert "Traceback" not in rest
+
+
+def test_a_server_shows_its_options() -> None:
+    """Shift-Tab on `Server` lists the options of `serve`, with their defaults."""
+    shown = inspect.signature(Server).parameters
+    expected = inspect.signature(serve).parameters
+    assert next(iter(shown)) == "model"
+    assert set(shown) == set(expected) - {"served", "start"}
+    assert all(shown[name].default == expected[name].default for name in shown)

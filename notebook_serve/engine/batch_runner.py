@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, Protocol
 
-from ..errors import LoaderFailed, NotReady, StartError
+from ..errors import InvalidInput, LoaderFailed, NotReady, StartError
 from ..models.base import Model, Prepared
 from ..models.bisection import Failure, check_count, retry
 from ..models.generation import Prompt
@@ -56,6 +56,16 @@ class KnownTooLarge(Exception):
 def count_padded_tokens(items: Sequence[Prepared]) -> int:
     """Return the number of tokens that a forward pass computes for `items`."""
     return len(items) * max([item.length for item in items])
+
+
+def count_failures(outputs: Sequence[Any]) -> int:
+    """Return the number of inputs that failed alone."""
+    return sum([isinstance(output, Failure) for output in outputs])
+
+
+def is_of_model(error: Exception) -> bool:
+    """Return True for an error of the model, and not of the input or of a closed request."""
+    return not isinstance(error, (InvalidInput, Unwanted))
 
 
 class BatchRunner:
@@ -175,11 +185,12 @@ class BatchRunner:
         self.running[number] = started
         if self._overtime < math.inf:
             self._limit(-batch.id, self.executors[number], started, entries)
-        failures = self.memory.failures
-        outputs, retries, failed = self._run_items(self.executors[number], entries, items)
+        executor, failures = self.executors[number], self.memory.failures
+        outputs, retries = self._run_items(executor, entries, items)
+        failed = count_failures(outputs) if Failure in set(map(type, outputs)) else 0
         lengths = tuple([item.length for item in items])
         padded = len(lengths) * max(lengths)
-        if not retries and (failures or padded > self.memory.fits):
+        if not (retries or failed) and (failures or padded > self.memory.fits):
             self.memory.fitted(padded)
         record = BatchRecord(
             id=batch.id,
@@ -192,33 +203,46 @@ class BatchRunner:
             worker=number,
             requests=tuple([entry.id for entry in entries]),
         )
-        works = failed == len(items) and self._still_works(self.executors[number], failed)
-        if failed == 0 and not isinstance(entries[0].inputs, Prompt):
-            self._answered = items[0]
         self._record(record)
         # A lack of memory has a warning of its own.
         if len(items) > 1 and self.memory.failures == failures:
             self._health.batches.ran(len(items), retries, failed)
-        finish = partial(self._finish, record, entries, items, outputs, works)
+        test = failed == len(items) and self._must_test(outputs)
+        finish = partial(self._finish, record, entries, items, outputs, not test)
         if self.prepares_apart:
             self.pre_post.put_urgent(finish)
         else:
             finish()
+        if test:  # after the answers, which it does not delay
+            self._tell_breaker(self._still_works(executor), failed)
+        elif not failed and Prompt not in (type(items[0].inputs), type(items[0].source)):
+            self._answered = items[0]
         return record
 
-    def _still_works(self, executor: Executor, failed: int) -> bool:
+    def _must_test(self, outputs: Sequence[Any]) -> bool:
+        """Return True if the circuit breaker would open because of these failures."""
+        if self._answered is None or self._status.state != "ready":
+            return False
+        breaker = self._admission.breaker
+        of_model = [output for output in outputs if is_of_model(output.error)]
+        return bool(of_model) and breaker.failures + len(of_model) >= breaker.threshold
+
+    def _still_works(self, executor: Executor) -> bool:
         """Return True if the model answers an input that it has answered before.
 
         It is asked only before the circuit breaker would open: then it is the inputs that fail, and
         not the model.
         """
-        breaker = self._admission.breaker
-        if self._answered is None or breaker.failures + failed < breaker.threshold:
-            return False
+        assert self._answered is not None
         try:
-            return len(executor.run([self._answered])) == 1
+            (output,) = executor.run([self._answered])
         except Exception:
             return False
+        return not isinstance(output, Failure)
+
+    def forget(self) -> None:
+        """Drop the input that the model has answered: it may be large."""
+        self._answered = None
 
     def _record(self, record: BatchRecord) -> None:
         with self._status.lock:
@@ -231,32 +255,39 @@ class BatchRunner:
 
     def _run_items(
         self, executor: Executor, entries: Sequence[Entry], items: Sequence[Prepared]
-    ) -> tuple[list[Any], int, int]:
-        """Return outputs and failures, the number of extra runs, and the number of failures."""
+    ) -> tuple[list[Any], int]:
+        """Return an output or a `Failure` for each item, and the number of extra runs."""
         try:
-            return check_count(executor.run(items), items), 0, 0
+            return check_count(executor.run(items), items), 0
         except Exception as error:
             again = self._run_failed(executor, error, items)
             if len(items) == 1 and not again:
-                return [Failure(error)], 0, 1
+                return [Failure(error)], 0
         # Outside the handler, whose error would keep alive the memory that the retry needs.
         ids = {id(item): entry.id for item, entry in zip(items, entries, strict=True)}
-        run, failed = partial(self._run_wanted, executor, ids), partial(self._run_failed, executor)
-        outputs, extra = retry(run, items, failed, again)
-        return outputs, extra, sum([isinstance(output, Failure) for output in outputs])
+        skipped: list[int] = []
+        run = partial(self._run_wanted, executor, ids, skipped)
+        outputs, extra = retry(run, items, partial(self._run_failed, executor), again)
+        return outputs, extra - len(skipped)
 
     def _run_wanted(
-        self, executor: Executor, ids: Mapping[int, int], items: Sequence[Prepared]
+        self,
+        executor: Executor,
+        ids: Mapping[int, int],
+        skipped: list[int],
+        items: Sequence[Prepared],
     ) -> list[Any]:
-        """Run `items`, unless all their requests are closed."""
+        """Run `items`, unless all their requests are closed or they are too large."""
         requests = self._requests
         if len(items) > 1 and self.memory.is_exceeded(count_padded_tokens(items)):
+            skipped.append(len(items))
             raise KnownTooLarge("a batch of this size ran out of memory before")
         for item in items:
             if ids[id(item)] in requests:
                 outputs = executor.run(items)
                 self.memory.fitted(count_padded_tokens(items))
                 return outputs
+        skipped.append(len(items))
         raise Unwanted("all their requests are closed")
 
     def _run_failed(self, executor: Executor, error: Exception, items: Sequence[Prepared]) -> bool:
@@ -281,11 +312,11 @@ class BatchRunner:
         entries: Sequence[Entry],
         items: Sequence[Prepared],
         outputs: Sequence[Any],
-        works: bool,
+        tell: bool,
     ) -> None:
         """Turn the outputs of a batch into answers, and send them.
 
-        `works` is True if the model has just answered another input.
+        `tell` is True if the circuit breaker is to be told of the failures.
         """
         rows = zip(entries, items, outputs, strict=True)
         endings = [self._ending(*row) for row in rows]
@@ -294,8 +325,8 @@ class BatchRunner:
             answered = sum([ending.outcome == "ok" for ending in endings])
             failures = [ending for ending in endings if ending.outcome == "failed"]
             self._health.learn(answered, failures)
-            if failures or self._admission.breaker.failures:
-                self._tell_breaker(works or answered > 0, len(failures))
+            if tell and (failures or self._admission.breaker.failures):
+                self._tell_breaker(answered > 0, len(failures))
         if self.tracer is not None:
             self.tracer.batch(self._name, record, [entry.trace for entry in entries])
         self._requests.close(endings)

@@ -175,6 +175,7 @@ class Engine:
                     "%s: a forward pass outlasts stop(); its thread ends with it", self.name
                 )
             GC_THRESHOLD.release(self)
+            self.runner.forget()
             with status.lock:
                 status.become("stopped")
 
@@ -185,6 +186,7 @@ class Engine:
     def _make_threads(self, policy: Policy, online_cost: OnlineCost | None = None) -> None:
         prefix = f"notebook-serve {self.name}"
         self._scheduler = Scheduler(policy, self.policy_failed, online_cost)
+        self._scheduler.max_tokens = self.runner.memory.limit
         self.requests.reset(WaitEstimate(self._scheduler.online_cost))
         self._workers = WorkerThreads(
             self.runner, self._scheduler, self._status, self.died, f"{prefix} worker"

@@ -29,9 +29,9 @@ class AuthMiddleware:
     """Middleware that rejects cross-site requests, unknown hosts, and requests without the token.
 
     A web page can make its visitor's browser post to ``localhost``. It can also point its own host
-    name at this machine (DNS rebinding). So a request with an ``Origin`` must be same-origin, or
-    its origin must be in `origins`. Without a token, the host must be loopback or in `hosts`.
-    ``/health`` needs no token.
+    name at this machine (DNS rebinding). So a request with an ``Origin``, other than a
+    GET or HEAD, must be same-origin, or its origin must be in `origins`. Without a token, the host
+    must be loopback or in `hosts`. ``/health`` needs no token.
     """
 
     def __init__(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from notebook_serve import (
     NoBatching,
     Overloaded,
     QueueFull,
+    each,
 )
 from notebook_serve.engine.admission import retry_after
 from notebook_serve.engine.circuit_breaker import CircuitBreaker
@@ -180,3 +182,62 @@ def test_a_probe_with_a_bad_input_closes_the_breaker_of_a_healthy_model(
     model.broken = False
     fail(one, 1)
     eventually(lambda: one.stats().breaker == "closed", "the model answers again")
+
+
+def test_bad_inputs_of_each_do_not_close_the_server(engine: MakeEngine) -> None:
+    """A function of one item, whose failures are outputs, is tested in the same way."""
+    seen: list[Any] = []
+
+    def successor(value: Any) -> Any:
+        seen.append(value)
+        return value + 1
+
+    one = engine(each(successor), policy=NoBatching())
+    assert ask(one, 1).result(30).value == 2
+    fail(one, 25)
+    assert ask(one, 2).result(30).value == 3
+    assert one.stats().breaker == "closed"
+    assert [value for value in seen if isinstance(value, int)] == [1, 1, 1, 2]
+
+
+def test_invalid_inputs_cost_no_test(engine: MakeEngine) -> None:
+    """Inputs that the model calls invalid say nothing about it, and no test is made."""
+    calls: list[Any] = []
+
+    def model(inputs: list[Any]) -> list[Any]:
+        calls.append(inputs)
+        if "invalid" in inputs:
+            raise InvalidInput("not this")
+        return inputs
+
+    one = engine(model, policy=NoBatching())
+    assert ask(one, "valid").result(30).value == "valid"
+    for _ in range(15):
+        with pytest.raises(InvalidInput):
+            ask(one, "invalid").result(30)
+    assert len(calls) == 16
+    one.stop()
+    assert one.runner._answered is None
+
+
+def test_the_answers_do_not_wait_for_the_test(engine: MakeEngine) -> None:
+    """The input that leads to the test has its error before the test ends."""
+    tested, opened = threading.Event(), threading.Event()
+
+    def model(inputs: list[Any]) -> list[Any]:
+        if inputs == ["good"] and len(failed) == 10:
+            tested.set()
+            assert opened.wait(60)
+        return [value.strip() for value in inputs]
+
+    failed: list[Any] = []
+    one = engine(model, policy=NoBatching())
+    assert ask(one, "good").result(30).value == "good"
+    for number in range(10):
+        future = ask(one, number)
+        failed.append(future) if number == 9 else failed.append(None)
+        with pytest.raises(ModelFailed):
+            future.result(30)
+    assert tested.wait(30)
+    opened.set()
+    assert ask(one, "more").result(30).value == "more"

@@ -165,3 +165,53 @@ def test_a_lack_of_memory_costs_few_runs(engine: MakeEngine) -> None:
     assert runs[1] <= 14
     assert runs[9] <= 11
     assert one.stats().outcomes["ok"] == 320
+
+
+def test_an_input_that_fails_alone_says_nothing_about_memory(engine: MakeEngine) -> None:
+    """Neither an input that does not fit alone nor a bad one raises the learned limit."""
+
+    def model(inputs: list[str]) -> list[str]:
+        if "bad" in inputs[0]:
+            raise ValueError("bad")
+        if sum(map(len, inputs)) > 100:
+            raise MemoryError
+        return inputs
+
+    model.length = len  # type: ignore[attr-defined]
+    one = engine(model, policy=Greedy(32))
+    one.pause()
+    futures = one.submit(["x" * 10] * 32, {})
+    one.pause(False)
+    assert {future.result(30).value for future in futures} == {"x" * 10}
+    limit = one.runner.memory.limit
+    assert limit <= 160
+
+    for text in ("y" * 600, "bad" * 200):
+        with pytest.raises(ModelFailed):
+            ask(one, text).result(30)
+    assert one.runner.memory.limit == limit
+    assert one.requests.batches()[0].retries < 2 * 32
+
+
+def test_the_record_counts_the_runs_that_were_made(engine: MakeEngine) -> None:
+    """Parts that are known to be too large are not run, and not counted."""
+    calls: list[int] = []
+
+    def model(inputs: list[int]) -> list[int]:
+        calls.append(len(inputs))
+        if len(inputs) > 3:
+            raise MemoryError
+        return inputs
+
+    one = engine(model, policy=Greedy(32))
+    one.pause()
+    futures = one.submit(list(range(32)), {})
+    one.pause(False)
+    for future in futures:
+        future.result(30)
+    (batch,) = one.requests.batches()
+    assert batch.retries == len(calls) - 1
+
+    one.stop()
+    one.start()
+    assert one._scheduler.max_tokens == one.runner.memory.limit < 32

@@ -37,7 +37,7 @@ class AccessLogMiddleware:
 
 
 class TracingMiddleware:
-    """Middleware that makes a span of every POST, if the server has tracing.
+    """Middleware that makes a span of every authorized POST, if the server has tracing.
 
     Other methods have no span: a dashboard sends them every second.
     """

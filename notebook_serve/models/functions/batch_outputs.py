@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any
 
-from ..bisection import Failure
 from .ownership import IMMUTABLE, own
 
-#: types of outputs that need no copy
-OWNED = IMMUTABLE | {Failure}
 #: containers of parts that are not outputs, or have no order
 NOT_OUTPUTS = (str, bytes, bytearray, memoryview, Mapping, Set, Iterator, type)
 
@@ -33,7 +30,7 @@ def to_output_list(outputs: Any, count: int, name: str) -> list[Any]:
             "it must return one per input, in order"
         )
     # No row may change with the function's next call, nor with another row.
-    return rows if OWNED.issuperset(map(type, rows)) else [own(row) for row in rows]
+    return rows if IMMUTABLE.issuperset(map(type, rows)) else [own(row) for row in rows]
 
 
 def _rows(outputs: Any, name: str) -> list[Any]:

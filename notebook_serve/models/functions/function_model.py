@@ -34,6 +34,7 @@ class FunctionModel:
             self.why = "each: the items of a batch run one after another"
         else:
             check_batch_function(function, self.name)
+        self._is_each = isinstance(function, Each)
         self._function = function.outcomes if isinstance(function, Each) else function
         self._length: Callable[[Any], int] | None = getattr(function, "length", None)
         if self._length is not None and not callable(self._length):
@@ -68,6 +69,8 @@ class FunctionModel:
     def run(self, items: Sequence[Prepared]) -> list[Any]:
         """Call the function once. Raises `ValueError` unless it returns one output per input."""
         outputs = self._function([item.inputs for item in items], **items[0].parameters)
+        if self._is_each:
+            return list(outputs)  # one for each input, and owned
         return to_output_list(outputs, len(items), self.name)
 
     def finish(self, item: Prepared, output: Any) -> Any:

@@ -14,25 +14,27 @@ def own(value: Any) -> Any:
     """Return a value that no later call changes: arrays and containers are copied.
 
     A function may return views of one buffer, or the same dict for several inputs. Arrays, tensors,
-    series and images are copied by their own methods. Other objects are returned as they are.
+    series and images are copied by their own methods. Other objects, and those that cannot be
+    copied, are returned as they are.
     """
+    with contextlib.suppress(Exception):  # a value that contains itself, a class that cannot
+        return _copy(value)
+    return value
+
+
+def _copy(value: Any) -> Any:
     kind = type(value)
     if kind in IMMUTABLE:
         return value
     if kind is dict:
-        return {key: own(item) for key, item in value.items()}
+        return {key: _copy(item) for key, item in value.items()}
     if kind is list or kind is tuple:
-        return kind([own(item) for item in value])
+        return kind([_copy(item) for item in value])
+    if kind is memoryview:
+        return memoryview(value.tobytes())
     if isinstance(value, (dict, list, tuple, bytearray)):
-        with contextlib.suppress(Exception):  # a class of the user's that cannot be copied
-            return copy.deepcopy(value)
-        return value
-    return _copy_array(value)
-
-
-def _copy_array(value: Any) -> Any:
-    """Return a copy of an array, tensor, series, table or image, and any other object itself."""
-    if hasattr(type(value), "shape") or hasattr(value, "getbands"):
+        return copy.deepcopy(value)
+    if hasattr(kind, "shape") or hasattr(value, "getbands"):
         for method in ("clone", "copy"):  # of torch; of numpy, pandas and Pillow
             if hasattr(value, method):
                 return getattr(value, method)()

@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 from notebook_serve import Greedy, Server, each
+from notebook_serve.models.factory import as_model
 from notebook_serve.models.functions.ownership import own
 
 Make = Callable[..., Server]
@@ -153,3 +154,45 @@ def test_a_copy_is_equal_and_shares_nothing(value: Any) -> None:
 def test_other_objects_are_returned_as_they_are(value: Any) -> None:
     """Immutable values need no copy, and unknown objects get none."""
     assert own(value) is value
+
+
+def test_a_memoryview_is_copied() -> None:
+    """Its bytes stay when the buffer below it changes."""
+    buffer = bytearray(b"a")
+    copied = own(memoryview(buffer))
+    buffer[0] = ord("b")
+    assert bytes(copied) == b"a"
+
+
+def test_a_value_that_cannot_be_copied_is_returned() -> None:
+    """A class whose `copy` needs an argument, and a list that contains itself, cost no answer."""
+
+    class Shaped:
+        shape = (1,)
+
+        def copy(self, deep: bool) -> Any:
+            """Never called rightly."""
+
+    shaped, endless = Shaped(), list[Any]()
+    endless.append(endless)
+    assert own(shaped) is shaped
+    assert own(endless) is endless
+
+
+def test_each_copies_once() -> None:
+    """The output of a function of one item is not copied again with its batch."""
+    copies: list[int] = []
+
+    class Array:
+        """An array that counts its copies."""
+
+        shape = (1,)
+
+        def copy(self) -> Array:
+            """Count and return itself."""
+            copies.append(1)
+            return self
+
+    model = as_model(each(lambda value: Array()))
+    model.run([model.prepare(1, {})])
+    assert len(copies) == 1
