@@ -23,6 +23,8 @@ from typing import Any
 
 import nbformat
 
+from tests.helpers.kernels import KERNELS_OWN
+
 FOLDER = Path(__file__).parents[2] / "notebooks"
 #: names of the notebooks, in reading order
 COURSE = (
@@ -86,7 +88,7 @@ async def execute(path: Path, fast: bool) -> Any:
     with tempfile.TemporaryFile("w+") as errors:
         await client.async_execute(cwd=str(path.parent), env=environment(fast), stderr=errors)
         errors.seek(0)
-        lines = [line for line in errors if not line.startswith("[IPKernelApp]")]
+        lines = [line for line in errors if not line.startswith(KERNELS_OWN)]
     lines += [output.text for output in shown(notebook) if output.get("name") == "stderr"]
     if lines:
         raise Failed("on the error stream: " + "".join(lines))

@@ -17,6 +17,10 @@ from jupyter_client.manager import KernelManager
 #: seconds within which all cells that are sent at once must end
 LIMIT = 100.0
 
+#: beginnings of lines on the error stream that are the kernel's own: its log, and an assertion of
+#: libzmq that rarely fails while the kernel shuts down (libzmq's issues 1307 and 3715)
+KERNELS_OWN = ("[IPKernelApp]", "Assertion failed: pfd.revents & POLLIN")
+
 
 @dataclass
 class Output:
@@ -124,7 +128,7 @@ class Notebook:
     def error_lines(self) -> list[str]:
         """Return the lines of the process's error stream, without the kernel's own."""
         lines = self._errors.read_text("utf-8").splitlines()
-        return [line for line in lines if not line.startswith("[IPKernelApp]")]
+        return [line for line in lines if not line.startswith(KERNELS_OWN)]
 
 
 @contextmanager
