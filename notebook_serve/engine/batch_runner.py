@@ -68,6 +68,15 @@ def is_of_model(error: Exception) -> bool:
     return not isinstance(error, (InvalidInput, Unwanted))
 
 
+def answers(executor: Executor, item: Prepared) -> bool:
+    """Return True if the model of `executor` answers this input."""
+    try:
+        (output,) = executor.run([item])
+    except Exception:
+        return False
+    return not isinstance(output, Failure)
+
+
 class BatchRunner:
     """A model with its executors: one for each worker, which runs the batches of that worker.
 
@@ -207,38 +216,27 @@ class BatchRunner:
         # A lack of memory has a warning of its own.
         if len(items) > 1 and self.memory.failures == failures:
             self._health.batches.ran(len(items), retries, failed)
-        test = failed == len(items) and self._must_test(outputs)
-        finish = partial(self._finish, record, entries, items, outputs, not test)
+        known = self._input_for_test(outputs) if failed == len(items) else None
+        finish = partial(self._finish, record, entries, items, outputs, known is None)
         if self.prepares_apart:
             self.pre_post.put_urgent(finish)
         else:
             finish()
-        if test:  # after the answers, which it does not delay
-            self._tell_breaker(self._still_works(executor), failed)
+        if known is not None:  # after the answers, which the test does not delay
+            self._tell_breaker(answers(executor, known), failed)
         elif not failed and Prompt not in (type(items[0].inputs), type(items[0].source)):
             self._answered = items[0]
         return record
 
-    def _must_test(self, outputs: Sequence[Any]) -> bool:
-        """Return True if the circuit breaker would open because of these failures."""
-        if self._answered is None or self._status.state != "ready":
-            return False
-        breaker = self._admission.breaker
-        of_model = [output for output in outputs if is_of_model(output.error)]
-        return bool(of_model) and breaker.failures + len(of_model) >= breaker.threshold
+    def _input_for_test(self, failures: Sequence[Failure]) -> Prepared | None:
+        """Return an input that the model has answered, if the circuit breaker would open now.
 
-    def _still_works(self, executor: Executor) -> bool:
-        """Return True if the model answers an input that it has answered before.
-
-        It is asked only before the circuit breaker would open: then it is the inputs that fail, and
-        not the model.
+        If the model answers it again, it is the inputs that fail, and not the model.
         """
-        assert self._answered is not None
-        try:
-            (output,) = executor.run([self._answered])
-        except Exception:
-            return False
-        return not isinstance(output, Failure)
+        breaker = self._admission.breaker
+        count = sum([is_of_model(failure.error) for failure in failures])
+        opens = count > 0 and breaker.failures + count >= breaker.threshold
+        return self._answered if opens and self._status.state == "ready" else None
 
     def forget(self) -> None:
         """Drop the input that the model has answered: it may be large."""

@@ -13,6 +13,8 @@ from notebook_serve.engine.requests import Answer
 from notebook_serve.models.factory import as_model
 from notebook_serve.workers.executors import ThreadExecutor
 
+from .blocking_model import eventually
+
 MakeEngine = Callable[..., Engine]
 
 
@@ -66,3 +68,19 @@ class Stalling:
     def decide(self, waiting: Sequence[Job], now: float) -> Decision:
         """Take nothing, never wake."""
         return Decision()
+
+
+def started_engine(pipe: Any) -> Engine:
+    """Return a started engine of a pipeline, with batches of up to eight."""
+    engine = make_engine(pipe, Greedy(8), timeout=100.0, name="tasks")
+    engine.start()
+    return engine
+
+
+def ask_together(engine: Engine, asked: Sequence[tuple[Any, Any]]) -> list[Any]:
+    """Return the answers to requests that are all enqueued before the first batch."""
+    engine.pause()
+    futures = [engine.submit([given], parameters)[0] for given, parameters in asked]
+    eventually(lambda: len(engine.requests.queue()) == len(asked), "all are prepared")
+    engine.pause(False)
+    return [future.result(60).value for future in futures]

@@ -17,15 +17,13 @@ from notebook_serve import (
     ServedModel,
     Window,
 )
-from notebook_serve.engine.engine import Engine
 from notebook_serve.models.factory import as_model
 from notebook_serve.models.tasks import TASKS
 
 from ..generate import task_table
 from ..helpers import small_models
-from ..helpers.blocking_model import eventually
 from ..helpers.compare_answers import assert_same
-from ..helpers.engines import make_engine
+from ..helpers.engines import ask_together, started_engine
 from ..helpers.task_cases import (
     BY_TASK,
     EXAMPLES,
@@ -38,21 +36,6 @@ OTHERS = [example for example in [*EXAMPLES, *MORE] if example.task not in small
 
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
-
-
-def started(pipe: Any) -> Engine:
-    engine = make_engine(pipe, Greedy(8), timeout=100.0, name="tasks")
-    engine.start()
-    return engine
-
-
-def together(engine: Engine, asked: list[tuple[Any, Any]]) -> list[Any]:
-    """Return the answers to requests that are all enqueued before the first batch."""
-    engine.pause()
-    futures = [engine.submit([given], parameters)[0] for given, parameters in asked]
-    eventually(lambda: len(engine.requests.queue()) == len(asked), "all are prepared")
-    engine.pause(False)
-    return [future.result(60).value for future in futures]
 
 
 def test_the_table_of_tasks_agrees_with_a_live_server() -> None:
@@ -70,14 +53,14 @@ def test_answers_equal_the_pipelines_own_in_every_batch(example: Example) -> Non
     seed = random.randrange(2**32)
     print(f"seed {seed}")  # noqa: T201 - to repeat a failure
     rng = random.Random(seed)
-    reference, engine = example.pipeline(), started(example.pipeline())
+    reference, engine = example.pipeline(), started_engine(example.pipeline())
     count = 12 if TASKS[example.task].batched else 4
     policies: list[Policy] = [Greedy(8), Window(3, 0.002), LengthAware(5, rng.random())]
     try:
         for policy in (Greedy(8), rng.choice([NoBatching(), *policies])):
             engine.policy = policy
             asked = [(example.given(rng), rng.choice(example.parameters)) for _ in range(count)]
-            for (given, parameters), found in zip(asked, together(engine, asked), strict=True):
+            for (given, parameters), found in zip(asked, ask_together(engine, asked), strict=True):
                 assert_same(example.answer(reference, given, parameters), found, at=f"{parameters}")
         assert engine.model is not None
         about = ServedModel.of(engine.model)

@@ -10,18 +10,16 @@ import pytest
 import torch
 
 from notebook_serve import (
-    Greedy,
     InvalidInput,
     ServedModel,
 )
-from notebook_serve.engine.engine import Engine
 from notebook_serve.models.factory import as_model
 from notebook_serve.models.tasks import WRITES
 
 from ..helpers import small_models
 from ..helpers.blocking_model import eventually
 from ..helpers.compare_answers import assert_same
-from ..helpers.engines import make_engine
+from ..helpers.engines import ask_together, started_engine
 from ..helpers.task_cases import (
     BY_TASK,
     MORE,
@@ -35,30 +33,17 @@ from ..helpers.task_cases import (
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 
-def started(pipe: Any) -> Engine:
-    engine = make_engine(pipe, Greedy(8), timeout=100.0, name="tasks")
-    engine.start()
-    return engine
-
-
-def together(engine: Engine, asked: list[tuple[Any, Any]]) -> list[Any]:
-    """Return the answers to requests that are all enqueued before the first batch."""
-    engine.pause()
-    futures = [engine.submit([given], parameters)[0] for given, parameters in asked]
-    eventually(lambda: len(engine.requests.queue()) == len(asked), "all are prepared")
-    engine.pause(False)
-    return [future.result(60).value for future in futures]
-
-
 @pytest.mark.parametrize("task", ["audio-classification", "automatic-speech-recognition"])
 def test_padding_would_change_an_answer(task: str) -> None:
     """A batch of clips of different lengths in transformers has other answers than each clip."""
     example = BY_TASK[task]
-    pipe, engine = example.pipeline(), started(example.pipeline())
+    pipe, engine = example.pipeline(), started_engine(example.pipeline())
     clips = [recording(random.Random(seed), count) for seed, count in ((1, 2000), (2, 9000))]
     alone = [pipe(heard(given)) for given in clips]
     try:
-        for expected, found in zip(alone, together(engine, [(c, {}) for c in clips]), strict=True):
+        for expected, found in zip(
+            alone, ask_together(engine, [(c, {}) for c in clips]), strict=True
+        ):
             assert_same(expected, found)
     finally:
         engine.stop(drain=False)
@@ -130,9 +115,9 @@ def test_pictures_of_other_shapes_stay_apart(task: str) -> None:
     rng = random.Random(4)
     parameters = example.parameters[0]
     asked = [(picture(rng, side, side), parameters) for side in (30, 40, 30, 40, 30)]
-    engine = started(pipe)
+    engine = started_engine(pipe)
     try:
-        for (given, _), found in zip(asked, together(engine, asked), strict=True):
+        for (given, _), found in zip(asked, ask_together(engine, asked), strict=True):
             assert_same(answer(pipe, seen(given), parameters), found)
         sizes = {3: 1, 2: 1} if task == "image-classification" else {5: 1}
         assert dict(engine.stats().batch_sizes) == sizes
@@ -155,7 +140,7 @@ def test_one_poisoned_picture_fails_alone() -> None:
         return forward(**inputs)
 
     pipe.model.forward = fragile
-    engine = started(pipe)
+    engine = started_engine(pipe)
     try:
         engine.pause()
         futures = engine.submit(pictures, {})
@@ -208,7 +193,7 @@ def test_another_task_takes_its_own_parameters_and_no_others() -> None:
     image = Image.new("RGB", (9, 9), (250, 120, 10))
     picture = io.BytesIO()
     image.save(picture, format="PNG")
-    engine = started(pipe)
+    engine = started_engine(pipe)
     try:
         asked = {"top_k": 2, "function_to_apply": "none"}
         answer = engine.submit([picture.getvalue()], asked)[0].result(60).value

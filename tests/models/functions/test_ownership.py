@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections import OrderedDict
+from collections import OrderedDict, UserDict, deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import httpx
 import numpy as np
@@ -154,6 +155,40 @@ def test_a_copy_is_equal_and_shares_nothing(value: Any) -> None:
 def test_other_objects_are_returned_as_they_are(value: Any) -> None:
     """Immutable values need no copy, and unknown objects get none."""
     assert own(value) is value
+
+
+@dataclass(frozen=True)
+class Boxed:
+    """A dataclass around an array."""
+
+    value: Any
+
+
+class Named(NamedTuple):
+    """A tuple around an array."""
+
+    value: Any
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        Boxed,
+        Named,
+        lambda value: deque([value]),
+        lambda value: UserDict(value=value),
+        lambda value: np.array([value, None], dtype=object),
+        np.ma.masked_array,
+        lambda value: {"a": {"b": [(value,)]}},
+    ],
+)
+def test_an_array_inside_any_container_is_copied(box: Callable[[Any], Any]) -> None:
+    """What a function writes to its buffer later does not reach an answer that holds it."""
+    buffer = np.ones(3)
+    copied = own(box(buffer))
+    before = str(copied)
+    buffer[:] = 9
+    assert str(copied) == before
 
 
 def test_a_memoryview_is_copied() -> None:
